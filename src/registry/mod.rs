@@ -1,0 +1,98 @@
+//! What each kind does: the table of all kinds, and a strategy per kind that needs one
+//! (upstream: `pkg/registry`, `pkg/apis`, `pkg/printers`).
+//!
+//! - [`table`]: one row per kind and version, in discovery order. Adding a kind is one row.
+//! - [`strategy`]: the trait; one file per kind with rules of its own under `strategies/`.
+//! - [`schema`]: the compact schema that decoding, patching and protobuf walk along.
+//! - [`validation`]: names, labels, metadata: rules that all kinds share.
+//! - [`selector`]: label and field selectors.
+//! - [`columns`]: human durations and other helpers of the printers.
+//! - [`field`]: field errors.
+
+pub mod field;
+pub mod schema;
+pub mod strategy;
+pub mod table;
+pub mod validation;
+
+use std::sync::Arc;
+use strategy::Strategy;
+
+/// Where the objects of a kind live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// A path below an object and what it speaks (`pods/binding`, `deployments/scale`).
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    /// `status`, `scale`, `log`, `exec`, …
+    pub name: &'static str,
+    /// Group, version and kind of what is sent and returned, where it is not the kind's own.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    /// Verbs as discovery shows them, sorted: `get`, `patch`, `update`, `create`.
+    pub verbs: &'static [&'static str],
+    /// The verbs are CONNECT in OpenAPI (`exec`, `attach`, `portforward`, `proxy`).
+    pub connect: bool,
+}
+
+/// One served kind in one version: a row of the table.
+#[derive(Clone)]
+pub struct Kind {
+    /// Empty for the core group.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub list_kind: String,
+    /// Plural, lower case: the segment of the URL.
+    pub resource: &'static str,
+    pub singular: String,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub scope: Scope,
+    /// As discovery shows them, sorted. Empty for kinds that are not stored (reviews are `create` only).
+    pub verbs: &'static [&'static str],
+    pub subresources: Vec<Subresource>,
+    /// The group-resource under which objects are stored: the same for all versions of one kind
+    /// (`events` for both Event groups, `deployments.apps`).
+    pub storage_resource: &'static str,
+    /// Group-version in which the bytes are stored; where it is not this row's own, `Strategy::convert_*` is used.
+    pub storage_group_version: &'static str,
+    /// Adds the kind's schema and all it refers to to a schemars generator; the definition's name is upstream's.
+    pub json_schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+    /// `io.k8s.api.core.v1.Pod`.
+    pub definition: String,
+    pub strategy: Arc<dyn Strategy>,
+}
+
+impl Kind {
+    /// `v1` or `apps/v1`.
+    pub fn group_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+    /// `pods` or `deployments.apps`: how messages name the resource.
+    pub fn group_resource(&self) -> String {
+        if self.group.is_empty() {
+            self.resource.to_owned()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        }
+    }
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+}

@@ -1,0 +1,333 @@
+//! Container runtimes behind one trait, modelled on CRI (upstream: `k8s.io/cri-api`).
+//!
+//! The backends: [`docker`], [`containerd`], [`fake`] (in memory, for tests and benches).
+//! A new backend is a folder, an arm in [`choose`], and passing the contract tests.
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::time::SystemTime;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("{what} {id:?} not found")]
+    NotFound { what: &'static str, id: String },
+    /// The reference is not a valid image name (InvalidImageName).
+    #[error("couldn't parse image name {0:?}")]
+    InvalidImageName(String),
+    #[error("{operation} {subject}: {message}")]
+    Failed {
+        operation: &'static str,
+        subject: String,
+        message: String,
+    },
+    #[error("{engine} does not answer at {endpoint}: {message}")]
+    Unavailable {
+        engine: &'static str,
+        endpoint: String,
+        message: String,
+    },
+    #[error("{0} is not supported by this runtime")]
+    Unsupported(&'static str),
+}
+pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeVersion {
+    /// `docker` or `containerd`; the scheme of container ids and of nodeInfo.containerRuntimeVersion.
+    pub name: String,
+    pub version: String,
+}
+
+/// Who a sandbox belongs to; kept in labels, so that it is found again after a restart of krust.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PodIdentity {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    /// Counts sandboxes of one pod, from 0.
+    pub attempt: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Clone, Debug)]
+pub struct PortMapping {
+    pub protocol: Protocol,
+    pub container_port: u16,
+    /// 0: not published on the host.
+    pub host_port: u16,
+    pub host_ip: String,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct SandboxConfig {
+    pub pod: PodIdentity,
+    pub hostname: String,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub port_mappings: Vec<PortMapping>,
+    pub host_network: bool,
+    pub host_pid: bool,
+    pub host_ipc: bool,
+    pub share_process_namespace: bool,
+    /// Empty: the node's own resolv.conf.
+    pub dns_servers: Vec<String>,
+    pub dns_searches: Vec<String>,
+    pub dns_options: Vec<String>,
+    /// Lines appended to /etc/hosts: address and names.
+    pub host_aliases: Vec<(String, Vec<String>)>,
+    /// Sysctls of the sandbox.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxState {
+    Ready,
+    NotReady,
+}
+
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    pub id: String,
+    pub pod: PodIdentity,
+    pub state: SandboxState,
+    pub created_at: SystemTime,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// First is the primary address; empty with the host's network or while there is none.
+    pub ips: Vec<String>,
+}
+
+/// Linux resources of a container; 0 means unset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub cpu_shares: u64,
+    /// Microseconds in each period.
+    pub cpu_quota: i64,
+    pub cpu_period: u64,
+    pub memory_limit_bytes: u64,
+    pub oom_score_adj: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Mount {
+    pub container_path: String,
+    pub host_path: String,
+    pub readonly: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct SecurityContext {
+    pub run_as_user: Option<i64>,
+    pub run_as_group: Option<i64>,
+    pub supplemental_groups: Vec<i64>,
+    pub privileged: bool,
+    pub readonly_rootfs: bool,
+    pub no_new_privs: bool,
+    pub add_capabilities: Vec<String>,
+    pub drop_capabilities: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ContainerConfig {
+    /// The container's name in the pod.
+    pub name: String,
+    /// Counts restarts, from 0.
+    pub attempt: u32,
+    /// Image reference or id, present on the node.
+    pub image: String,
+    /// Replaces the image's entrypoint when not empty.
+    pub command: Vec<String>,
+    /// Replaces the image's cmd when not empty, or when `command` is not empty.
+    pub args: Vec<String>,
+    pub working_dir: String,
+    pub env: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub stdin: bool,
+    pub stdin_once: bool,
+    pub tty: bool,
+    pub resources: Resources,
+    pub security: SecurityContext,
+    /// Signal name (`SIGUSR1`); empty: the image's, else SIGTERM.
+    pub stop_signal: String,
+    /// Path inside the container of the termination message file; its content is read through `read_termination_message`.
+    pub termination_message_path: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    Created,
+    Running,
+    Exited,
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+pub struct ContainerStatus {
+    pub id: String,
+    pub sandbox_id: String,
+    pub name: String,
+    pub attempt: u32,
+    pub pod_uid: String,
+    pub state: ContainerState,
+    pub created_at: SystemTime,
+    pub started_at: Option<SystemTime>,
+    pub finished_at: Option<SystemTime>,
+    pub exit_code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`, …
+    pub reason: String,
+    pub message: String,
+    /// As the pod asked for it.
+    pub image: String,
+    /// `repo@sha256:…`, or `sha256:…` for an image without a repository digest.
+    pub image_ref: String,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub tty: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    pub id: String,
+    pub repo_tags: Vec<String>,
+    pub repo_digests: Vec<String>,
+    pub size_bytes: u64,
+    /// User of the image's config; empty is root.
+    pub user: String,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RegistryAuth {
+    pub username: String,
+    pub password: String,
+    pub server: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+/// One line (or the part of a line that the engine kept apart). `text` keeps its final newline if it had one.
+#[derive(Clone, Debug)]
+pub struct LogLine {
+    pub time: SystemTime,
+    pub stream: LogStream,
+    pub text: bytes::Bytes,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    pub follow: bool,
+    /// Last n lines; None is all.
+    pub tail_lines: Option<u64>,
+    pub since: Option<SystemTime>,
+}
+
+pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
+pub type Writer = Pin<Box<dyn AsyncWrite + Send>>;
+
+#[derive(Clone, Debug, Default)]
+pub struct ExecRequest {
+    pub command: Vec<String>,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
+
+/// A running exec or attach. Dropping it ends the session on the engine's side.
+pub struct ExecSession {
+    /// Shutting the writer down closes the process's stdin.
+    pub stdin: Option<Writer>,
+    pub stdout: Option<Reader>,
+    pub stderr: Option<Reader>,
+    pub control: Box<dyn ExecControl>,
+}
+
+#[async_trait]
+pub trait ExecControl: Send + Sync {
+    async fn resize(&self, width: u16, height: u16) -> Result<()>;
+    /// Waits for the end; the exit code (attach: 0 when the stream ends).
+    async fn wait(&self) -> Result<i32>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuntimeEventKind {
+    SandboxStarted,
+    SandboxStopped,
+    ContainerStarted,
+    ContainerExited,
+    ContainerRemoved,
+    /// The stream was interrupted: list again.
+    Resync,
+}
+
+#[derive(Clone, Debug)]
+pub struct RuntimeEvent {
+    pub kind: RuntimeEventKind,
+    pub pod_uid: String,
+    pub container_id: String,
+}
+
+/// A byte stream both ways (port-forward).
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// What the kubelet needs of an engine. All calls are idempotent where CRI says so: stopping what is stopped
+/// and removing what is gone succeed. Only objects that carry this krust's labels are listed or touched.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    async fn version(&self) -> Result<RuntimeVersion>;
+
+    /// Creates and starts the sandbox that holds the pod's namespaces; returns its id.
+    async fn run_pod_sandbox(&self, config: &SandboxConfig) -> Result<String>;
+    /// Stops every container of the sandbox at once and gives its network back.
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<()>;
+    /// Removes the sandbox and all its containers.
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<()>;
+    async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>>;
+    async fn pod_sandbox_status(&self, id: &str) -> Result<Sandbox>;
+
+    async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: &ContainerConfig,
+        sandbox: &SandboxConfig,
+    ) -> Result<String>;
+    async fn start_container(&self, id: &str) -> Result<()>;
+    /// Stop signal, then SIGKILL after `grace_seconds`. Returns when it has ended.
+    async fn stop_container(&self, id: &str, grace_seconds: u32) -> Result<()>;
+    async fn remove_container(&self, id: &str) -> Result<()>;
+    /// All containers, also dead ones.
+    async fn list_containers(&self) -> Result<Vec<ContainerStatus>>;
+    async fn container_status(&self, id: &str) -> Result<ContainerStatus>;
+    /// Content of the termination message file of a stopped container, at most 4096 bytes; empty if there is none.
+    async fn read_termination_message(&self, id: &str) -> Result<Vec<u8>>;
+
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecSession>;
+    async fn attach(&self, id: &str, request: &ExecRequest) -> Result<ExecSession>;
+    /// Connects to 127.0.0.1:port in the sandbox's network namespace.
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>>;
+    async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<LogLine>>>;
+
+    /// None when the image is not on the node.
+    async fn image_status(&self, image: &str) -> Result<Option<Image>>;
+    async fn list_images(&self) -> Result<Vec<Image>>;
+    /// Pulls and returns the image id.
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String>;
+
+    /// Changes as they happen, of this krust's sandboxes and containers. Ends never; breaks are a `Resync`.
+    fn events(&self) -> BoxStream<'static, RuntimeEvent>;
+}
