@@ -7,6 +7,7 @@
 //! | [`telemetry`] | logs and metrics | `component-base` |
 //! | [`transport`] | PKI, the TLS/plain accept loop, dialling with upgrades | `apiserver/pkg/server` |
 //! | [`app`] | builds the parts, starts and drains their tasks | `cmd/kube-apiserver/app` and friends |
+//! | [`quantity`] | resource quantities | `apimachinery/pkg/api/resource` |
 //! | [`storage`] | revisions, watch cache, database | `etcd3`, `cacher` |
 //! | [`registry`] | the table of kinds and what each kind does | `pkg/registry`, `pkg/apis` |
 //! | [`apiserver`] | the request path | `kubernetes/apiserver` |
@@ -25,6 +26,7 @@ pub mod config;
 pub mod controllers;
 pub mod kubelet;
 pub mod network;
+pub mod quantity;
 pub mod registry;
 pub mod runtime;
 pub mod scheduler;
