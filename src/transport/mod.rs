@@ -2,6 +2,8 @@
 //! HTTP by the first byte, and dialling with upgrades (upstream: `apiserver/pkg/server`, `client-go/transport`).
 //! A leaf: it knows neither Kubernetes' objects nor storage.
 
+pub mod dial;
+
 /// What the connection says about its peer; put into the extensions of every request by the accept loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {

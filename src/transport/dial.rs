@@ -1,0 +1,212 @@
+//! Dialling a kubelet: HTTPS with the API server's client certificate, plain requests whose response body
+//! streams, and upgraded requests that end in a raw byte stream (upstream: `pkg/kubelet/client`, and
+//! `apimachinery/pkg/util/proxy/dial.go`).
+//!
+//! One connection per request: what goes to a kubelet is a log, a session or a forwarded port, which keep their
+//! connection for as long as they live, so that a pool would save nothing.
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// A body of a request on its way to the kubelet; `poem::Body` converts into it.
+pub type RequestBody = BoxBody<Bytes, io::Error>;
+
+/// Upstream's default dial timeout of the kubelet client.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a kubelet did not answer. The texts are Go's, because users know how to read them.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("dial tcp {address}: {source}")]
+    Connect { address: String, source: io::Error },
+    #[error("dial tcp {address}: i/o timeout")]
+    ConnectTimeout { address: String },
+    #[error("invalid server name {0:?}")]
+    ServerName(String),
+    #[error("tls: {source}")]
+    Tls { address: String, source: io::Error },
+    #[error("net/http: TLS handshake timeout")]
+    TlsTimeout { address: String },
+    #[error("{source}")]
+    Http { address: String, source: hyper::Error },
+}
+
+/// Where a server listens: a DNS name or an IP address (IPv6 without brackets), and the port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The answer to an upgrade request.
+pub enum UpgradeAnswer {
+    /// 101: its headers, and the connection.
+    Switched { headers: HeaderMap, io: TokioIo<Upgraded> },
+    /// Any other answer, to be relayed as it is.
+    Refused(Response<Incoming>),
+}
+
+/// The API server's way to kubelets. Cloning is cheap.
+#[derive(Clone)]
+pub struct KubeletClient {
+    tls: TlsConnector,
+}
+
+impl KubeletClient {
+    /// `config` carries the client certificate and the CA to verify kubelets against (`transport::pki`).
+    /// ALPN is set to HTTP/1.1, the only version with upgrades.
+    pub fn new(config: Arc<rustls::ClientConfig>) -> KubeletClient {
+        let mut config = (*config).clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        KubeletClient {
+            tls: TlsConnector::from(Arc::new(config)),
+        }
+    }
+
+    /// Sends a request over TLS and returns the head of the answer with its body still streaming. Dropping the
+    /// answer closes the connection. `Host` is set from `address`.
+    pub async fn request(
+        &self,
+        address: &Address,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, DialError> {
+        let io = self.connect(address).await?;
+        send(io, address, request).await
+    }
+
+    /// Sends an upgrade request; the caller sets its `Upgrade` and `Connection` headers.
+    pub async fn upgrade(
+        &self,
+        address: &Address,
+        request: Request<RequestBody>,
+    ) -> Result<UpgradeAnswer, DialError> {
+        let io = self.connect(address).await?;
+        upgrade(io, address, request).await
+    }
+
+    async fn connect(&self, address: &Address) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
+        let name =
+            ServerName::try_from(address.host.clone()).map_err(|_| DialError::ServerName(address.host.clone()))?;
+        let tcp = connect_tcp(address).await?;
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.connect(name, tcp)).await {
+            Ok(Ok(io)) => Ok(io),
+            Ok(Err(source)) => Err(DialError::Tls {
+                address: address.to_string(),
+                source,
+            }),
+            Err(_) => Err(DialError::TlsTimeout {
+                address: address.to_string(),
+            }),
+        }
+    }
+}
+
+/// A plain HTTP request to a pod or a service endpoint (`/proxy`).
+pub async fn request_plain(address: &Address, request: Request<RequestBody>) -> Result<Response<Incoming>, DialError> {
+    send(connect_tcp(address).await?, address, request).await
+}
+
+/// A plain HTTP upgrade request (`/proxy`).
+pub async fn upgrade_plain(address: &Address, request: Request<RequestBody>) -> Result<UpgradeAnswer, DialError> {
+    upgrade(connect_tcp(address).await?, address, request).await
+}
+
+async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
+    let connecting = TcpStream::connect((address.host.as_str(), address.port));
+    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(source)) => {
+            return Err(DialError::Connect {
+                address: address.to_string(),
+                source,
+            });
+        }
+        Err(_) => {
+            return Err(DialError::ConnectTimeout {
+                address: address.to_string(),
+            });
+        }
+    };
+    // Keystrokes and their echoes are small writes that must not wait for one another.
+    stream.set_nodelay(true).map_err(|source| DialError::Connect {
+        address: address.to_string(),
+        source,
+    })?;
+    Ok(stream)
+}
+
+async fn send<Io>(
+    io: Io,
+    address: &Address,
+    mut request: Request<RequestBody>,
+) -> Result<Response<Incoming>, DialError>
+where
+    Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let failed = |source| DialError::Http {
+        address: address.to_string(),
+        source,
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
+        .await
+        .map_err(failed)?;
+    // Ends with the exchange: when the response body is read or dropped, or the upgraded IO is taken out.
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a kubelet ended");
+        }
+    });
+    if let Ok(host) = http::HeaderValue::from_str(&address.to_string()) {
+        request.headers_mut().insert(http::header::HOST, host);
+    }
+    sender.send_request(request).await.map_err(failed)
+}
+
+async fn upgrade<Io>(io: Io, address: &Address, request: Request<RequestBody>) -> Result<UpgradeAnswer, DialError>
+where
+    Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let mut response = send(io, address, request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(UpgradeAnswer::Refused(response));
+    }
+    let upgraded = hyper::upgrade::on(&mut response)
+        .await
+        .map_err(|source| DialError::Http {
+            address: address.to_string(),
+            source,
+        })?;
+    Ok(UpgradeAnswer::Switched {
+        headers: std::mem::take(response.headers_mut()),
+        io: TokioIo::new(upgraded),
+    })
+}
+
+/// An empty request body.
+pub fn empty_body() -> RequestBody {
+    http_body_util::Empty::new().map_err(|never| match never {}).boxed()
+}
