@@ -99,11 +99,7 @@ impl KubeletClient {
     }
 
     /// Sends an upgrade request; the caller sets its `Upgrade` and `Connection` headers.
-    pub async fn upgrade(
-        &self,
-        address: &Address,
-        request: Request<RequestBody>,
-    ) -> Result<UpgradeAnswer, DialError> {
+    pub async fn upgrade(&self, address: &Address, request: Request<RequestBody>) -> Result<UpgradeAnswer, DialError> {
         let io = self.connect(address).await?;
         upgrade(io, address, request).await
     }
@@ -159,11 +155,7 @@ async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
     Ok(stream)
 }
 
-async fn send<Io>(
-    io: Io,
-    address: &Address,
-    mut request: Request<RequestBody>,
-) -> Result<Response<Incoming>, DialError>
+async fn send<Io>(io: Io, address: &Address, mut request: Request<RequestBody>) -> Result<Response<Incoming>, DialError>
 where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
