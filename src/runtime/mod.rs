@@ -3,6 +3,11 @@
 //! The backends: [`docker`], [`containerd`], [`fake`] (in memory, for tests and benches).
 //! A new backend is a folder, an arm in [`choose`], and passing the contract tests.
 
+pub mod choose;
+pub mod containerd;
+pub mod docker;
+pub mod fake;
+
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use std::collections::BTreeMap;
@@ -219,6 +224,9 @@ pub enum LogStream {
     Stderr,
 }
 
+/// The longest termination message that is kept, as upstream's `MaxContainerTerminationMessageLength`.
+pub const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
+
 /// One line (or the part of a line that the engine kept apart). `text` keeps its final newline if it had one.
 #[derive(Clone, Debug)]
 pub struct LogLine {
@@ -279,6 +287,17 @@ pub struct RuntimeEvent {
     pub kind: RuntimeEventKind,
     pub pod_uid: String,
     pub container_id: String,
+}
+
+impl RuntimeEvent {
+    /// Events were lost: list again.
+    pub fn resync() -> Self {
+        RuntimeEvent {
+            kind: RuntimeEventKind::Resync,
+            pod_uid: String::new(),
+            container_id: String::new(),
+        }
+    }
 }
 
 /// A byte stream both ways (port-forward).

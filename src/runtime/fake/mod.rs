@@ -1,0 +1,236 @@
+//! A runtime in memory, for tests and benches: no processes, scripted behaviour, quick with ten thousand pods.
+//!
+//! Containers of an image without a [`Behaviour`] run their command through [`Script`]; a command which that
+//! language does not know fails to start, as a missing program does. Time is tokio's, so tests may pause it.
+
+mod process;
+mod runtime;
+mod script;
+
+pub use script::{Script, Step};
+
+use super::*;
+use parking_lot::Mutex;
+use process::LogBook;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+use tokio::task::AbortHandle;
+
+/// Events that a slow reader may be behind before it is told to list again.
+const EVENT_BUFFER_EVENTS_MAX: usize = 4096;
+
+/// What the containers of an image do.
+#[derive(Clone, Debug, Default)]
+pub struct Behaviour {
+    /// None: what the container's command says.
+    pub script: Option<Script>,
+    /// `create_container` fails with this.
+    pub create_error: Option<String>,
+    /// `start_container` fails with this.
+    pub start_error: Option<String>,
+    /// `pull_image` fails with this; the image is absent.
+    pub pull_error: Option<String>,
+    /// An end with code 137 is reported as OOMKilled.
+    pub oom_killed: bool,
+}
+
+/// See the module's description.
+pub struct FakeRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    events: broadcast::Sender<RuntimeEvent>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts everything that gets an id or an address.
+    serial: u64,
+    sandboxes: BTreeMap<String, FakeSandbox>,
+    containers: BTreeMap<String, FakeContainer>,
+    images: BTreeMap<String, Image>,
+    behaviours: HashMap<String, Behaviour>,
+    pulls: HashMap<String, u64>,
+}
+
+struct FakeSandbox {
+    config: SandboxConfig,
+    state: SandboxState,
+    created_at: SystemTime,
+    ip: String,
+}
+
+struct FakeContainer {
+    config: ContainerConfig,
+    sandbox_id: String,
+    pod_uid: String,
+    image_ref: String,
+    state: ContainerState,
+    created_at: SystemTime,
+    started_at: Option<SystemTime>,
+    finished_at: Option<SystemTime>,
+    exit_code: i32,
+    reason: String,
+    message: String,
+    termination_message: Vec<u8>,
+    log: LogBook,
+    /// What the stop signal does: `Some(None)` ignores it.
+    on_stop: Option<Option<i32>>,
+    /// The writing end of stdin, until an attach takes it.
+    stdin: Option<tokio::io::DuplexStream>,
+    task: Option<AbortHandle>,
+}
+
+impl FakeRuntime {
+    #[allow(clippy::new_ret_no_self)]
+    pub fn new() -> Arc<FakeRuntime> {
+        Arc::new(FakeRuntime {
+            inner: Arc::new(Inner {
+                state: Mutex::default(),
+                events: broadcast::channel(EVENT_BUFFER_EVENTS_MAX).0,
+            }),
+        })
+    }
+
+    /// Puts an image on the node.
+    pub fn add_image(&self, image: &str) {
+        self.inner.state.lock().add_image(image);
+    }
+
+    /// Says what containers of `image` (as the pod names it) do from now on.
+    pub fn set_behaviour(&self, image: &str, behaviour: Behaviour) {
+        self.inner.state.lock().behaviours.insert(image.to_string(), behaviour);
+    }
+
+    /// How often `image` was asked for from a registry.
+    pub fn pulls(&self, image: &str) -> u64 {
+        self.inner.state.lock().pulls.get(image).copied().unwrap_or(0)
+    }
+
+    /// Ends a running container, as if its process had ended by itself.
+    pub fn exit_container(&self, id: &str, code: i32) {
+        self.inner.finish(id, code);
+    }
+
+    /// Appends a line to a container's log.
+    pub fn write_log(&self, id: &str, stream: LogStream, text: &str) {
+        self.inner
+            .log(id, stream, bytes::Bytes::copy_from_slice(text.as_bytes()));
+    }
+
+    /// Tells readers of events that some were lost.
+    pub fn interrupt_events(&self) {
+        self.inner.publish(RuntimeEventKind::Resync, "", "");
+    }
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    fn next_id(&mut self) -> String {
+        let serial = self.next();
+        // As long as an engine's ids, and different in the first digits, since people cut them.
+        format!("{:016x}{serial:048x}", serial.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn add_image(&mut self, image: &str) -> Image {
+        if let Some(image) = self.find_image(image) {
+            return image.clone();
+        }
+        let id = format!("sha256:{}", self.next_id());
+        let new = Image {
+            id: id.clone(),
+            repo_tags: vec![image.to_string()],
+            repo_digests: Vec::new(),
+            size_bytes: 1 << 20,
+            user: String::new(),
+        };
+        self.images.insert(id, new.clone());
+        new
+    }
+
+    fn find_image(&self, image: &str) -> Option<&Image> {
+        self.images.get(image).or_else(|| {
+            self.images
+                .values()
+                .find(|known| known.repo_tags.iter().any(|tag| tag == image))
+        })
+    }
+
+    fn container(&mut self, id: &str) -> Result<&mut FakeContainer> {
+        self.containers.get_mut(id).ok_or_else(|| RuntimeError::NotFound {
+            what: "container",
+            id: id.to_string(),
+        })
+    }
+
+    fn sandbox(&mut self, id: &str) -> Result<&mut FakeSandbox> {
+        self.sandboxes.get_mut(id).ok_or_else(|| RuntimeError::NotFound {
+            what: "sandbox",
+            id: id.to_string(),
+        })
+    }
+
+    fn containers_of(&self, sandbox_id: &str) -> Vec<String> {
+        self.containers
+            .iter()
+            .filter(|(_, container)| container.sandbox_id == sandbox_id)
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+}
+
+impl Inner {
+    fn publish(&self, kind: RuntimeEventKind, pod_uid: &str, container_id: &str) {
+        // An error means that nobody listens.
+        let _ = self.events.send(RuntimeEvent {
+            kind,
+            pod_uid: pod_uid.to_string(),
+            container_id: container_id.to_string(),
+        });
+    }
+
+    fn log(&self, id: &str, stream: LogStream, text: bytes::Bytes) {
+        if let Ok(container) = self.state.lock().container(id) {
+            container.log.append(stream, text);
+        }
+    }
+
+    /// The end of a container's process; nothing if it does not run.
+    fn finish(&self, id: &str, code: i32) {
+        let pod_uid = {
+            let mut state = self.state.lock();
+            let oom_killed = state
+                .containers
+                .get(id)
+                .and_then(|container| state.behaviours.get(&container.config.image))
+                .is_some_and(|behaviour| behaviour.oom_killed);
+            let Ok(container) = state.container(id) else { return };
+            if container.state != ContainerState::Running {
+                return;
+            }
+            container.state = ContainerState::Exited;
+            container.finished_at = Some(SystemTime::now());
+            container.exit_code = code;
+            container.reason = match code {
+                137 if oom_killed => "OOMKilled",
+                0 => "Completed",
+                _ => "Error",
+            }
+            .to_string();
+            container.stdin = None;
+            container.log.close();
+            if let Some(task) = container.task.take() {
+                task.abort();
+            }
+            container.pod_uid.clone()
+        };
+        self.publish(RuntimeEventKind::ContainerExited, &pod_uid, id);
+    }
+}
