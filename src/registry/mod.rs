@@ -1,7 +1,8 @@
 //! What each kind does: the table of all kinds, and a strategy per kind that needs one
 //! (upstream: `pkg/registry`, `pkg/apis`, `pkg/printers`).
 //!
-//! - [`table`]: one row per kind and version, in discovery order. Adding a kind is one row.
+//! - [`rows`]: one row per kind and version, in discovery order. Adding a kind is one row.
+//! - [`table`]: the rows, looked up by resource, kind and storage.
 //! - [`strategy`]: the trait; one file per kind with rules of its own under `strategies/`.
 //! - [`schema`]: the compact schema that decoding, patching and protobuf walk along.
 //! - [`validation`]: names, labels, metadata: rules that all kinds share.
@@ -9,14 +10,23 @@
 //! - [`columns`]: human durations and other helpers of the printers.
 //! - [`field`]: field errors.
 
+pub mod columns;
 pub mod field;
+pub mod formats;
+mod row;
+mod rows;
 pub mod schema;
+pub mod selector;
 pub mod strategy;
 pub mod table;
 pub mod validation;
 
+use crate::storage::Index;
+use serde_json::Value;
 use std::sync::Arc;
-use strategy::Strategy;
+use strategy::{Object, Strategy};
+
+pub use table::{Group, Registry};
 
 /// Where the objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,5 +104,39 @@ impl Kind {
     }
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)
+    }
+}
+
+/// What selectors and the garbage collector need of `object`, which is in its storage version.
+pub fn index_of(kind: &Kind, object: &Object) -> Index {
+    Index {
+        fields: kind.strategy.fields(object),
+        ..metadata_index(object)
+    }
+}
+
+/// The part of the index that every kind has.
+pub fn metadata_index(object: &Object) -> Index {
+    let Some(Value::Object(metadata)) = object.get("metadata") else {
+        return Index::default();
+    };
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut labels: Vec<(String, String)> = match metadata.get("labels") {
+        Some(Value::Object(labels)) => labels
+            .iter()
+            .map(|(key, value)| (key.clone(), text(Some(value))))
+            .collect(),
+        _ => Vec::new(),
+    };
+    labels.sort_unstable();
+    let owner_uids = match metadata.get("ownerReferences") {
+        Some(Value::Array(owners)) => owners.iter().map(|owner| text(owner.get("uid"))).collect(),
+        _ => Vec::new(),
+    };
+    Index {
+        uid: text(metadata.get("uid")),
+        labels,
+        fields: Vec::new(),
+        owner_uids,
     }
 }

@@ -106,26 +106,31 @@ pub trait Strategy: Send + Sync {
 
     // Reading.
     /// Selectable fields besides metadata.name and metadata.namespace, in a fixed order, always all of them.
+    /// The object is in its storage version.
     fn fields(&self, _object: &Object) -> Vec<(&'static str, String)> {
         Vec::new()
     }
-    /// Their names, for checking selectors, with accepted aliases mapped by `field_alias`.
+    /// The names that selectors may use, aliases included, which `field_alias` maps to those of `fields`.
     fn selectable_fields(&self) -> &'static [&'static str] {
         &[]
     }
     fn field_alias<'a>(&self, field: &'a str) -> &'a str {
         field
     }
+    /// `metadata.namespace` can be selected. Upstream allows it for most cluster-scoped kinds, too.
+    fn selects_namespace(&self) -> bool {
+        true
+    }
     /// Upstream's text for an unsupported field selector.
     fn unsupported_field(&self, field: &str) -> String {
         format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     }
     fn columns(&self) -> Vec<Column> {
-        super::table::default_columns()
+        super::columns::default_columns()
     }
     /// One cell per column, JSON scalars. `now` is unix seconds.
     fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
-        super::table::default_cells(object, now)
+        super::columns::default_cells(object, now)
     }
     /// Conditions of the table row (finished pods).
     fn row_conditions(&self, _object: &Object) -> Option<Value> {

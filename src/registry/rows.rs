@@ -1,0 +1,167 @@
+//! One row per served kind, in discovery order: groups as upstream's aggregator ranks them, resources by name.
+//!
+//! Adding a kind is one row here (and a strategy file if it has rules of its own).
+
+use super::Kind;
+use super::row::{review, row};
+use k8s_openapi::api::{
+    admissionregistration::v1 as admissionregistration, apps::v1 as apps, authentication::v1 as authentication,
+    authorization::v1 as authorization, autoscaling::v2 as autoscaling, batch::v1 as batch,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
+    flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+    rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
+};
+
+/// The kinds of `kubectl get all`.
+const ALL: &[&str] = &["all"];
+/// What extends the API server itself.
+const API_EXTENSIONS: &[&str] = &["api-extensions"];
+
+/// Every row.
+pub fn all() -> Vec<Kind> {
+    let rows = vec![
+        // core
+        review::<core::Binding>("bindings"),
+        row::<core::ConfigMap>("configmaps").short(&["cm"]),
+        row::<core::Endpoints>("endpoints").short(&["ep"]),
+        row::<core::Event>("events").short(&["ev"]),
+        row::<core::LimitRange>("limitranges").short(&["limits"]),
+        row::<core::Namespace>("namespaces")
+            .short(&["ns"])
+            .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
+            .writes("finalize", &["update"])
+            .status(),
+        row::<core::Node>("nodes").short(&["no"]).status(),
+        row::<core::PersistentVolumeClaim>("persistentvolumeclaims")
+            .short(&["pvc"])
+            .status(),
+        row::<core::PersistentVolume>("persistentvolumes")
+            .short(&["pv"])
+            .status(),
+        row::<core::Pod>("pods")
+            .short(&["po"])
+            .categories(ALL)
+            .streams("attach", "PodAttachOptions")
+            .creates::<core::Binding>("binding")
+            .writable("ephemeralcontainers")
+            .creates::<policy::Eviction>("eviction")
+            .streams("exec", "PodExecOptions")
+            .writes("log", &["get"])
+            .streams("portforward", "PodPortForwardOptions")
+            .proxies("PodProxyOptions")
+            .writable("resize")
+            .status(),
+        row::<core::PodTemplate>("podtemplates"),
+        row::<core::ReplicationController>("replicationcontrollers")
+            .short(&["rc"])
+            .categories(ALL)
+            .status(),
+        row::<core::ResourceQuota>("resourcequotas").short(&["quota"]).status(),
+        row::<core::Secret>("secrets"),
+        row::<core::ServiceAccount>("serviceaccounts").short(&["sa"]),
+        row::<core::Service>("services")
+            .short(&["svc"])
+            .categories(ALL)
+            .status(),
+        // apps
+        row::<apps::ControllerRevision>("controllerrevisions.apps"),
+        row::<apps::DaemonSet>("daemonsets.apps")
+            .short(&["ds"])
+            .categories(ALL)
+            .status(),
+        row::<apps::Deployment>("deployments.apps")
+            .short(&["deploy"])
+            .categories(ALL)
+            .status(),
+        row::<apps::ReplicaSet>("replicasets.apps")
+            .short(&["rs"])
+            .categories(ALL)
+            .status(),
+        row::<apps::StatefulSet>("statefulsets.apps")
+            .short(&["sts"])
+            .categories(ALL)
+            .status(),
+        // events.k8s.io: the same objects as core's events
+        row::<events::Event>("events").short(&["ev"]).stored_in("v1"),
+        // authentication.k8s.io, authorization.k8s.io
+        review::<authentication::SelfSubjectReview>("selfsubjectreviews.authentication.k8s.io"),
+        review::<authorization::SelfSubjectAccessReview>("selfsubjectaccessreviews.authorization.k8s.io"),
+        // autoscaling
+        row::<autoscaling::HorizontalPodAutoscaler>("horizontalpodautoscalers.autoscaling")
+            .short(&["hpa"])
+            .categories(ALL)
+            .status(),
+        // batch
+        row::<batch::CronJob>("cronjobs.batch")
+            .short(&["cj"])
+            .categories(ALL)
+            .status(),
+        row::<batch::Job>("jobs.batch").categories(ALL).status(),
+        // networking.k8s.io
+        row::<networking::IngressClass>("ingressclasses.networking.k8s.io"),
+        row::<networking::Ingress>("ingresses.networking.k8s.io")
+            .short(&["ing"])
+            .status(),
+        row::<networking::IPAddress>("ipaddresses.networking.k8s.io").short(&["ip"]),
+        row::<networking::NetworkPolicy>("networkpolicies.networking.k8s.io").short(&["netpol"]),
+        row::<networking::ServiceCIDR>("servicecidrs.networking.k8s.io").status(),
+        // policy
+        row::<policy::PodDisruptionBudget>("poddisruptionbudgets.policy")
+            .short(&["pdb"])
+            .status(),
+        // rbac.authorization.k8s.io
+        row::<rbac::ClusterRoleBinding>("clusterrolebindings.rbac.authorization.k8s.io"),
+        row::<rbac::ClusterRole>("clusterroles.rbac.authorization.k8s.io"),
+        row::<rbac::RoleBinding>("rolebindings.rbac.authorization.k8s.io"),
+        row::<rbac::Role>("roles.rbac.authorization.k8s.io"),
+        // storage.k8s.io
+        row::<storage::CSIDriver>("csidrivers.storage.k8s.io"),
+        row::<storage::CSINode>("csinodes.storage.k8s.io"),
+        row::<storage::CSIStorageCapacity>("csistoragecapacities.storage.k8s.io"),
+        row::<storage::StorageClass>("storageclasses.storage.k8s.io").short(&["sc"]),
+        row::<storage::VolumeAttachment>("volumeattachments.storage.k8s.io").status(),
+        row::<storage::VolumeAttributesClass>("volumeattributesclasses.storage.k8s.io").short(&["vac"]),
+        // admissionregistration.k8s.io
+        row::<admissionregistration::MutatingAdmissionPolicy>("mutatingadmissionpolicies.admissionregistration.k8s.io")
+            .categories(API_EXTENSIONS),
+        row::<admissionregistration::MutatingAdmissionPolicyBinding>(
+            "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
+        )
+        .categories(API_EXTENSIONS),
+        row::<admissionregistration::MutatingWebhookConfiguration>(
+            "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+        )
+        .categories(API_EXTENSIONS),
+        row::<admissionregistration::ValidatingAdmissionPolicy>(
+            "validatingadmissionpolicies.admissionregistration.k8s.io",
+        )
+        .categories(API_EXTENSIONS)
+        .status(),
+        row::<admissionregistration::ValidatingAdmissionPolicyBinding>(
+            "validatingadmissionpolicybindings.admissionregistration.k8s.io",
+        )
+        .categories(API_EXTENSIONS),
+        row::<admissionregistration::ValidatingWebhookConfiguration>(
+            "validatingwebhookconfigurations.admissionregistration.k8s.io",
+        )
+        .categories(API_EXTENSIONS),
+        // scheduling.k8s.io
+        row::<scheduling::PriorityClass>("priorityclasses.scheduling.k8s.io").short(&["pc"]),
+        // coordination.k8s.io
+        row::<coordination::Lease>("leases.coordination.k8s.io"),
+        // node.k8s.io
+        row::<node::RuntimeClass>("runtimeclasses.node.k8s.io"),
+        // discovery.k8s.io
+        row::<discovery::EndpointSlice>("endpointslices.discovery.k8s.io"),
+        // flowcontrol.apiserver.k8s.io
+        row::<flowcontrol::FlowSchema>("flowschemas.flowcontrol.apiserver.k8s.io").status(),
+        row::<flowcontrol::PriorityLevelConfiguration>("prioritylevelconfigurations.flowcontrol.apiserver.k8s.io")
+            .status(),
+        // resource.k8s.io
+        row::<resource::DeviceClass>("deviceclasses.resource.k8s.io"),
+        row::<resource::ResourceClaim>("resourceclaims.resource.k8s.io").status(),
+        row::<resource::ResourceClaimTemplate>("resourceclaimtemplates.resource.k8s.io"),
+        row::<resource::ResourceSlice>("resourceslices.resource.k8s.io"),
+    ];
+    rows.into_iter().map(Kind::from).collect()
+}
