@@ -2,21 +2,36 @@
 //! HTTP by the first byte, and dialling with upgrades (upstream: `apiserver/pkg/server`, `client-go/transport`).
 //! A leaf: it knows neither Kubernetes' objects nor storage.
 
+use std::sync::Arc;
+
 pub mod dial;
+pub mod listen;
+pub mod pki;
+pub mod plain;
+pub mod serve;
 
 /// What the connection says about its peer; put into the extensions of every request by the accept loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A TLS client certificate signed by our CA: subject CN and every O.
-    Certificate {
-        common_name: String,
-        organizations: Vec<String>,
-        sha256_hex: String,
-    },
+    /// A TLS client certificate signed by our CA.
+    Certificate(Arc<ClientCertificate>),
+    /// A TLS client certificate that our CA did not sign, or that is outside its validity: never anonymous, always 401.
+    UntrustedCertificate,
     /// Plain HTTP from loopback, from a process of root or of the server's own user.
     TrustedLoopback,
     /// Nobody in particular.
     Anonymous,
+}
+
+/// The parts of a verified client certificate that name its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Subject CN; may be empty, and then names nobody.
+    pub common_name: String,
+    /// Every subject O, in order.
+    pub organizations: Vec<String>,
+    /// SHA-256 of the certificate's DER, lower-case hex.
+    pub sha256_hex: String,
 }
 
 /// A part of this process that calls the API without a socket, under upstream's identity.

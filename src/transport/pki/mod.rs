@@ -1,0 +1,140 @@
+//! The cluster's own certificate authority and what it signs, kept in `DATA_DIR/pki` under kubeadm's file names
+//! (upstream: `cmd/kubeadm/app/phases/certs`, and the dynamic certificates of `apiserver/pkg/server`).
+
+mod issue;
+mod names;
+mod store;
+mod tls;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+pub use names::{BadName, ServerNames};
+pub use store::{PemPair, write_private};
+pub use tls::ServerTls;
+
+use issue::{Authority, Profile};
+use tls::Swappable;
+
+/// How often certificates are compared with the clock and with the machine's addresses. Nothing else reports that a
+/// day has come, and a suspended machine's timers do not.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{} is not usable: {reason}", path.display())]
+    Unusable { path: PathBuf, reason: String },
+    #[error("cannot issue a certificate for {subject}: {source}")]
+    Issue { subject: String, source: rcgen::Error },
+    #[error("cannot use the certificate of {subject}: {source}")]
+    Tls { subject: String, source: rustls::Error },
+}
+
+/// The authority, and the certificates of this machine's servers and clients. They are renewed in place by
+/// [`Pki::keep_fresh`]; configurations that were handed out follow.
+pub struct Pki {
+    directory: PathBuf,
+    authority: Authority,
+    extra_names: ServerNames,
+    api_server: Swappable,
+    kubelet: Swappable,
+    kubelet_client: Swappable,
+    admin: Swappable,
+}
+
+impl Pki {
+    /// Uses what is kept in `directory`; what is missing, foreign, about to expire or lacks a name is issued anew.
+    /// `extra_names` come on top of the machine's own names and addresses.
+    pub fn load_or_create(directory: &Path, extra_names: ServerNames) -> Result<Pki, PkiError> {
+        store::create_private_directory(directory)?;
+        let authority = Authority::load_or_create(directory)?;
+        let names = ServerNames::of_machine().and(&extra_names);
+        let [api_server, kubelet, kubelet_client, admin] = Profile::all(&names).map(|profile| {
+            let (pair, _) = authority.load_or_issue(directory, &profile)?;
+            Swappable::new(profile.file, pair)
+        });
+        Ok(Pki {
+            directory: directory.to_owned(),
+            authority,
+            extra_names,
+            api_server: api_server?,
+            kubelet: kubelet?,
+            kubelet_client: kubelet_client?,
+            admin: admin?,
+        })
+    }
+
+    /// The authority's certificate, for kubeconfigs.
+    pub fn authority_pem(&self) -> &str {
+        self.authority.certificate_pem()
+    }
+
+    /// The administrator's client certificate and key, for kubeconfigs.
+    pub fn admin(&self) -> Arc<PemPair> {
+        self.admin.pair()
+    }
+
+    /// TLS of the API server: client certificates are asked for, not demanded.
+    pub fn api_server_tls(&self) -> Result<ServerTls, PkiError> {
+        ServerTls::new("apiserver", &self.authority, &self.api_server)
+    }
+
+    /// TLS of the kubelet's server.
+    pub fn kubelet_tls(&self) -> Result<ServerTls, PkiError> {
+        ServerTls::new("kubelet", &self.authority, &self.kubelet)
+    }
+
+    /// TLS of the API server as a client of kubelets.
+    pub fn kubelet_client_config(&self) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+        tls::client_config(&self.authority, &self.kubelet_client)
+    }
+
+    /// Issues anew what is due, and says which; the empty list is the usual answer.
+    pub fn renew(&self) -> Result<Vec<&'static str>, PkiError> {
+        let names = ServerNames::of_machine().and(&self.extra_names);
+        let slots = [&self.api_server, &self.kubelet, &self.kubelet_client, &self.admin];
+        let mut renewed = Vec::new();
+        for (slot, profile) in slots.into_iter().zip(Profile::all(&names)) {
+            let (pair, fresh) = self.authority.load_or_issue(&self.directory, &profile)?;
+            if fresh {
+                slot.swap(profile.file, pair)?;
+                renewed.push(profile.file);
+            }
+        }
+        Ok(renewed)
+    }
+
+    /// Renews certificates before they expire, and when the machine gets an address that they lack, until
+    /// `shutdown`. `renewed` is told which.
+    pub async fn keep_fresh(self: Arc<Self>, shutdown: CancellationToken, renewed: impl Fn(&[&'static str]) + Send) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
+            }
+            let pki = self.clone();
+            match tokio::task::spawn_blocking(move || pki.renew()).await {
+                Ok(Ok(names)) if names.is_empty() => {}
+                Ok(Ok(names)) => {
+                    tracing::info!(certificates = names.join(","), "renewed certificates");
+                    renewed(&names);
+                }
+                Ok(Err(error)) => tracing::error!(%error, "cannot renew certificates, trying again later"),
+                Err(error) => tracing::error!(%error, "renewal of certificates broke off, trying again later"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
