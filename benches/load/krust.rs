@@ -1,0 +1,129 @@
+//! The release build of krust as a child process in a directory of its own: start-up time and memory.
+
+use crate::connection::{Error, Target};
+use crate::stats::show;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const START_MAX: Duration = Duration::from_secs(30);
+
+pub struct Server {
+    child: Child,
+    data_dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts with an empty data directory and prints how long `/readyz` took, and node Ready where there is one.
+    pub async fn start_cold(runtime: &str) -> Result<Self, Error> {
+        let data_dir = tempfile::tempdir()?;
+        println!("krust, runtime {runtime}, empty data directory");
+        let server = Self::start(runtime, data_dir).await?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        server.report_memory("idle");
+        Ok(server)
+    }
+
+    async fn start(runtime: &str, data_dir: tempfile::TempDir) -> Result<Self, Error> {
+        let port = free_port()?;
+        let started = Instant::now();
+        let child = Command::new(env!("CARGO_BIN_EXE_krust"))
+            .args([
+                "server",
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--runtime",
+                runtime,
+                "--data-dir",
+            ])
+            .arg(data_dir.path())
+            .env("KRUST_NODE__KUBELET_LISTEN", "127.0.0.1:0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(data_dir.path().join("krust.log"))?)
+            .spawn()?;
+        let mut server = Self { child, data_dir };
+        server.wait_for("/readyz", started, |_| true).await?;
+        println!("{:<36} {:>9}", "start to /readyz", show(started.elapsed()));
+        if runtime != "none" {
+            let ready = |body: &[u8]| String::from_utf8_lossy(body).contains(r#""reason":"KubeletReady""#);
+            server.wait_for("/api/v1/nodes", started, ready).await?;
+            println!("{:<36} {:>9}", "start to node Ready", show(started.elapsed()));
+        }
+        Ok(server)
+    }
+
+    async fn wait_for(&mut self, path: &str, started: Instant, good: impl Fn(&[u8]) -> bool) -> Result<(), Error> {
+        loop {
+            if let Ok(target) = self.target()
+                && let Ok(mut connection) = target.connect().await
+                && let Ok(body) = connection.call(hyper::Method::GET, path, bytes::Bytes::new()).await
+                && good(&body)
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("krust ended with {status}: {}", self.log()).into());
+            }
+            if started.elapsed() > START_MAX {
+                return Err(format!("no good answer at {path}: {}", self.log()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.data_dir.path().join("krust.log")).unwrap_or_default()
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.path().join("admin.kubeconfig")
+    }
+
+    pub fn target(&self) -> Result<Target, Error> {
+        Target::from_kubeconfig(&self.kubeconfig())
+    }
+
+    /// Resident memory of the process, in MiB.
+    pub fn report_memory(&self, when: &str) {
+        let status = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"));
+        let resident = status.unwrap_or_default().lines().find_map(|line| {
+            line.strip_prefix("VmRSS:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse::<f64>()
+                .ok()
+        });
+        if let Some(kib) = resident {
+            println!("{:<36} {:>5.1} MiB", format!("resident memory, {when}"), kib / 1024.0);
+        }
+    }
+
+    pub async fn stop(mut self) -> Result<(), Error> {
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.child.id() as i32),
+            nix::sys::signal::SIGTERM,
+        )?;
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                return Err("krust did not stop within 15 s of SIGTERM".into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Does nothing to a process that has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> Result<u16, Error> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
