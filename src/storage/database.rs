@@ -1,0 +1,314 @@
+//! All SQL of the store, through sea-orm, portable between SQLite and PostgreSQL (upstream: `storage/etcd3`'s client).
+
+use super::entities::{change, meta, object};
+use super::lock::{DatabaseLock, private_file};
+use super::migrations::migrate;
+use super::{Event, EventKind, StorageError};
+use futures_util::stream::BoxStream;
+use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
+use sea_orm::sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, ConnectOptions, ConnectionTrait, Database as SeaOrm, DatabaseConnection,
+    DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
+};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A statement takes at most so many keys: SQLite limits the depth of expressions to 1000.
+const KEYS_PER_STATEMENT: usize = 100;
+/// Free pages are given back to the file system so many at a time (1 MiB), and only while more than
+/// `FREE_PAGES_KEPT` and a quarter of the file are free: most of them are wanted again soon.
+const RECLAIMED_PAGES: u64 = 256;
+const FREE_PAGES_KEPT: u64 = 1024;
+/// "krust" as the key of PostgreSQL's advisory lock.
+const ADVISORY_LOCK: i64 = 0x006b_7275_7374;
+/// The revision of a store in which nothing was written yet: 0 has a meaning of its own in the API.
+const FIRST_REVISION: i64 = 1;
+
+pub(super) struct Database {
+    connection: DatabaseConnection,
+    /// Dropped after the connection.
+    _lock: Option<DatabaseLock>,
+}
+
+impl Database {
+    /// Opens, locks and migrates the database; a SQLite file is created if it is not there.
+    pub async fn open(url: &str) -> Result<Database, StorageError> {
+        let file = sqlite_file(url)?;
+        let lock = match &file {
+            None => None,
+            Some(path) => {
+                let lock = DatabaseLock::acquire(path)?;
+                private_file(path).map_err(|source| StorageError::File {
+                    operation: "creating",
+                    path: path.clone(),
+                    source,
+                })?;
+                Some(lock)
+            }
+        };
+        let connection = SeaOrm::connect(connect_options(url))
+            .await
+            .map_err(|error| StorageError::database("opening the database", error))?;
+        let database = Database {
+            connection,
+            _lock: lock,
+        };
+        if database.backend() == DbBackend::Postgres {
+            database.lock_postgres(url).await?;
+        }
+        migrate(&database.connection).await?;
+        Ok(database)
+    }
+
+    fn backend(&self) -> DbBackend {
+        self.connection.get_database_backend()
+    }
+
+    /// The lock is the session's, and there is one connection only, so it is held until the server ends.
+    async fn lock_postgres(&self, url: &str) -> Result<(), StorageError> {
+        let failed = |error| StorageError::database("locking the database", error);
+        let lock = Query::select()
+            .expr(Expr::cust(format!("pg_try_advisory_lock({ADVISORY_LOCK})")))
+            .to_owned();
+        let row = self.connection.query_one(&lock).await.map_err(failed)?;
+        match row
+            .map(|row| row.try_get_by_index::<bool>(0))
+            .transpose()
+            .map_err(failed)?
+        {
+            Some(true) => Ok(()),
+            _ => Err(StorageError::InUse {
+                // Without the user and password.
+                database: url.rsplit('@').next().unwrap_or_default().to_owned(),
+            }),
+        }
+    }
+
+    /// The compaction floor; in a new database, the first revision.
+    pub async fn floor(&self) -> Result<u64, DbErr> {
+        let row = meta::Entity::find_by_id(meta::FLOOR).one(&self.connection).await?;
+        Ok(row.map_or(FIRST_REVISION, |row| row.value) as u64)
+    }
+
+    /// Changes after `revision`, in order.
+    pub async fn changes_after(&self, revision: u64) -> Result<BoxStream<'_, Result<change::Model, DbErr>>, DbErr> {
+        let rows = change::Entity::find()
+            .filter(change::Column::Revision.gt(revision as i64))
+            .order_by_asc(change::Column::Revision)
+            .stream(&self.connection)
+            .await?;
+        Ok(Box::pin(rows))
+    }
+
+    /// Revisions of the current objects, ascending.
+    pub async fn object_revisions(&self) -> Result<Vec<i64>, DbErr> {
+        object::Entity::find()
+            .select_only()
+            .column(object::Column::Revision)
+            .order_by_asc(object::Column::Revision)
+            .into_tuple()
+            .all(&self.connection)
+            .await
+    }
+
+    /// Writes a batch of changes in one transaction. When this returns without an error they are on disk.
+    /// After an error they may be there or not: look with [`Database::changes_after`].
+    pub async fn append(&self, events: &[Arc<Event>]) -> Result<(), DbErr> {
+        let mut puts = Vec::new();
+        let mut deletes = Vec::new();
+        let mut seen = HashSet::new();
+        // Only the last change of each key makes it to the table of objects.
+        for event in events.iter().rev() {
+            let key = &event.entry.key;
+            if seen.insert(key) {
+                match event.kind {
+                    EventKind::Put => puts.push(object::ActiveModel {
+                        resource: Set(key.resource.to_string()),
+                        namespace: Set(key.namespace.to_string()),
+                        name: Set(key.name.to_string()),
+                        revision: Set(event.revision() as i64),
+                    }),
+                    EventKind::Delete => deletes.push(key),
+                }
+            }
+        }
+        let transaction = self.connection.begin().await?;
+        change::Entity::insert_many(events.iter().map(|event| row(event)))
+            .exec_without_returning(&transaction)
+            .await?;
+        if !puts.is_empty() {
+            let key = [
+                object::Column::Resource,
+                object::Column::Namespace,
+                object::Column::Name,
+            ];
+            object::Entity::insert_many(puts)
+                .on_conflict(
+                    OnConflict::columns(key)
+                        .update_column(object::Column::Revision)
+                        .to_owned(),
+                )
+                .exec_without_returning(&transaction)
+                .await?;
+        }
+        for keys in deletes.chunks(KEYS_PER_STATEMENT) {
+            let any = keys.iter().fold(Condition::any(), |any, key| {
+                any.add(
+                    object::Column::Resource
+                        .eq(&*key.resource)
+                        .and(object::Column::Namespace.eq(&*key.namespace))
+                        .and(object::Column::Name.eq(&*key.name)),
+                )
+            });
+            object::Entity::delete_many().filter(any).exec(&transaction).await?;
+        }
+        transaction.commit().await
+    }
+
+    /// Raises the floor from `from` to `to` and deletes the changes that nothing needs any more: of those in
+    /// between, the versions that they replaced and the deletions. A version has one successor only, so what
+    /// a change at or below the floor replaced is neither current nor the previous version of a change above.
+    pub async fn compact(&self, from: u64, to: u64) -> Result<u64, DbErr> {
+        let between = |column: change::Column| column.gt(from as i64).and(column.lte(to as i64));
+        let replaced = Query::select()
+            .column(change::Column::PrevRevision)
+            .from(change::Entity)
+            .and_where(between(change::Column::Revision))
+            .and_where(change::Column::PrevRevision.gt(0))
+            .to_owned();
+        let deletions = between(change::Column::Revision).and(change::Column::Kind.eq(change::Kind::Delete));
+
+        let transaction = self.connection.begin().await?;
+        // Replaced first: the deletions name the last versions.
+        let replaced = change::Entity::delete_many()
+            .filter(change::Column::Revision.in_subquery(replaced))
+            .exec(&transaction)
+            .await?;
+        let deletions = change::Entity::delete_many()
+            .filter(deletions)
+            .exec(&transaction)
+            .await?;
+        let floor = meta::ActiveModel {
+            name: Set(meta::FLOOR.to_owned()),
+            value: Set(to as i64),
+        };
+        meta::Entity::insert_many([floor])
+            .on_conflict(
+                OnConflict::column(meta::Column::Name)
+                    .update_column(meta::Column::Value)
+                    .to_owned(),
+            )
+            .exec_without_returning(&transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(replaced.rows_affected + deletions.rows_affected)
+    }
+
+    /// Gives some free pages of a SQLite file back to the file system. True if there are more to give.
+    pub async fn reclaim(&self) -> Result<bool, DbErr> {
+        if self.backend() != DbBackend::Sqlite {
+            return Ok(false);
+        }
+        let free = self.pragma("freelist_count").await?;
+        let pages = self.pragma("page_count").await?;
+        if free <= std::cmp::max(FREE_PAGES_KEPT, pages / 4) {
+            return Ok(false);
+        }
+        let reclaim = format!("PRAGMA incremental_vacuum({RECLAIMED_PAGES})");
+        self.connection.execute_unprepared(&reclaim).await?;
+        Ok(true)
+    }
+
+    /// Size of the database without its log, in bytes; None where the server knows better.
+    pub async fn size_bytes(&self) -> Result<Option<u64>, DbErr> {
+        if self.backend() != DbBackend::Sqlite {
+            return Ok(None);
+        }
+        Ok(Some(self.pragma("page_count").await? * self.pragma("page_size").await?))
+    }
+
+    async fn pragma(&self, name: &str) -> Result<u64, DbErr> {
+        let query = sea_orm::Statement::from_string(self.backend(), format!("PRAGMA {name}"));
+        let row = self.connection.query_one_raw(query).await?;
+        let value = row.map(|row| row.try_get_by_index::<i64>(0)).transpose()?;
+        Ok(value.unwrap_or(0) as u64)
+    }
+
+    /// Moves SQLite's log into the database file and closes.
+    pub async fn close(self) -> Result<(), DbErr> {
+        if self.backend() == DbBackend::Sqlite {
+            self.connection
+                .execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)")
+                .await?;
+        }
+        self.connection.close().await
+    }
+}
+
+fn row(event: &Event) -> change::ActiveModel {
+    let entry = &event.entry;
+    let kind = match (event.kind, &event.previous) {
+        (EventKind::Delete, _) => change::Kind::Delete,
+        (EventKind::Put, Some(_)) => change::Kind::Put,
+        (EventKind::Put, None) => change::Kind::Create,
+    };
+    change::ActiveModel {
+        revision: Set(entry.revision as i64),
+        resource: Set(entry.key.resource.to_string()),
+        namespace: Set(entry.key.namespace.to_string()),
+        name: Set(entry.key.name.to_string()),
+        kind: Set(kind),
+        prev_revision: Set(event.previous.as_ref().map_or(0, |previous| previous.revision as i64)),
+        value: Set(entry.bytes.to_vec()),
+    }
+}
+
+/// The file of a `sqlite:` address; None for a database in memory or on a server.
+fn sqlite_file(url: &str) -> Result<Option<PathBuf>, StorageError> {
+    let unusable = |reason: &str| StorageError::Url {
+        // A server's address may hold a password.
+        url: url.split_once("://").map_or("", |(scheme, _)| scheme).to_owned(),
+        reason: reason.to_owned(),
+    };
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(None);
+    }
+    let rest = url
+        .strip_prefix("sqlite:")
+        .ok_or_else(|| unusable("it must begin with sqlite:// or postgres://"))?;
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    match path {
+        ":memory:" => Ok(None),
+        "" => Err(unusable("it names no file")),
+        path => Ok(Some(Path::new(path).to_owned())),
+    }
+}
+
+fn connect_options(url: &str) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        // One writer, and reads never come here. A database in memory would be another one per connection.
+        .max_connections(1)
+        .min_connections(1)
+        .test_before_acquire(false)
+        .sqlx_logging(false)
+        .map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
+        .map_sqlx_postgres_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
+        .map_sqlx_sqlite_opts(|options| {
+            options
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // The log is synced at every commit: what is acknowledged survives a power cut.
+                .synchronous(SqliteSynchronous::Full)
+                .auto_vacuum(SqliteAutoVacuum::Incremental)
+                // Pages of the log before it is moved into the file (8 MiB), and what the log keeps on disk.
+                .pragma("wal_autocheckpoint", "2000")
+                .pragma("journal_size_limit", "33554432")
+                .foreign_keys(false)
+                .row_buffer_size(512)
+        });
+    options
+}

@@ -1,0 +1,74 @@
+//! What can go wrong in the store (upstream: `storage/errors.go`).
+
+use super::Key;
+use sea_orm::{DbErr, RuntimeErr, SqlxError};
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{0} already exists")]
+    AlreadyExists(Key),
+    #[error("{0} not found")]
+    NotFound(Key),
+    #[error("{key} is at revision {current}")]
+    Conflict { key: Key, current: u64 },
+    /// History before `oldest` is gone.
+    #[error("revision {requested} was compacted, the oldest is {oldest}")]
+    Compacted { requested: u64, oldest: u64 },
+    #[error("revision {requested} is in the future, the current is {current}")]
+    Future { requested: u64, current: u64 },
+    /// The writers of one failed transaction share it. Nothing was changed unless the message says that
+    /// the outcome is unknown; the writer finds out before it goes on.
+    #[error("{operation}: {source}")]
+    Database {
+        operation: &'static str,
+        source: std::sync::Arc<DbErr>,
+    },
+    #[error("{operation} {path:?}: {source}")]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{url:?} is no database that can be used: {reason}")]
+    Url { url: String, reason: String },
+    /// Another server holds the database.
+    #[error("the database {database} is in use by another krust")]
+    InUse { database: String },
+    #[error("the database is corrupt: {detail}")]
+    Corrupt { detail: String },
+    /// A later version of the program wrote the database.
+    #[error("the database was written by a newer krust (migration {migration} is unknown to this one)")]
+    NewerSchema { migration: String },
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StorageError {
+    /// `operation` says what was tried, as in "opening the database".
+    pub(super) fn database(operation: &'static str, source: DbErr) -> StorageError {
+        match corruption(&source) {
+            Some(detail) => StorageError::Corrupt { detail },
+            None => StorageError::Database {
+                operation,
+                source: std::sync::Arc::new(source),
+            },
+        }
+    }
+}
+
+/// SQLite's own words if it says that the file is damaged (SQLITE_CORRUPT, 11) or no database (SQLITE_NOTADB, 26).
+fn corruption(error: &DbErr) -> Option<String> {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return None;
+    };
+    let SqlxError::Database(error) = &**error else {
+        return None;
+    };
+    // The low byte of an extended result code is the primary one. PostgreSQL's codes have five characters.
+    let code = error.code().filter(|code| code.len() < 5)?.parse::<u32>().ok()?;
+    matches!(code & 0xff, 11 | 26).then(|| error.message().to_owned())
+}
