@@ -13,6 +13,8 @@
 pub mod columns;
 pub mod field;
 pub mod formats;
+pub mod json;
+pub mod quantity;
 mod row;
 mod rows;
 pub mod schema;

@@ -5,6 +5,7 @@ mod duration;
 
 pub use duration::{human_duration, seconds_of};
 
+use super::json::text;
 use super::strategy::{Column, Object};
 use serde_json::{Value, json};
 
@@ -46,27 +47,6 @@ pub fn default_cells(object: &Object, _now: i64) -> Vec<Value> {
         json!(text(object, &["metadata", "name"])),
         json!(text(object, &["metadata", "creationTimestamp"])),
     ]
-}
-
-/// The value at a path of object keys.
-pub fn at<'a>(object: &'a Object, path: &[&str]) -> Option<&'a Value> {
-    let (first, rest) = path.split_first()?;
-    rest.iter().try_fold(object.get(*first)?, |value, key| value.get(key))
-}
-
-/// The string at a path, empty if there is none.
-pub fn text<'a>(object: &'a Object, path: &[&str]) -> &'a str {
-    at(object, path).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// The elements of the list at a path, none if there is no list.
-pub fn items<'a>(object: &'a Object, path: &[&str]) -> &'a [Value] {
-    at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// The integer at a path, 0 if there is none.
-pub fn number(object: &Object, path: &[&str]) -> i64 {
-    at(object, path).and_then(Value::as_i64).unwrap_or_default()
 }
 
 /// Time since the RFC 3339 time `at`, `<unknown>` if there is none.
