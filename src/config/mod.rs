@@ -1,1 +1,149 @@
-//! (filled in by its owner)
+//! Typed settings: defaults < files < `KRUST_*` environment < flags (upstream: the components' configuration APIs).
+//! `config/default.toml` shows every key with its default; a test keeps the two equal.
+
+mod load;
+mod values;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use load::{SettingsError, Sources, load};
+pub use values::{ListenAddress, LogFormat, RuntimeKind};
+
+/// Everything that can be set. An empty text means the default that its comment names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    pub server: ServerSettings,
+    pub storage: StorageSettings,
+    pub runtime: RuntimeSettings,
+    pub node: NodeSettings,
+    pub log: LogSettings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerSettings {
+    /// Address and port of the API.
+    pub listen: ListenAddress,
+    /// Where the database, the certificates and the administrator's kubeconfig are kept. Empty: see
+    /// [`default_data_dir`].
+    pub data_dir: PathBuf,
+    /// Further DNS names and addresses for the server's certificate.
+    pub tls_sans: Vec<String>,
+    /// Connections served at once; more wait.
+    pub connections_max: usize,
+    /// How long requests and writes may take to end when the server is told to stop.
+    pub shutdown_timeout_seconds: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageSettings {
+    /// `sqlite://PATH` or `postgres://…`. Empty: a SQLite file in the data directory.
+    pub url: String,
+    /// For how long a watch can resume from, or a list can continue at, an older revision.
+    pub history_age_seconds: u64,
+    /// At most this many changes are kept for that.
+    pub history_events_max: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuntimeSettings {
+    /// Which container engine runs the pods.
+    pub kind: RuntimeKind,
+    /// `unix://PATH` or `tcp://HOST:PORT`. Empty: `DOCKER_HOST`, then Docker's usual socket.
+    pub docker_host: String,
+    /// Path of containerd's socket. Empty: containerd's usual socket.
+    pub containerd_address: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSettings {
+    /// Name of this machine's Node object. Empty: the host name in lower case.
+    pub name: String,
+    /// InternalIP of the node. Empty: the address of the default route's interface.
+    pub ip: String,
+    /// Address and port of the kubelet's HTTPS API; another port is taken if this one is.
+    pub kubelet_listen: ListenAddress,
+    /// At most this many pods run here.
+    pub pods_max: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// What is logged, in `RUST_LOG`'s syntax; `RUST_LOG` itself comes first.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+impl Default for ServerSettings {
+    fn default() -> ServerSettings {
+        ServerSettings {
+            listen: ListenAddress::any(6443),
+            data_dir: PathBuf::new(),
+            tls_sans: Vec::new(),
+            connections_max: 20_000,
+            shutdown_timeout_seconds: 10,
+        }
+    }
+}
+
+impl Default for StorageSettings {
+    fn default() -> StorageSettings {
+        StorageSettings {
+            url: String::new(),
+            history_age_seconds: 300,
+            history_events_max: 100_000,
+        }
+    }
+}
+
+impl Default for NodeSettings {
+    fn default() -> NodeSettings {
+        NodeSettings {
+            name: String::new(),
+            ip: String::new(),
+            kubelet_listen: ListenAddress::any(10250),
+            pods_max: 110,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+impl Settings {
+    /// The data directory, with the default filled in.
+    pub fn data_dir(&self) -> PathBuf {
+        if self.server.data_dir.as_os_str().is_empty() {
+            default_data_dir()
+        } else {
+            self.server.data_dir.clone()
+        }
+    }
+}
+
+/// `/var/lib/krust` for root, else `krust` below `$XDG_DATA_HOME` (usually `~/.local/share`).
+pub fn default_data_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/krust");
+    }
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    data.unwrap_or_else(std::env::temp_dir).join("krust")
+}
