@@ -1,0 +1,107 @@
+//! The real kubectl binaries, put into target/tools by scripts/install-kubectl.py.
+
+use super::root;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// Every version that the tests run.
+pub const VERSIONS: &[&str] = &["1.27", "1.30", "1.32", "1.37"];
+
+#[derive(Clone)]
+pub struct Kubectl {
+    binary: PathBuf,
+    kubeconfig: PathBuf,
+    cache: PathBuf,
+}
+
+/// What a run printed.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Kubectl {
+    pub fn new(version: &str, kubeconfig: PathBuf, cache: PathBuf) -> Self {
+        let binary = root().join("target/tools").join(format!("kubectl-{version}"));
+        assert!(
+            binary.exists(),
+            "{} is missing: run scripts/install-kubectl.py",
+            binary.display()
+        );
+        Self {
+            binary,
+            kubeconfig,
+            cache,
+        }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("--cache-dir")
+            .arg(&self.cache)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .args(arguments);
+        command
+    }
+
+    /// Runs with `input` on stdin.
+    pub fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = self.command(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl starts");
+        let mut stdin = child.stdin.take().expect("kubectl's stdin");
+        // A kubectl that ends early closes its end: that shows in its exit code.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        child.wait_with_output().expect("kubectl ends").into()
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, "")
+    }
+
+    /// stdout of a run that must succeed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        self.ok_with(arguments, "")
+    }
+
+    pub fn ok_with(&self, arguments: &[&str], input: &str) -> String {
+        let ran = self.run_with(arguments, input);
+        assert_eq!(
+            ran.code,
+            Some(0),
+            "kubectl {arguments:?}\nstdout: {}\nstderr: {}",
+            ran.stdout,
+            ran.stderr
+        );
+        ran.stdout
+    }
+
+    /// stderr of a run that must fail.
+    pub fn fails_with(&self, arguments: &[&str], input: &str) -> String {
+        let ran = self.run_with(arguments, input);
+        assert!(
+            !matches!(ran.code, Some(0)),
+            "kubectl {arguments:?} succeeded: {}",
+            ran.stdout
+        );
+        ran.stderr
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
