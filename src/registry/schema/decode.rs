@@ -233,7 +233,7 @@ impl<'s> Seed<'_, 's> {
 }
 
 /// The shape of the elements of a list or map, and their Go type.
-fn element<'s>(node: &'s Node, go_type: &'static str) -> (&'s Node, &'static str) {
+pub(crate) fn element<'s>(node: &'s Node, go_type: &'static str) -> (&'s Node, &'static str) {
     let go_type = go_type.trim_start_matches('*');
     match node {
         Node::List(item) => (item, go_type.strip_prefix("[]").unwrap_or_default()),
@@ -287,7 +287,7 @@ fn zero(node: &Node) -> Value {
 }
 
 /// Whether Go's `omitempty` leaves the value out.
-fn is_empty(value: &Value) -> bool {
+pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value,

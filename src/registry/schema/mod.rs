@@ -5,15 +5,18 @@
 //! only the Go structs say ([`facts`]). They are shared process-wide, and nodes are shared, so recursive types
 //! are finite. [`decode`] reads bodies along them.
 
+mod bodies;
 mod compile;
 mod decode;
 mod facts;
-mod scalars;
+pub(crate) mod scalars;
 #[cfg(test)]
 mod tests;
 
+pub use bodies::lookup;
 pub use compile::{definition, type_definition};
 pub use decode::{Decoded, decode, decode_from, prune};
+pub(crate) use decode::{element, is_empty};
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -7,13 +7,13 @@ use base64::{DecodeError, Engine};
 use std::borrow::Cow;
 
 /// What a time is when Go's `Time` was never set; it is the same as absent.
-pub(super) const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+pub(crate) const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 const TIME_LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
 const MICRO_TIME_LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
 
 /// RFC 3339 in UTC with whole seconds, as `Time` prints what it read.
-pub(super) fn time(text: &str) -> Result<Cow<'_, str>, String> {
+pub(crate) fn time(text: &str) -> Result<Cow<'_, str>, String> {
     scan_time(text, false)?;
     if text.len() == ZERO_TIME.len() && text.ends_with('Z') {
         return Ok(Cow::Borrowed(text));
@@ -22,7 +22,7 @@ pub(super) fn time(text: &str) -> Result<Cow<'_, str>, String> {
 }
 
 /// RFC 3339 in UTC with microseconds, as `MicroTime` prints what it read.
-pub(super) fn micro_time(text: &str) -> Result<Cow<'_, str>, String> {
+pub(crate) fn micro_time(text: &str) -> Result<Cow<'_, str>, String> {
     scan_time(text, true)?;
     if text.ends_with('Z') {
         return Ok(Cow::Borrowed(text));
@@ -131,7 +131,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// base64 as Go prints what it read: without line breaks, unused bits zero. `scratch` is overwritten.
-pub(super) fn base64<'a>(text: &'a str, scratch: &mut Vec<u8>) -> Result<Cow<'a, str>, String> {
+pub(crate) fn base64<'a>(text: &'a str, scratch: &mut Vec<u8>) -> Result<Cow<'a, str>, String> {
     let compact: Cow<'_, str> = if text.contains(['\r', '\n']) {
         text.replace(['\r', '\n'], "").into()
     } else {
@@ -159,7 +159,7 @@ const QUANTITY_FORMAT: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 /// Checks that the text is a quantity.
-pub(super) fn quantity(text: &str) -> Result<(), String> {
+pub(crate) fn quantity(text: &str) -> Result<(), String> {
     let text = text.trim();
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let number = unsigned
