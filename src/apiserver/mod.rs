@@ -5,5 +5,6 @@
 
 pub mod codec;
 pub mod error;
+pub mod filters;
 pub mod options;
 pub mod request;

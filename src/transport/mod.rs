@@ -38,6 +38,6 @@ pub struct ClientCertificate {
 /// Set by `app` on in-process clients; it can not come from the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InProcessIdentity {
-    pub user: &'static str,
+    pub user: String,
     pub groups: Vec<String>,
 }

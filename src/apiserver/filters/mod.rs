@@ -1,0 +1,4 @@
+//! The filters around every request (upstream: `DefaultBuildHandlerChain`).
+
+pub mod authentication;
+pub mod authorization;
