@@ -12,20 +12,17 @@ const MASTERS: &str = "system:masters";
 
 /// Allows the request or says why not.
 pub fn authorize(request: &Request) -> Result<(), ServerError> {
-    let (user, groups) = match request.extensions().get::<Peer>() {
-        Some(Peer::Certificate {
-            common_name,
-            organizations,
-            ..
-        }) => (common_name, organizations),
+    let certificate = match request.extensions().get::<Peer>() {
+        Some(Peer::Certificate(certificate)) => certificate,
         // Plain HTTP is not served here, and a peer on loopback is no reason for trust.
-        Some(Peer::TrustedLoopback | Peer::Anonymous) | None => {
+        Some(Peer::UntrustedCertificate | Peer::TrustedLoopback | Peer::Anonymous) | None => {
             return Err(ServerError::new(StatusCode::UNAUTHORIZED, "Unauthorized"));
         }
     };
-    if groups.iter().any(|group| group == MASTERS) {
+    if certificate.organizations.iter().any(|group| group == MASTERS) {
         return Ok(());
     }
+    let user = &certificate.common_name;
     let text = format!(
         "Forbidden (user={user}, verb={}, resource=nodes, subresource(s)=[{}])",
         verb(request.method()),

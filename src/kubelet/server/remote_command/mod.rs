@@ -309,7 +309,7 @@ mod tests {
         let (size, consumed, valid) = last_size(b"{\"Width\":80,\"Height\":24}\n{\"Width\":100,\"Height\":50}{\"Wid");
         let size = size.unwrap();
         assert_eq!((size.width, size.height, valid), (100, 50, true));
-        assert_eq!(consumed, 49);
+        assert_eq!(consumed, 50);
         assert!(!last_size(b"rubbish").2);
         assert!(!last_size(b"{\"Width\":70000,\"Height\":24}").2);
     }
