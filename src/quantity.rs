@@ -20,7 +20,9 @@ pub enum Format {
 }
 
 /// A fixed-point number with a resolution of one nano (10^-9), rounded up as upstream rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Equal and ordered by amount: `1Gi` is `1073741824`.
+#[derive(Clone, Copy, Debug)]
 pub struct Quantity {
     nanos: i128,
     format: Format,
@@ -71,6 +73,15 @@ impl Quantity {
     pub fn format(self) -> Format {
         self.format
     }
+    /// Rounded up to thousandths, as the API server keeps resources.
+    #[must_use]
+    pub fn rounded_to_milli(self) -> Self {
+        let milli = NANO / 1000;
+        Self {
+            nanos: div_ceil(self.nanos, milli) * milli,
+            ..self
+        }
+    }
     /// The sum, in the format of `self` unless that is zero.
     pub fn plus(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
@@ -87,9 +98,20 @@ impl Quantity {
     }
 }
 
+impl PartialEq for Quantity {
+    fn eq(&self, other: &Self) -> bool {
+        self.nanos == other.nanos
+    }
+}
+impl Eq for Quantity {}
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
+}
 impl PartialOrd for Quantity {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.nanos.cmp(&other.nanos))
+        Some(self.cmp(other))
     }
 }
 
@@ -318,6 +340,11 @@ mod tests {
             ("0.0000000001", "1n"),
             ("1.0000000000000000000000000000001", "1000000001n"),
             ("0.3Ki", "307200m"),
+            ("1E", "1E"),
+            ("100Ei", "9223372036854775807"),
+            ("123456789012345678901234567890", "9223372036854775807"),
+            ("0.000000000000000000000000000001e30", "1"),
+            ("1e-400", "1e-9"),
         ] {
             assert_eq!(given.parse::<Quantity>().unwrap().to_string(), canonical, "{given}");
         }
@@ -340,6 +367,8 @@ mod tests {
         assert_eq!(parse("2").milli_value(), 2000);
         assert_eq!(parse("1Gi").value(), 1 << 30);
         assert!(parse("1Gi") > parse("1G"));
+        assert_eq!(parse("1Gi"), parse("1073741824"));
+        assert_eq!(parse("0.0005").rounded_to_milli().to_string(), "1m");
         assert_eq!(parse("1Gi").plus(parse("1Gi")).to_string(), "2Gi");
         assert_eq!(parse("9e99").value(), i64::MAX);
         assert_eq!(parse("99999999999999999999999999999999999Ei").value(), i64::MAX);

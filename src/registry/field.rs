@@ -79,6 +79,16 @@ impl FieldError {
         };
         Self::simple(ErrorType::NotSupported, path, &head, &detail)
     }
+    pub fn not_found(path: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        let head = format!("Not found: {}", show(&value.into()));
+        Self::simple(ErrorType::NotFound, path, &head, "")
+    }
+    /// A list with more than `items_max` elements.
+    pub fn too_many(path: impl Into<String>, items: usize, items_max: usize) -> Self {
+        let unit = if items_max == 1 { "item" } else { "items" };
+        let detail = format!("must have at most {items_max} {unit}");
+        Self::simple(ErrorType::TooMany, path, &format!("Too many: {items}"), &detail)
+    }
     pub fn too_long(path: impl Into<String>, bytes_max: usize) -> Self {
         let detail = format!("may not be more than {bytes_max} bytes");
         Self::simple(ErrorType::TooLong, path, "Too long", &detail)

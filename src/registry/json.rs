@@ -4,6 +4,7 @@
 //! unexpected shapes.
 
 use super::strategy::Object;
+use crate::quantity::Quantity;
 use serde_json::Value;
 
 /// The value at a path of object keys.
@@ -56,6 +57,15 @@ pub fn integer(object: &Object, path: &[&str]) -> Option<i64> {
 /// True only if there is a `true` at the path.
 pub fn boolean(object: &Object, path: &[&str]) -> bool {
     at(object, path).and_then(Value::as_bool).unwrap_or_default()
+}
+
+/// A quantity as clients send it: a string, or a plain number.
+pub fn quantity(value: &Value) -> Option<Quantity> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => number.to_string().parse().ok(),
+        _ => None,
+    }
 }
 
 /// Whether there is something other than an empty string, list or map at the key.

@@ -70,7 +70,12 @@ pub trait Strategy: Send + Sync {
     fn prepare_for_update(&self, object: &mut Object, old: &Object, target: Target) {
         default_prepare_for_update(object, old, target);
     }
+    /// Rules for every write of the object; `validate_create` and `validate_update` come on top.
     fn validate(&self, _object: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+    /// Rules for new objects only, after `validate`.
+    fn validate_create(&self, _object: &Object) -> Vec<FieldError> {
         Vec::new()
     }
     /// Called with the object as it would be stored, after `validate` for Main.

@@ -2,6 +2,7 @@
 //! (upstream: `pkg/printers/internalversion/printers.go`, `apimachinery/pkg/util/duration`).
 
 mod duration;
+pub mod pod;
 
 pub use duration::{human_duration, seconds_of};
 
