@@ -4,6 +4,7 @@
 
 use super::Kind;
 use super::row::{review, row};
+use super::strategies;
 use k8s_openapi::api::{
     admissionregistration::v1 as admissionregistration, apps::v1 as apps, authentication::v1 as authentication,
     authorization::v1 as authorization, autoscaling::v2 as autoscaling, batch::v1 as batch,
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Kind> {
             .short(&["pv"])
             .status(),
         row::<core::Pod>("pods")
+            .strategy(strategies::pod::PodStrategy)
             .short(&["po"])
             .categories(ALL)
             .streams("attach", "PodAttachOptions")

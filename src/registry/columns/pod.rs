@@ -22,7 +22,9 @@ pub fn columns() -> Vec<Column> {
 pub fn cells(pod: &Object, now: i64) -> Vec<Value> {
     let summary = Summary::of(pod);
     let or_none = |text: &str| json!(if text.is_empty() { "<none>" } else { text });
-    let ip = objects(pod, &["status", "podIPs"]).next().map_or("", |(_, ip)| text(ip, &["ip"]));
+    let ip = objects(pod, &["status", "podIPs"])
+        .next()
+        .map_or("", |(_, ip)| text(ip, &["ip"]));
     vec![
         json!(text(pod, &["metadata", "name"])),
         json!(format!("{}/{}", summary.ready, summary.total)),
@@ -135,7 +137,9 @@ impl Summary {
     fn add_containers(&mut self, pod: &Object) {
         let mut running = false;
         let mut failed: Option<String> = None;
-        let statuses: Vec<&Object> = objects(pod, &["status", "containerStatuses"]).map(|(_, status)| status).collect();
+        let statuses: Vec<&Object> = objects(pod, &["status", "containerStatuses"])
+            .map(|(_, status)| status)
+            .collect();
         // From the last to the first: the first container's reason wins.
         for status in statuses.into_iter().rev() {
             self.add_restarts(status);

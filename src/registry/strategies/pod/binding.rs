@@ -55,9 +55,14 @@ fn set_scheduled(status: &mut Object, now: &str) {
     if !conditions.is_array() {
         *conditions = json!([]);
     }
-    let Some(conditions) = conditions.as_array_mut() else { return };
+    let Some(conditions) = conditions.as_array_mut() else {
+        return;
+    };
     let mut scheduled = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": now});
-    match conditions.iter_mut().find(|condition| condition.get("type").and_then(Value::as_str) == Some("PodScheduled")) {
+    match conditions
+        .iter_mut()
+        .find(|condition| condition.get("type").and_then(Value::as_str) == Some("PodScheduled"))
+    {
         Some(condition) => {
             if condition.get("status").and_then(Value::as_str) == Some("True") {
                 scheduled["lastTransitionTime"] = condition.get("lastTransitionTime").cloned().unwrap_or_default();

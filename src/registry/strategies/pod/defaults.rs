@@ -109,7 +109,9 @@ fn container(container: &mut Object) {
         default_text(port, "protocol", "TCP");
     }
     for variable in children(container, "env") {
-        let Some(from) = child(variable, "valueFrom") else { continue };
+        let Some(from) = child(variable, "valueFrom") else {
+            continue;
+        };
         if let Some(field) = child(from, "fieldRef") {
             default_text(field, "apiVersion", "v1");
         }
@@ -143,7 +145,12 @@ fn container(container: &mut Object) {
 pub fn pull_policy(image: &str) -> &'static str {
     let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
     // A colon before the last slash belongs to the port of the registry.
-    let tag = name.rsplit('/').next().unwrap_or_default().split_once(':').map(|(_, tag)| tag);
+    let tag = name
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .split_once(':')
+        .map(|(_, tag)| tag);
     match tag {
         Some("latest") => "Always",
         None if !digest => "Always",
@@ -192,7 +199,9 @@ pub fn resource_list(list: &mut Object) {
 
 /// A limit without a request is also the request. Only in pods: a template's copy would outlive an edit of the limit.
 fn requests_from_limits(container: &mut Object) {
-    let Some(resources) = child(container, "resources") else { return };
+    let Some(resources) = child(container, "resources") else {
+        return;
+    };
     let limits = match at(resources, &["limits"]) {
         Some(Value::Object(limits)) if !limits.is_empty() => limits.clone(),
         _ => return,

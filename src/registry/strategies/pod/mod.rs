@@ -95,7 +95,9 @@ impl Strategy for PodStrategy {
     }
 
     fn deletion(&self, object: &Object, requested: Option<i64>) -> Deletion {
-        let grace = requested.or_else(|| integer(object, &["spec", "terminationGracePeriodSeconds"])).unwrap_or(0);
+        let grace = requested
+            .or_else(|| integer(object, &["spec", "terminationGracePeriodSeconds"]))
+            .unwrap_or(0);
         let unscheduled = text(object, &["spec", "nodeName"]).is_empty();
         let finished = matches!(text(object, &["status", "phase"]), "Succeeded" | "Failed");
         match grace {
@@ -112,7 +114,9 @@ impl Strategy for PodStrategy {
 
     fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
         let field = |path: &[&str]| text(object, path).to_owned();
-        let first_ip = objects(object, &["status", "podIPs"]).next().map_or("", |(_, ip)| text(ip, &["ip"]));
+        let first_ip = objects(object, &["status", "podIPs"])
+            .next()
+            .map_or("", |(_, ip)| text(ip, &["ip"]));
         let pod_ip = match text(object, &["status", "podIP"]) {
             "" => first_ip,
             ip => ip,
@@ -122,7 +126,10 @@ impl Strategy for PodStrategy {
             ("spec.restartPolicy", field(&["spec", "restartPolicy"])),
             ("spec.schedulerName", field(&["spec", "schedulerName"])),
             ("spec.serviceAccountName", field(&["spec", "serviceAccountName"])),
-            ("spec.hostNetwork", boolean(object, &["spec", "hostNetwork"]).to_string()),
+            (
+                "spec.hostNetwork",
+                boolean(object, &["spec", "hostNetwork"]).to_string(),
+            ),
             ("status.phase", field(&["status", "phase"])),
             ("status.podIP", pod_ip.to_owned()),
             ("status.nominatedNodeName", field(&["status", "nominatedNodeName"])),

@@ -18,7 +18,9 @@ pub fn class(spec: &Object) -> &'static str {
     // Resources of the whole pod, where given, count instead of those of its containers.
     let sources: Vec<Option<&Object>> = match pod_level {
         Some(resources) => vec![Some(resources)],
-        None => containers.map(|(_, container)| map(container, &["resources"])).collect(),
+        None => containers
+            .map(|(_, container)| map(container, &["resources"]))
+            .collect(),
     };
     for resources in sources {
         add(&mut requests, resources, "requests");
@@ -36,10 +38,14 @@ pub fn class(spec: &Object) -> &'static str {
 
 /// Adds the amounts above zero, and says how many resources had one.
 fn add(totals: &mut Totals, resources: Option<&Object>, list: &str) -> usize {
-    let Some(list) = resources.and_then(|resources| map(resources, &[list])) else { return 0 };
+    let Some(list) = resources.and_then(|resources| map(resources, &[list])) else {
+        return 0;
+    };
     let mut found = 0;
     for name in COMPUTE {
-        let Some(amount) = list.get(name).and_then(quantity) else { continue };
+        let Some(amount) = list.get(name).and_then(quantity) else {
+            continue;
+        };
         if amount > Quantity::ZERO {
             let total = totals.entry(name).or_insert(Quantity::ZERO);
             *total = total.plus(amount);
@@ -71,7 +77,10 @@ mod tests {
         assert_eq!(class_of(&[full.clone(), full.clone()]), "Guaranteed");
         assert_eq!(class_of(&[full.clone(), json!({})]), "Burstable");
         assert_eq!(class_of(&[json!({"requests": {"cpu": "1"}})]), "Burstable");
-        assert_eq!(class_of(&[json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}})]), "Burstable");
+        assert_eq!(
+            class_of(&[json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}})]),
+            "Burstable"
+        );
         let less = json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": both});
         assert_eq!(class_of(&[less]), "Burstable");
     }

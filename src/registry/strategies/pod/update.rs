@@ -20,7 +20,9 @@ pub fn keep_only(object: &mut Object, old: &Object, subresource: &str) {
     let written = object.get("spec").cloned().unwrap_or_default();
     restore(object, old, "spec");
     restore(object, old, "status");
-    let (Some(spec), Some(written)) = (child(object, "spec"), written.as_object()) else { return };
+    let (Some(spec), Some(written)) = (child(object, "spec"), written.as_object()) else {
+        return;
+    };
     match subresource {
         "ephemeralcontainers" => restore(spec, written, "ephemeralContainers"),
         "resize" => {
@@ -42,11 +44,17 @@ pub fn keep_only(object: &mut Object, old: &Object, subresource: &str) {
 pub fn validate(pod: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let empty = Object::new();
-    let (spec, old_spec) = (map(pod, &["spec"]).unwrap_or(&empty), map(old, &["spec"]).unwrap_or(&empty));
+    let (spec, old_spec) = (
+        map(pod, &["spec"]).unwrap_or(&empty),
+        map(old, &["spec"]).unwrap_or(&empty),
+    );
     for list in ["containers", "initContainers"] {
         if items(spec, &[list]).len() != items(old_spec, &[list]).len() {
             let path = format!("spec.{list}");
-            errors.push(FieldError::forbidden(path, "pod updates may not add or remove containers"));
+            errors.push(FieldError::forbidden(
+                path,
+                "pod updates may not add or remove containers",
+            ));
             return errors;
         }
     }
@@ -59,9 +67,13 @@ pub fn validate(pod: &Object, old: &Object) -> Vec<FieldError> {
     let mut comparable = spec.clone();
     restore_updatable(&mut comparable, old_spec);
     if !objects_equal(&comparable, old_spec) {
-        let changed: Vec<String> = differing(&comparable, old_spec).map(|field| format!("spec.{field}")).collect();
-        let detail =
-            format!("pod updates may not change fields other than {UPDATABLE}\nchanged: {}", changed.join(", "));
+        let changed: Vec<String> = differing(&comparable, old_spec)
+            .map(|field| format!("spec.{field}"))
+            .collect();
+        let detail = format!(
+            "pod updates may not change fields other than {UPDATABLE}\nchanged: {}",
+            changed.join(", ")
+        );
         errors.push(FieldError::forbidden("spec", &detail));
     }
     errors
@@ -90,7 +102,9 @@ fn restore_updatable(spec: &mut Object, old: &Object) {
 
 /// A pod that waits at a gate may get further node labels to select by.
 fn keeps_entries(new: Option<&Object>, old: Option<&Object>) -> bool {
-    old.into_iter().flatten().all(|(key, value)| new.and_then(|new| new.get(key)) == Some(value))
+    old.into_iter()
+        .flatten()
+        .all(|(key, value)| new.and_then(|new| new.get(key)) == Some(value))
 }
 
 fn active_deadline(spec: &Object, old: &Object) -> Option<FieldError> {
@@ -100,9 +114,11 @@ fn active_deadline(spec: &Object, old: &Object) -> Option<FieldError> {
         (Some(value), _) if !(0..=i64::from(i32::MAX)).contains(&value) => {
             Some(FieldError::invalid(path, value, &range_error(0, i32::MAX)))
         }
-        (Some(value), Some(old)) if old < value => {
-            Some(FieldError::invalid(path, value, "must be less than or equal to previous value"))
-        }
+        (Some(value), Some(old)) if old < value => Some(FieldError::invalid(
+            path,
+            value,
+            "must be less than or equal to previous value",
+        )),
         (None, Some(_)) => {
             let detail = "must not update from a positive integer to nil value";
             Some(FieldError::invalid(path, Value::Null, detail))
@@ -118,7 +134,9 @@ fn added_tolerations(spec: &Object, old: &Object) -> Vec<FieldError> {
         toleration.remove("tolerationSeconds");
         toleration
     };
-    let new: Vec<Object> = objects(spec, &["tolerations"]).map(|(_, toleration)| without_seconds(toleration)).collect();
+    let new: Vec<Object> = objects(spec, &["tolerations"])
+        .map(|(_, toleration)| without_seconds(toleration))
+        .collect();
     let kept = objects(old, &["tolerations"])
         .all(|(_, toleration)| new.iter().any(|new| objects_equal(new, &without_seconds(toleration))));
     if !kept {
@@ -129,7 +147,9 @@ fn added_tolerations(spec: &Object, old: &Object) -> Vec<FieldError> {
 }
 
 fn removed_gates(spec: &Object, old: &Object) -> Vec<FieldError> {
-    let known: Vec<&str> = objects(old, &["schedulingGates"]).map(|(_, gate)| text(gate, &["name"])).collect();
+    let known: Vec<&str> = objects(old, &["schedulingGates"])
+        .map(|(_, gate)| text(gate, &["name"]))
+        .collect();
     objects(spec, &["schedulingGates"])
         .filter(|(_, gate)| !known.contains(&text(gate, &["name"])))
         .map(|(index, gate)| {
@@ -147,7 +167,8 @@ fn objects_equal(a: &Object, b: &Object) -> bool {
 
 fn differing<'a>(a: &'a Object, b: &'a Object) -> impl Iterator<Item = &'a str> {
     let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
-    keys.filter(|key| !values_equal(a.get(*key), b.get(*key))).map(String::as_str)
+    keys.filter(|key| !values_equal(a.get(*key), b.get(*key)))
+        .map(String::as_str)
 }
 
 fn values_equal(a: Option<&Value>, b: Option<&Value>) -> bool {
@@ -174,7 +195,11 @@ pub fn validate_status(pod: &Object, old: &Object) -> Vec<FieldError> {
         let kind = text(condition, &["type"]);
         if !matches!(kind, "PodScheduled" | "Ready" | "Initialized") {
             let path = format!("metadata.conditions[{index}].Type");
-            errors.extend(label_key(kind).iter().map(|problem| FieldError::invalid(path.as_str(), kind, problem)));
+            errors.extend(
+                label_key(kind)
+                    .iter()
+                    .map(|problem| FieldError::invalid(path.as_str(), kind, problem)),
+            );
         }
     }
     let nominated = text(pod, &["status", "nominatedNodeName"]);
@@ -197,7 +222,11 @@ pub fn validate_status(pod: &Object, old: &Object) -> Vec<FieldError> {
         for (index, entry) in objects(pod, &["status", list]) {
             let ip = text(entry, &["ip"]);
             let path = format!("status.{list}[{index}]");
-            errors.extend(ip_address(ip).iter().map(|problem| FieldError::invalid(path.as_str(), ip, problem)));
+            errors.extend(
+                ip_address(ip)
+                    .iter()
+                    .map(|problem| FieldError::invalid(path.as_str(), ip, problem)),
+            );
         }
     }
     errors
@@ -211,7 +240,9 @@ fn terminated_stays(pod: &Object, old: &Object, list: &str, policy: &str, sideca
     let mut errors = Vec::new();
     for (index, before) in objects(old, &["status", list]) {
         let name = text(before, &["name"]);
-        let Some(terminated) = map(before, &["state", "terminated"]) else { continue };
+        let Some(terminated) = map(before, &["state", "terminated"]) else {
+            continue;
+        };
         let failed = integer(terminated, &["exitCode"]).unwrap_or_default() != 0;
         if (failed && policy == "OnFailure") || sidecars.contains(&name) {
             continue;
@@ -240,8 +271,10 @@ pub fn validate_ephemeral_containers(pod: &Object, old: &Object) -> Vec<FieldErr
             }
             Some((_, after)) if !objects_equal(after, before) => {
                 let changed: Vec<&str> = differing(after, before).collect();
-                let detail =
-                    format!("existing ephemeral containers {name:?} may not be changed\nchanged: {}", changed.join(", "));
+                let detail = format!(
+                    "existing ephemeral containers {name:?} may not be changed\nchanged: {}",
+                    changed.join(", ")
+                );
                 errors.push(FieldError::forbidden(path, &detail));
             }
             Some(_) => {}

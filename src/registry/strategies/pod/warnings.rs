@@ -119,7 +119,9 @@ pub fn pod_spec(spec: &Object, path: &str) -> Vec<String> {
         ));
     }
     for (index, volume) in objects(spec, &["volumes"]) {
-        let sources = volume.keys().filter(|key| *key != "name" && !VOLUMES_ACTED_ON.contains(&key.as_str()));
+        let sources = volume
+            .keys()
+            .filter(|key| *key != "name" && !VOLUMES_ACTED_ON.contains(&key.as_str()));
         warnings.extend(sources.map(|source| not_acted_on(&format!("{path}.volumes[{index}].{source}"))));
     }
     for list in CONTAINER_LISTS {
@@ -135,7 +137,9 @@ fn container(container: &Object, path: &str) -> Vec<String> {
     let fields = CONTAINER_NOT_ACTED_ON.iter().filter(|field| is_set(container, field));
     warnings.extend(fields.map(|field| not_acted_on(&format!("{path}.{field}"))));
     if let Some(context) = map(container, &["securityContext"]) {
-        let fields = CONTAINER_SECURITY_NOT_ACTED_ON.iter().filter(|field| is_set(context, field));
+        let fields = CONTAINER_SECURITY_NOT_ACTED_ON
+            .iter()
+            .filter(|field| is_set(context, field));
         warnings.extend(fields.map(|field| not_acted_on(&format!("{path}.securityContext.{field}"))));
     }
     let mut seen = BTreeMap::new();
@@ -159,12 +163,19 @@ fn container(container: &Object, path: &str) -> Vec<String> {
 fn duplicate_ports(ports: &[Value], path: &str) -> Vec<String> {
     let key = |port: &Value| {
         let part = |name: &str| port.get(name).cloned().unwrap_or_default();
-        [part("containerPort"), part("hostPort"), part("hostIP"), part("protocol")]
+        [
+            part("containerPort"),
+            part("hostPort"),
+            part("hostIP"),
+            part("protocol"),
+        ]
     };
     let mut warnings = Vec::new();
     for (index, port) in ports.iter().enumerate() {
         if let Some(first) = ports.iter().take(index).position(|earlier| key(earlier) == key(port)) {
-            warnings.push(format!("{path}.ports[{index}]: duplicate port definition with {path}.ports[{first}]"));
+            warnings.push(format!(
+                "{path}.ports[{index}]: duplicate port definition with {path}.ports[{first}]"
+            ));
         }
     }
     warnings

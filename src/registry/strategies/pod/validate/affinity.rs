@@ -57,13 +57,19 @@ pub fn node_selector(selector: &Object, path: &str) -> Vec<FieldError> {
         return vec![FieldError::required(path, "must have at least one node selector term")];
     }
     let terms = objects(selector, &["nodeSelectorTerms"]);
-    terms.flat_map(|(index, term)| node_selector_term(term, true, &format!("{path}[{index}]"))).collect()
+    terms
+        .flat_map(|(index, term)| node_selector_term(term, true, &format!("{path}[{index}]")))
+        .collect()
 }
 
 fn node_selector_term(term: &Object, check_values: bool, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (index, requirement) in objects(term, &["matchExpressions"]) {
-        errors.extend(expression(requirement, check_values, &format!("{path}.matchExpressions[{index}]")));
+        errors.extend(expression(
+            requirement,
+            check_values,
+            &format!("{path}.matchExpressions[{index}]"),
+        ));
     }
     for (index, requirement) in objects(term, &["matchFields"]) {
         errors.extend(field(requirement, &format!("{path}.matchFields[{index}]")));
@@ -89,7 +95,11 @@ fn expression(requirement: &Object, check_values: bool, path: &str) -> Vec<Field
             errors.push(FieldError::required(at("values"), detail));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-        other => errors.push(FieldError::invalid(at("operator"), other, "not a valid selector operator")),
+        other => errors.push(FieldError::invalid(
+            at("operator"),
+            other,
+            "not a valid selector operator",
+        )),
     }
     let key = text(requirement, &["key"]);
     errors.extend(invalid(&at("key"), key, &label_key(key)));
@@ -127,10 +137,18 @@ fn field(requirement: &Object, path: &str) -> Vec<FieldError> {
         "metadata.name" => {
             for (index, value) in values.iter().enumerate() {
                 let value = value.as_str().unwrap_or_default();
-                errors.extend(invalid(&format!("{path}.values[{index}]"), value, &dns1123_subdomain(value, false)));
+                errors.extend(invalid(
+                    &format!("{path}.values[{index}]"),
+                    value,
+                    &dns1123_subdomain(value, false),
+                ));
             }
         }
-        key => errors.push(FieldError::invalid(format!("{path}.key"), key, "not a valid field selector key")),
+        key => errors.push(FieldError::invalid(
+            format!("{path}.key"),
+            key,
+            "not a valid field selector key",
+        )),
     }
     errors
 }
@@ -195,7 +213,10 @@ pub fn topology_spread(spec: &Object, path: &str) -> Vec<FieldError> {
         if skew <= 0 {
             errors.push(FieldError::invalid(at("maxSkew"), skew, "must be greater than zero"));
         }
-        let (key, when) = (text(constraint, &["topologyKey"]), text(constraint, &["whenUnsatisfiable"]));
+        let (key, when) = (
+            text(constraint, &["topologyKey"]),
+            text(constraint, &["whenUnsatisfiable"]),
+        );
         if key.is_empty() {
             errors.push(FieldError::required(at("topologyKey"), "can not be empty"));
         } else {
@@ -206,7 +227,10 @@ pub fn topology_spread(spec: &Object, path: &str) -> Vec<FieldError> {
             errors.push(FieldError::not_supported(at("whenUnsatisfiable"), when, &policies));
         }
         if !seen.insert((key, when)) {
-            errors.push(FieldError::duplicate(format!("{path}.{{topologyKey, whenUnsatisfiable}}"), format!("{{{key}, {when}}}")));
+            errors.push(FieldError::duplicate(
+                format!("{path}.{{topologyKey, whenUnsatisfiable}}"),
+                format!("{{{key}, {when}}}"),
+            ));
         }
         if is_set(constraint, "minDomains") {
             let domains = number(constraint, &["minDomains"]);

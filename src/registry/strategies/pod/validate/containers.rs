@@ -35,8 +35,13 @@ pub fn validate(spec: &Object, path: &str, volumes: &volumes::Known<'_>) -> Vec<
         volumes,
         grace_seconds: integer(spec, &["terminationGracePeriodSeconds"]),
         restart_policy: text(spec, &["restartPolicy"]),
-        host_users: spec.get("hostUsers").and_then(serde_json::Value::as_bool).unwrap_or(true),
-        claims: objects(spec, &["resourceClaims"]).map(|(_, claim)| text(claim, &["name"])).collect(),
+        host_users: spec
+            .get("hostUsers")
+            .and_then(serde_json::Value::as_bool)
+            .unwrap_or(true),
+        claims: objects(spec, &["resourceClaims"])
+            .map(|(_, claim)| text(claim, &["name"]))
+            .collect(),
     };
     let mut errors = regular(spec, &format!("{path}.containers"), &context);
     errors.extend(init(spec, &format!("{path}.initContainers"), &context));
@@ -59,7 +64,12 @@ fn regular(spec: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError> 
         if container.contains_key("restartPolicy") && text(container, &["restartPolicy"]).is_empty() {
             errors.push(FieldError::required(format!("{path}.restartPolicy"), ""));
         } else if container.contains_key("restartPolicy") {
-            errors.extend(one_of(container, "restartPolicy", &["Always", "Never", "OnFailure"], &path));
+            errors.extend(one_of(
+                container,
+                "restartPolicy",
+                &["Always", "Never", "OnFailure"],
+                &path,
+            ));
         }
     }
     if !any {
@@ -73,8 +83,9 @@ fn regular(spec: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError> 
 
 fn init(spec: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let mut names: BTreeSet<&str> =
-        objects(spec, &["containers"]).map(|(_, container)| text(container, &["name"])).collect();
+    let mut names: BTreeSet<&str> = objects(spec, &["containers"])
+        .map(|(_, container)| text(container, &["name"]))
+        .collect();
     for (index, container) in objects(spec, &["initContainers"]) {
         let path = format!("{path}[{index}]");
         errors.extend(common(container, &path, context));
@@ -85,7 +96,12 @@ fn init(spec: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError> {
         // One after another, so only a container's own ports can clash.
         errors.extend(host_port_conflicts(container, &path, &mut BTreeSet::new()));
         if container.contains_key("restartPolicy") {
-            errors.extend(one_of(container, "restartPolicy", &["Always", "Never", "OnFailure"], &path));
+            errors.extend(one_of(
+                container,
+                "restartPolicy",
+                &["Always", "Never", "OnFailure"],
+                &path,
+            ));
         }
         if text(container, &["restartPolicy"]) == "Always" {
             errors.extend(probes::validate(container, &path, context.grace_seconds));
@@ -106,7 +122,7 @@ fn ephemeral(spec: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError
     let others: BTreeSet<&str> = CONTAINER_LISTS
         .iter()
         .filter(|list| **list != "ephemeralContainers")
-        .flat_map(|list| objects(spec, &[list]))
+        .flat_map(|list| objects(spec, std::slice::from_ref(list)))
         .map(|(_, container)| text(container, &["name"]))
         .collect();
     let mut names = others.clone();
@@ -156,10 +172,27 @@ fn common(container: &Object, path: &str, context: &Context<'_>) -> Vec<FieldErr
     errors.extend(env::validate(container, path));
     errors.extend(volumes::mounts(container, path, context.volumes));
     errors.extend(volumes::devices(container, path, context.volumes));
-    errors.extend(one_of(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], path));
-    errors.extend(resources::container(container, &format!("{path}.resources"), &context.claims));
-    errors.extend(resources::resize_policy(container, &format!("{path}.resizePolicy"), context.restart_policy));
-    errors.extend(security::container(container, &format!("{path}.securityContext"), context.host_users));
+    errors.extend(one_of(
+        container,
+        "imagePullPolicy",
+        &["Always", "IfNotPresent", "Never"],
+        path,
+    ));
+    errors.extend(resources::container(
+        container,
+        &format!("{path}.resources"),
+        &context.claims,
+    ));
+    errors.extend(resources::resize_policy(
+        container,
+        &format!("{path}.resizePolicy"),
+        context.restart_policy,
+    ));
+    errors.extend(security::container(
+        container,
+        &format!("{path}.securityContext"),
+        context.host_users,
+    ));
     errors
 }
 
@@ -184,20 +217,30 @@ fn ports(container: &Object, path: &str) -> Vec<FieldError> {
             0 => {}
             number => errors.extend(port_errors(&at("hostPort"), number)),
         }
-        errors.extend(one_of(port, "protocol", &["SCTP", "TCP", "UDP"], &format!("{path}[{index}]")));
+        errors.extend(one_of(
+            port,
+            "protocol",
+            &["SCTP", "TCP", "UDP"],
+            &format!("{path}[{index}]"),
+        ));
     }
     errors
 }
 
 pub fn port_errors(path: &str, number: i64) -> Vec<FieldError> {
-    port_number(number).iter().map(|problem| FieldError::invalid(path, number, problem)).collect()
+    port_number(number)
+        .iter()
+        .map(|problem| FieldError::invalid(path, number, problem))
+        .collect()
 }
 
 /// Two ports of the same protocol and address cannot take one port of the host.
 fn host_port_conflicts(container: &Object, path: &str, taken: &mut BTreeSet<String>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (index, port) in objects(container, &["ports"]) {
-        let Some(number) = integer(port, &["hostPort"]).filter(|number| *number != 0) else { continue };
+        let Some(number) = integer(port, &["hostPort"]).filter(|number| *number != 0) else {
+            continue;
+        };
         let key = format!("{}/{}/{number}", text(port, &["protocol"]), text(port, &["hostIP"]));
         if !taken.insert(key.clone()) {
             errors.push(FieldError::duplicate(format!("{path}.ports[{index}].hostPort"), key));

@@ -54,7 +54,13 @@ const DIVISORS: [&str; 13] = [
     "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
 ];
 
-const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+const SOURCES: [&str; 5] = [
+    "fieldRef",
+    "resourceFieldRef",
+    "configMapKeyRef",
+    "secretKeyRef",
+    "fileKeyRef",
+];
 
 pub fn validate(container: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -122,7 +128,11 @@ pub fn field_selector(selector: &Object, allowed: &[&str], path: &str) -> Vec<Fi
         None
     };
     if let Some(problem) = problem {
-        return vec![FieldError::invalid(field_path, field, &format!("error converting fieldPath: {problem}"))];
+        return vec![FieldError::invalid(
+            field_path,
+            field,
+            &format!("error converting fieldPath: {problem}"),
+        )];
     }
     match (subscript, base) {
         (Some(key), "metadata.annotations") => invalid(path, key, &label_key(&key.to_lowercase())),
@@ -137,13 +147,19 @@ pub fn field_selector(selector: &Object, allowed: &[&str], path: &str) -> Vec<Fi
 pub fn resource_selector(selector: &Object, volume: bool, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let resource = text(selector, &["resource"]);
-    let hugepages = ["limits.hugepages-", "requests.hugepages-"].iter().any(|prefix| resource.starts_with(prefix));
+    let hugepages = ["limits.hugepages-", "requests.hugepages-"]
+        .iter()
+        .any(|prefix| resource.starts_with(prefix));
     if volume && text(selector, &["containerName"]).is_empty() {
         errors.push(FieldError::required(format!("{path}.containerName"), ""));
     } else if resource.is_empty() {
         errors.push(FieldError::required(format!("{path}.resource"), ""));
     } else if !RESOURCES.contains(&resource) && !hugepages {
-        errors.push(FieldError::not_supported(format!("{path}.resource"), resource, &RESOURCES));
+        errors.push(FieldError::not_supported(
+            format!("{path}.resource"),
+            resource,
+            &RESOURCES,
+        ));
     }
     let divisor = selector.get("divisor").and_then(quantity).unwrap_or(Quantity::ZERO);
     if divisor.is_zero() {
@@ -161,7 +177,10 @@ pub fn resource_selector(selector: &Object, volume: bool, path: &str) -> Vec<Fie
                 "memory" => "memory",
                 _ => "hugepages",
             };
-            format!("only divisor's values {} are supported with the {what} resource", DIVISORS.join(", "))
+            format!(
+                "only divisor's values {} are supported with the {what} resource",
+                DIVISORS.join(", ")
+            )
         }
         _ => return errors,
     };
@@ -187,17 +206,31 @@ fn from_source(source: &Object, list: &str, path: &str) -> Vec<FieldError> {
     }
     let mut count = 0;
     for field in ["configMapRef", "secretRef"] {
-        let Some(reference) = map(source, &[field]) else { continue };
+        let Some(reference) = map(source, &[field]) else {
+            continue;
+        };
         count += 1;
         match text(reference, &["name"]) {
             "" => errors.push(FieldError::required(format!("{path}.{field}.name"), "")),
-            name => errors.extend(invalid(&format!("{path}.{field}.name"), name, &dns1123_subdomain(name, true))),
+            name => errors.extend(invalid(
+                &format!("{path}.{field}.name"),
+                name,
+                &dns1123_subdomain(name, true),
+            )),
         }
     }
     match count {
-        0 => errors.push(FieldError::invalid(list, "", "must specify one of: `configMapRef` or `secretRef`")),
+        0 => errors.push(FieldError::invalid(
+            list,
+            "",
+            "must specify one of: `configMapRef` or `secretRef`",
+        )),
         1 => {}
-        _ => errors.push(FieldError::invalid(list, "", "may not have more than one field specified at a time")),
+        _ => errors.push(FieldError::invalid(
+            list,
+            "",
+            "may not have more than one field specified at a time",
+        )),
     }
     errors
 }

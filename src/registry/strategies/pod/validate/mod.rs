@@ -12,9 +12,7 @@ mod volumes;
 pub use resources::{container_resources, quantity_value};
 
 use crate::registry::field::FieldError;
-use crate::registry::formats::{
-    dns1123_label, dns1123_subdomain, ip_address, label_key, label_value, range_error,
-};
+use crate::registry::formats::{dns1123_label, dns1123_subdomain, ip_address, label_key, label_value, range_error};
 use crate::registry::json::{boolean, integer, is_set, items, map, objects, text};
 use crate::registry::strategy::Object;
 use crate::registry::validation::labels;
@@ -44,7 +42,10 @@ pub fn pod(pod: &Object) -> Vec<FieldError> {
     }
     for list in ["containers", "initContainers"] {
         for (index, container) in objects(spec, &[list]) {
-            errors.extend(containers::image_whitespace(container, &format!("spec.{list}[{index}]")));
+            errors.extend(containers::image_whitespace(
+                container,
+                &format!("spec.{list}[{index}]"),
+            ));
         }
     }
     errors
@@ -55,7 +56,10 @@ pub fn pod_create(pod: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let Some(spec) = map(pod, &["spec"]) else { return errors };
     if is_set(spec, "ephemeralContainers") {
-        errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+        errors.push(FieldError::forbidden(
+            "spec.ephemeralContainers",
+            "cannot be set on create",
+        ));
     }
     if is_set(spec, "nodeName") && is_set(spec, "schedulingGates") {
         let detail = "cannot be set until all schedulingGates have been cleared";
@@ -88,20 +92,33 @@ pub fn pod_spec(spec: &Object, path: &str, is_pod: bool) -> Vec<FieldError> {
     errors.extend(dns_config(spec, &at("dnsConfig")));
     for (index, gate) in objects(spec, &["readinessGates"]) {
         let path = format!("{path}.readinessGates[{index}].conditionType");
-        errors.extend(invalid(&path, text(gate, &["conditionType"]), &label_key(text(gate, &["conditionType"]))));
+        errors.extend(invalid(
+            &path,
+            text(gate, &["conditionType"]),
+            &label_key(text(gate, &["conditionType"])),
+        ));
     }
     errors.extend(scheduling_gates(spec, &at("schedulingGates")));
     errors.extend(affinity::topology_spread(spec, &at("topologySpreadConstraints")));
     errors.extend(names(spec, path));
     if let Some(deadline) = integer(spec, &["activeDeadlineSeconds"]) {
         if !(1..=i64::from(i32::MAX)).contains(&deadline) {
-            errors.push(FieldError::invalid(at("activeDeadlineSeconds"), deadline, &range_error(1, i32::MAX)));
+            errors.push(FieldError::invalid(
+                at("activeDeadlineSeconds"),
+                deadline,
+                &range_error(1, i32::MAX),
+            ));
         }
     }
     errors.extend(tolerations(items(spec, &["tolerations"]), &at("tolerations")));
     errors.extend(host_aliases(spec, &at("hostAliases")));
     if spec.contains_key("preemptionPolicy") {
-        errors.extend(one_of(spec, "preemptionPolicy", &["PreemptLowerPriority", "Never"], path));
+        errors.extend(one_of(
+            spec,
+            "preemptionPolicy",
+            &["PreemptLowerPriority", "Never"],
+            path,
+        ));
     }
     if let Some(os) = map(spec, &["os"]) {
         match text(os, &["name"]) {
@@ -115,7 +132,10 @@ pub fn pod_spec(spec: &Object, path: &str, is_pod: bool) -> Vec<FieldError> {
 
 /// One error per problem with `value`.
 pub fn invalid(path: &str, value: &str, problems: &[String]) -> Vec<FieldError> {
-    problems.iter().map(|problem| FieldError::invalid(path, value, problem)).collect()
+    problems
+        .iter()
+        .map(|problem| FieldError::invalid(path, value, problem))
+        .collect()
 }
 
 /// A required string with a fixed set of values.
@@ -131,10 +151,19 @@ pub fn one_of(object: &Object, field: &str, values: &[&str], path: &str) -> Opti
 /// Names of other objects and of the pod in the network.
 fn names(spec: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for field in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
+    for field in [
+        "serviceAccountName",
+        "nodeName",
+        "priorityClassName",
+        "runtimeClassName",
+    ] {
         let name = text(spec, &[field]);
         if !name.is_empty() {
-            errors.extend(invalid(&format!("{path}.{field}"), name, &dns1123_subdomain(name, false)));
+            errors.extend(invalid(
+                &format!("{path}.{field}"),
+                name,
+                &dns1123_subdomain(name, false),
+            ));
         }
     }
     for field in ["hostname", "subdomain"] {
@@ -197,20 +226,36 @@ fn dns_config(spec: &Object, path: &str) -> Vec<FieldError> {
     }
     if nameservers.len() > NAMESERVERS_MAX {
         let detail = format!("must not have more than {NAMESERVERS_MAX} nameservers");
-        errors.push(FieldError::invalid(format!("{path}.nameservers"), nameservers.clone(), &detail));
+        errors.push(FieldError::invalid(
+            format!("{path}.nameservers"),
+            nameservers.clone(),
+            &detail,
+        ));
     }
     for (index, nameserver) in nameservers.iter().enumerate() {
-        errors.extend(invalid(&format!("{path}.nameservers[{index}]"), nameserver, &ip_address(nameserver)));
+        errors.extend(invalid(
+            &format!("{path}.nameservers[{index}]"),
+            nameserver,
+            &ip_address(nameserver),
+        ));
     }
     if searches.len() > SEARCH_PATHS_MAX {
         let detail = format!("must not have more than {SEARCH_PATHS_MAX} search paths");
-        errors.push(FieldError::invalid(format!("{path}.searches"), searches.clone(), &detail));
+        errors.push(FieldError::invalid(
+            format!("{path}.searches"),
+            searches.clone(),
+            &detail,
+        ));
     }
     if searches.join(" ").len() > SEARCH_LIST_CHARACTERS_MAX {
         let detail = format!(
             "must not have more than {SEARCH_LIST_CHARACTERS_MAX} characters (including spaces) in the search list"
         );
-        errors.push(FieldError::invalid(format!("{path}.searches"), searches.clone(), &detail));
+        errors.push(FieldError::invalid(
+            format!("{path}.searches"),
+            searches.clone(),
+            &detail,
+        ));
     }
     for (index, search) in searches.iter().enumerate().filter(|(_, search)| **search != ".") {
         let name = search.strip_suffix('.').unwrap_or(search);
@@ -220,7 +265,10 @@ fn dns_config(spec: &Object, path: &str) -> Vec<FieldError> {
     }
     for (index, option) in objects(config, &["options"]) {
         if text(option, &["name"]).is_empty() {
-            errors.push(FieldError::required(format!("{path}.options[{index}]"), "must not be empty"));
+            errors.push(FieldError::required(
+                format!("{path}.options[{index}]"),
+                "must not be empty",
+            ));
         }
     }
     errors
@@ -243,7 +291,10 @@ fn host_aliases(spec: &Object, path: &str) -> Vec<FieldError> {
 /// Tolerations of a pod, also those an update adds.
 pub fn tolerations(tolerations: &[Value], path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let objects = tolerations.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_object()?)));
+    let objects = tolerations
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| Some((index, item.as_object()?)));
     for (index, toleration) in objects {
         let at = |field: &str| format!("{path}[{index}].{field}");
         let part = |field: &str| text(toleration, &[field]);
@@ -251,8 +302,7 @@ pub fn tolerations(tolerations: &[Value], path: &str) -> Vec<FieldError> {
         if !key.is_empty() {
             errors.extend(invalid(&at("key"), key, &label_key(key)));
         } else if operator != "Exists" {
-            let detail =
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             errors.push(FieldError::invalid(at("operator"), operator, detail));
         }
         if integer(toleration, &["tolerationSeconds"]).is_some() && effect != "NoExecute" {

@@ -24,7 +24,12 @@ pub fn validate(container: &Object, path: &str, grace_seconds: Option<i64>) -> V
         for name in ["postStart", "preStop"] {
             if let Some(action) = map(lifecycle, &[name]) {
                 let handlers = ["exec", "httpGet", "tcpSocket", "sleep"];
-                errors.extend(handler(action, &handlers, grace_seconds, &format!("{path}.lifecycle.{name}")));
+                errors.extend(handler(
+                    action,
+                    &handlers,
+                    grace_seconds,
+                    &format!("{path}.lifecycle.{name}"),
+                ));
             }
         }
     }
@@ -39,7 +44,11 @@ pub fn validate(container: &Object, path: &str, grace_seconds: Option<i64>) -> V
             }
         } else if number(item, &["successThreshold"]) != 1 {
             let threshold = number(item, &["successThreshold"]);
-            errors.push(FieldError::invalid(format!("{path}.successThreshold"), threshold, "must be 1"));
+            errors.push(FieldError::invalid(
+                format!("{path}.successThreshold"),
+                threshold,
+                "must be 1",
+            ));
         }
     }
     errors
@@ -91,7 +100,11 @@ fn http_get(get: &Object, path: &str) -> Vec<FieldError> {
     errors.extend(port(get.get("port"), &format!("{path}.port")));
     let scheme = text(get, &["scheme"]);
     if !matches!(scheme, "HTTP" | "HTTPS") {
-        errors.push(FieldError::not_supported(format!("{path}.scheme"), scheme, &["HTTP", "HTTPS"]));
+        errors.push(FieldError::not_supported(
+            format!("{path}.scheme"),
+            scheme,
+            &["HTTP", "HTTPS"],
+        ));
     }
     for (_, header) in objects(get, &["httpHeaders"]) {
         let name = text(header, &["name"]);

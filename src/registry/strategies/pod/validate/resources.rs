@@ -67,7 +67,9 @@ fn may_overcommit(name: &str) -> bool {
 
 /// The `resources` of a container at `path`, with the claims of the pod that it may name.
 pub fn container(container: &Object, path: &str, claims: &BTreeSet<&str>) -> Vec<FieldError> {
-    let Some(resources) = map(container, &["resources"]) else { return Vec::new() };
+    let Some(resources) = map(container, &["resources"]) else {
+        return Vec::new();
+    };
     let mut errors = container_resources(resources, path);
     let mut seen = BTreeSet::new();
     for (index, claim) in objects(resources, &["claims"]) {
@@ -99,11 +101,19 @@ pub fn container_resources(resources: &Object, path: &str) -> Vec<FieldError> {
         match limits.get(name).and_then(quantity) {
             Some(limit) if request != limit && !may_overcommit(name) => {
                 let detail = format!("must be equal to {name} limit of {limit}");
-                errors.push(FieldError::invalid(requests_path.as_str(), request.to_string(), &detail));
+                errors.push(FieldError::invalid(
+                    requests_path.as_str(),
+                    request.to_string(),
+                    &detail,
+                ));
             }
             Some(limit) if request > limit => {
                 let detail = format!("must be less than or equal to {name} limit of {limit}");
-                errors.push(FieldError::invalid(requests_path.as_str(), request.to_string(), &detail));
+                errors.push(FieldError::invalid(
+                    requests_path.as_str(),
+                    request.to_string(),
+                    &detail,
+                ));
             }
             None if !may_overcommit(name) => {
                 let detail = "Limit must be set for non overcommitable resources";
@@ -131,10 +141,18 @@ fn container_resource_name(name: &str, path: &str) -> Vec<FieldError> {
     let mut errors = resource_name(name, path);
     if !name.contains('/') {
         if !CONTAINER_RESOURCES.contains(&name) && !is_hugepages(name) {
-            errors.push(FieldError::invalid(path, name, "must be a standard resource for containers"));
+            errors.push(FieldError::invalid(
+                path,
+                name,
+                "must be a standard resource for containers",
+            ));
         }
     } else if !is_native(name) && !is_extended(name) {
-        errors.push(FieldError::invalid(path, name, "doesn't follow extended resource name standard"));
+        errors.push(FieldError::invalid(
+            path,
+            name,
+            "doesn't follow extended resource name standard",
+        ));
     }
     errors
 }
@@ -153,7 +171,11 @@ pub fn resource_name(name: &str, path: &str) -> Vec<FieldError> {
 /// Not below zero, and whole where only whole units exist.
 pub fn quantity_value(name: &str, value: &Value, path: &str) -> Vec<FieldError> {
     let Some(amount) = quantity(value) else {
-        return vec![FieldError::invalid(path, value.clone(), &crate::quantity::ParseQuantityError.to_string())];
+        return vec![FieldError::invalid(
+            path,
+            value.clone(),
+            &crate::quantity::ParseQuantityError.to_string(),
+        )];
     };
     let mut errors = Vec::new();
     if amount.is_negative() {
@@ -168,7 +190,9 @@ pub fn quantity_value(name: &str, value: &Value, path: &str) -> Vec<FieldError> 
 
 /// `spec.resources` of a pod: the same lists without claims.
 pub fn pod_level(spec: &Object, path: &str) -> Vec<FieldError> {
-    let Some(resources) = map(spec, &["resources"]) else { return Vec::new() };
+    let Some(resources) = map(spec, &["resources"]) else {
+        return Vec::new();
+    };
     let mut errors = Vec::new();
     if is_set(resources, "claims") {
         let detail = "claims cannot be set for Resources at pod-level";

@@ -16,7 +16,11 @@ fn id_errors(context: &Object, fields: &[&str], path: &str) -> Vec<FieldError> {
     for field in fields {
         let Some(id) = integer(context, &[field]) else { continue };
         let path = format!("{path}.{field}");
-        errors.extend(user_id(id).iter().map(|problem| FieldError::invalid(path.as_str(), id, problem)));
+        errors.extend(
+            user_id(id)
+                .iter()
+                .map(|problem| FieldError::invalid(path.as_str(), id, problem)),
+        );
     }
     errors
 }
@@ -28,22 +32,36 @@ pub fn pod(spec: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if boolean(spec, &["shareProcessNamespace"]) && boolean(spec, &["hostPID"]) {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(FieldError::invalid(format!("{path}.shareProcessNamespace"), true, detail));
+        errors.push(FieldError::invalid(
+            format!("{path}.shareProcessNamespace"),
+            true,
+            detail,
+        ));
     }
     if spec.get("hostUsers") == Some(&Value::Bool(false)) {
-        for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        for (field, shown) in [
+            ("hostNetwork", "hostNetwork"),
+            ("hostPID", "HostPID"),
+            ("hostIPC", "HostIPC"),
+        ] {
             if boolean(spec, &[field]) {
                 let detail = "when `pod.Spec.HostUsers` is false";
                 errors.push(FieldError::forbidden(format!("{spec_path}.{shown}"), detail));
             }
         }
     }
-    let Some(context) = map(spec, &["securityContext"]) else { return errors };
+    let Some(context) = map(spec, &["securityContext"]) else {
+        return errors;
+    };
     errors.extend(id_errors(context, &["fsGroup", "runAsUser", "runAsGroup"], &path));
     for (index, group) in items(context, &["supplementalGroups"]).iter().enumerate() {
         let id = group.as_i64().unwrap_or(-1);
         let path = format!("{path}.supplementalGroups[{index}]");
-        errors.extend(user_id(id).iter().map(|problem| FieldError::invalid(path.as_str(), id, problem)));
+        errors.extend(
+            user_id(id)
+                .iter()
+                .map(|problem| FieldError::invalid(path.as_str(), id, problem)),
+        );
     }
     errors.extend(sysctls(spec, context, &format!("{path}.sysctls")));
     for (field, values) in [
@@ -64,13 +82,19 @@ pub fn pod(spec: &Object, path: &str) -> Vec<FieldError> {
 
 /// The security context of a container at `path`.
 pub fn container(container: &Object, path: &str, host_users: bool) -> Vec<FieldError> {
-    let Some(context) = map(container, &["securityContext"]) else { return Vec::new() };
+    let Some(context) = map(container, &["securityContext"]) else {
+        return Vec::new();
+    };
     let mut errors = id_errors(context, &["runAsUser", "runAsGroup"], path);
     if context.contains_key("procMount") {
         let path = format!("{path}.procMount");
         match text(context, &["procMount"]) {
             "Unmasked" if host_users => {
-                errors.push(FieldError::invalid(path, "Unmasked", "`hostUsers` must be false to use `Unmasked`"));
+                errors.push(FieldError::invalid(
+                    path,
+                    "Unmasked",
+                    "`hostUsers` must be false to use `Unmasked`",
+                ));
             }
             "Default" | "Unmasked" => {}
             other => errors.push(FieldError::not_supported(path, other, &["Default", "Unmasked"])),
@@ -84,7 +108,10 @@ pub fn container(container: &Object, path: &str, host_users: bool) -> Vec<FieldE
             errors.push(FieldError::invalid(path, shown(), detail));
         }
         let added = items(context, &["capabilities", "add"]);
-        if added.iter().any(|capability| capability.as_str() == Some("CAP_SYS_ADMIN")) {
+        if added
+            .iter()
+            .any(|capability| capability.as_str() == Some("CAP_SYS_ADMIN"))
+        {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(FieldError::invalid(path, shown(), detail));
         }
@@ -97,9 +124,14 @@ fn profiles(context: &Object, path: &str) -> Vec<FieldError> {
     let types = ["Localhost", "RuntimeDefault", "Unconfined"];
     let mut errors = Vec::new();
     for (field, name) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
-        let Some(profile) = map(context, &[field]) else { continue };
+        let Some(profile) = map(context, &[field]) else {
+            continue;
+        };
         let path = format!("{path}.{field}");
-        let (kind, local) = (text(profile, &["type"]), profile.get("localhostProfile").and_then(Value::as_str));
+        let (kind, local) = (
+            text(profile, &["type"]),
+            profile.get("localhostProfile").and_then(Value::as_str),
+        );
         let local_path = format!("{path}.localhostProfile");
         match kind {
             "" => errors.push(FieldError::required(
@@ -166,7 +198,9 @@ fn sysctls(spec: &Object, context: &Object, path: &str) -> Vec<FieldError> {
         let dotted = name.replace('/', ".");
         let host = if dotted.starts_with("net.") && boolean(spec, &["hostNetwork"]) {
             Some("hostNetwork")
-        } else if (dotted.starts_with("kernel.shm") || dotted.starts_with("kernel.msg") || dotted == "kernel.sem"
+        } else if (dotted.starts_with("kernel.shm")
+            || dotted.starts_with("kernel.msg")
+            || dotted == "kernel.sem"
             || dotted.starts_with("fs.mqueue."))
             && boolean(spec, &["hostIPC"])
         {

@@ -81,7 +81,11 @@ fn source_errors(name: &str, source: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     match name {
         "emptyDir" => {
-            if source.get("sizeLimit").and_then(quantity).is_some_and(|limit| limit.is_negative()) {
+            if source
+                .get("sizeLimit")
+                .and_then(quantity)
+                .is_some_and(|limit| limit.is_negative())
+            {
                 let detail = "SizeLimit field must be a valid resource quantity";
                 errors.push(FieldError::forbidden(format!("{path}.sizeLimit"), detail));
             }
@@ -128,7 +132,11 @@ fn host_path(source: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::from_iter(no_backsteps(target, &format!("{path}.path")));
     let kind = text(source, &["type"]);
     if !HOST_PATH_TYPES.contains(&kind) {
-        errors.push(FieldError::not_supported(format!("{path}.type"), kind, &HOST_PATH_TYPES));
+        errors.push(FieldError::not_supported(
+            format!("{path}.type"),
+            kind,
+            &HOST_PATH_TYPES,
+        ));
     }
     errors
 }
@@ -185,7 +193,11 @@ fn downward(source: &Object, path: &str) -> Vec<FieldError> {
                 errors.extend(env::field_selector(field, &FILE_FIELDS, &format!("{path}.fieldRef")));
             }
             (None, Some(resource)) => {
-                errors.extend(env::resource_selector(resource, true, &format!("{path}.resourceFieldRef")));
+                errors.extend(env::resource_selector(
+                    resource,
+                    true,
+                    &format!("{path}.resourceFieldRef"),
+                ));
             }
             (None, None) => {
                 let detail = "one of fieldRef and resourceFieldRef is required";
@@ -198,7 +210,14 @@ fn downward(source: &Object, path: &str) -> Vec<FieldError> {
 
 fn projected(source: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::from_iter(mode(source, "defaultMode", path));
-    let kinds = ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+    let kinds = [
+        "secret",
+        "configMap",
+        "downwardAPI",
+        "serviceAccountToken",
+        "clusterTrustBundle",
+        "podCertificate",
+    ];
     for (index, entry) in objects(source, &["sources"]) {
         let path = format!("{path}.sources[{index}]");
         let mut found = 0;
@@ -234,9 +253,17 @@ fn token(item: &Object, path: &str) -> Vec<FieldError> {
     let seconds = number(item, &["expirationSeconds"]);
     let field = format!("{path}.expirationSeconds");
     if seconds < 600 {
-        errors.push(FieldError::invalid(field, seconds, "may not specify a duration less than 10 minutes"));
+        errors.push(FieldError::invalid(
+            field,
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        ));
     } else if seconds > 1 << 32 {
-        errors.push(FieldError::invalid(field, seconds, "may not specify a duration larger than 2^32 seconds"));
+        errors.push(FieldError::invalid(
+            field,
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        ));
     }
     match text(item, &["path"]) {
         "" => errors.push(FieldError::required(format!("{path}.path"), "")),
@@ -283,7 +310,11 @@ pub fn mounts(container: &Object, path: &str, volumes: &Known<'_>) -> Vec<FieldE
             errors.push(FieldError::invalid(at("mountPath"), point, "must be unique"));
         }
         if devices.iter().any(|(device, _)| *device == name) {
-            errors.push(FieldError::invalid(at("name"), name, "must not already exist in volumeDevices"));
+            errors.push(FieldError::invalid(
+                at("name"),
+                name,
+                "must not already exist in volumeDevices",
+            ));
         }
         if devices.iter().any(|(_, device)| *device == point) {
             let detail = "must not already exist as a path in volumeDevices";
@@ -321,9 +352,10 @@ fn recursive_read_only(mount: &Object, path: &str) -> Option<FieldError> {
     let modes = ["Disabled", "Enabled", "IfPossible"];
     match text(mount, &["recursiveReadOnly"]) {
         "Disabled" => None,
-        "Enabled" | "IfPossible" if !boolean(mount, &["readOnly"]) => {
-            Some(FieldError::forbidden(path, "may only be specified when readOnly is true"))
-        }
+        "Enabled" | "IfPossible" if !boolean(mount, &["readOnly"]) => Some(FieldError::forbidden(
+            path,
+            "may only be specified when readOnly is true",
+        )),
         "Enabled" | "IfPossible" => {
             let propagates = !matches!(text(mount, &["mountPropagation"]), "" | "None");
             let detail = "may only be specified when mountPropagation is None or not specified";
@@ -348,8 +380,7 @@ pub fn devices(container: &Object, path: &str, volumes: &Known<'_>) -> Vec<Field
         match volumes.get(name) {
             None => errors.push(FieldError::not_found(at("name"), name)),
             Some(volume) if !is_set(volume, "persistentVolumeClaim") && !volume.contains_key("ephemeral") => {
-                let detail =
-                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 errors.push(FieldError::invalid(at("name"), name, detail));
             }
             Some(_) => {}
@@ -360,9 +391,12 @@ pub fn devices(container: &Object, path: &str, volumes: &Known<'_>) -> Vec<Field
             errors.push(FieldError::invalid(at("devicePath"), target, "must be unique"));
         }
         if no_backsteps(target, "").is_some() {
-            errors.push(FieldError::invalid(at("devicePath"), target, "can not contain backsteps ('..')"));
+            errors.push(FieldError::invalid(
+                at("devicePath"),
+                target,
+                "can not contain backsteps ('..')",
+            ));
         }
     }
     errors
 }
-
