@@ -1,1 +1,78 @@
-//! Logs and metrics (upstream: component-base).
+//! Logs, metrics and the tasks of this process (upstream: `component-base`).
+
+mod process;
+mod tasks;
+
+use std::io::IsTerminal;
+use std::sync::LazyLock;
+
+use prometheus::{Encoder, Registry, TextEncoder};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+
+pub use tasks::{TaskEnd, Tasks};
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error(
+        "{origin} {filter:?} is not allowed: it must be a level or levels by module, like info,krust::kubelet=debug ({source})"
+    )]
+    Filter {
+        origin: &'static str,
+        filter: String,
+        source: tracing_subscriber::filter::ParseError,
+    },
+}
+
+/// Sends logs to standard error: what `RUST_LOG` says, else `filter`.
+pub fn start_logs(filter: &str, json: bool) -> Result<(), TelemetryError> {
+    let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let (origin, filter) = match from_environment {
+        Some(text) => ("RUST_LOG", text),
+        None => ("setting \"log.filter\":", filter.to_owned()),
+    };
+    let parsed = EnvFilter::builder().parse(&filter);
+    let parsed = parsed.map_err(|source| TelemetryError::Filter { origin, filter, source })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr);
+    // A second start in one process (tests) keeps the first one's logs.
+    let _ = if json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder
+            .with_timer(Clock)
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init()
+    };
+    Ok(())
+}
+
+/// `2026-11-23T21:58:01.123Z`: sorts, and compares with the API's own times.
+struct Clock;
+
+impl FormatTime for Clock {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        write!(w, "{:.3}", jiff::Timestamp::now())
+    }
+}
+
+/// The metrics of this process; every part registers its own.
+pub fn metrics() -> &'static Registry {
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+        let registry = Registry::new();
+        if let Err(error) = registry.register(Box::new(process::ProcessCollector::new())) {
+            tracing::error!(%error, "metrics of the process are missing");
+        }
+        registry
+    });
+    &REGISTRY
+}
+
+/// All metrics in Prometheus' text format, version 0.0.4.
+pub fn render_metrics() -> Result<String, prometheus::Error> {
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&metrics().gather(), &mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}

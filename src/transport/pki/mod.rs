@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-pub use names::{BadName, ServerNames};
+pub use names::{BadName, ServerNames, in_container};
 pub use store::{PemPair, write_private};
 pub use tls::ServerTls;
 
