@@ -28,6 +28,8 @@ const FIRST_REVISION: i64 = 1;
 
 pub(super) struct Database {
     connection: DatabaseConnection,
+    /// For messages: without user and password.
+    name: String,
     /// Dropped after the connection.
     _lock: Option<DatabaseLock>,
 }
@@ -40,11 +42,7 @@ impl Database {
             None => None,
             Some(path) => {
                 let lock = DatabaseLock::acquire(path)?;
-                private_file(path).map_err(|source| StorageError::File {
-                    operation: "creating",
-                    path: path.clone(),
-                    source,
-                })?;
+                private_file(path).map_err(|source| StorageError::file("creating", path, source))?;
                 Some(lock)
             }
         };
@@ -53,11 +51,10 @@ impl Database {
             .map_err(|error| StorageError::database("opening the database", error))?;
         let database = Database {
             connection,
+            name: url.rsplit('@').next().unwrap_or_default().to_owned(),
             _lock: lock,
         };
-        if database.backend() == DbBackend::Postgres {
-            database.lock_postgres(url).await?;
-        }
+        database.lock().await?;
         migrate(&database.connection).await?;
         Ok(database)
     }
@@ -66,8 +63,12 @@ impl Database {
         self.connection.get_database_backend()
     }
 
-    /// The lock is the session's, and there is one connection only, so it is held until the server ends.
-    async fn lock_postgres(&self, url: &str) -> Result<(), StorageError> {
+    /// Takes PostgreSQL's lock on the database again: it is the session's, and a failed operation may mean
+    /// that the session was lost and is now another. Nothing to do for SQLite, whose lock is a file.
+    pub async fn lock(&self) -> Result<(), StorageError> {
+        if self.backend() != DbBackend::Postgres {
+            return Ok(());
+        }
         let failed = |error| StorageError::database("locking the database", error);
         let lock = Query::select()
             .expr(Expr::cust(format!("pg_try_advisory_lock({ADVISORY_LOCK})")))
@@ -80,8 +81,7 @@ impl Database {
         {
             Some(true) => Ok(()),
             _ => Err(StorageError::InUse {
-                // Without the user and password.
-                database: url.rsplit('@').next().unwrap_or_default().to_owned(),
+                database: self.name.clone(),
             }),
         }
     }

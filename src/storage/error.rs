@@ -2,9 +2,10 @@
 
 use super::Key;
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
     #[error("{0} already exists")]
     AlreadyExists(Key),
@@ -22,13 +23,13 @@ pub enum StorageError {
     #[error("{operation}: {source}")]
     Database {
         operation: &'static str,
-        source: std::sync::Arc<DbErr>,
+        source: Arc<DbErr>,
     },
     #[error("{operation} {path:?}: {source}")]
     File {
         operation: &'static str,
         path: PathBuf,
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     #[error("{url:?} is no database that can be used: {reason}")]
     Url { url: String, reason: String },
@@ -51,8 +52,16 @@ impl StorageError {
             Some(detail) => StorageError::Corrupt { detail },
             None => StorageError::Database {
                 operation,
-                source: std::sync::Arc::new(source),
+                source: Arc::new(source),
             },
+        }
+    }
+
+    pub(super) fn file(operation: &'static str, path: &Path, source: std::io::Error) -> StorageError {
+        StorageError::File {
+            operation,
+            path: path.to_owned(),
+            source: Arc::new(source),
         }
     }
 }

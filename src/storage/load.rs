@@ -26,7 +26,7 @@ pub(super) async fn catch_up(
     indexer: &Arc<dyn Indexer>,
     from: u64,
 ) -> Result<(), StorageError> {
-    let mut replay = Replay::new(cache);
+    let mut replay = Replay::new(cache, from);
     let mut groups = FuturesOrdered::new();
     let in_flight_max = std::thread::available_parallelism().map_or(2, usize::from) + 1;
     {
@@ -112,11 +112,11 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(cache: &'a Cache) -> Replay<'a> {
+    fn new(cache: &'a Cache, from: u64) -> Replay<'a> {
         Replay {
             cache,
             floor: cache.position.floor(),
-            revision: 0,
+            revision: from,
             current: HashMap::new(),
             strings: HashMap::new(),
             events: Vec::new(),

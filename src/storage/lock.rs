@@ -2,7 +2,7 @@
 
 use super::StorageError;
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Held as long as the database is open.
 #[derive(Debug)]
@@ -15,12 +15,9 @@ impl DatabaseLock {
     pub(super) fn acquire(database: &Path) -> Result<DatabaseLock, StorageError> {
         let mut path = database.as_os_str().to_owned();
         path.push("-lock");
-        let failed = |source| StorageError::File {
-            operation: "locking",
-            path: path.clone().into(),
-            source,
-        };
-        let file = private_file(Path::new(&path)).map_err(failed)?;
+        let path = PathBuf::from(path);
+        let failed = |source| StorageError::file("locking", &path, source);
+        let file = private_file(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(DatabaseLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse {

@@ -29,7 +29,8 @@ pub(super) struct Writer {
     options: Options,
     compactor: Compactor,
     queue: mpsc::Receiver<Request>,
-    /// A commit failed and the database may hold more than the cache: nothing is written until that is known.
+    /// An operation failed, so the database may hold more than the cache, or another server may have it by
+    /// now: nothing is written until that is known.
     in_doubt: bool,
     /// Free pages may be there to give back.
     reclaim: bool,
@@ -112,7 +113,7 @@ impl Writer {
                 && let Err(error) = self.settle().await
             {
                 for request in requests.by_ref() {
-                    answer(request.reply, Err(copy(&error)));
+                    answer(request.reply, Err(error.clone()));
                 }
                 return;
             }
@@ -130,7 +131,7 @@ impl Writer {
                 match (decided, &outcome) {
                     (Ok(_), Err(error)) | (Err(_), Err(error)) => {
                         add(&metrics.writes_failed, 1);
-                        answer(reply, Err(copy(error)));
+                        answer(reply, Err(error.clone()));
                     }
                     (Ok(entry), Ok(())) => answer(reply, Ok(entry)),
                     (Err(refusal), Ok(())) => {
@@ -166,8 +167,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Finds out what the database holds after a failed commit.
+    /// Finds out what the database holds after a failure.
     async fn settle(&mut self) -> Result<(), StorageError> {
+        self.database.lock().await?;
         catch_up(&self.database, &self.cache, &self.indexer, self.cache.revision()).await?;
         self.in_doubt = false;
         Ok(())
@@ -197,6 +199,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(%error, floor, "Compaction failed and will be tried again.");
                 self.compactor.pause(Instant::now());
+                self.in_doubt = true;
             }
         }
         true
@@ -216,17 +219,4 @@ impl Writer {
 fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
     // Who gave up waiting does not want to know; the write stands.
     let _ = reply.send(answer);
-}
-
-/// The writers of one failed transaction all get its error.
-fn copy(error: &StorageError) -> StorageError {
-    match error {
-        StorageError::Database { operation, source } => StorageError::Database {
-            operation,
-            source: source.clone(),
-        },
-        other => StorageError::Corrupt {
-            detail: other.to_string(),
-        },
-    }
 }

@@ -1,8 +1,11 @@
 //! Tests of the store as a whole, each on a database of its own.
 
 mod compaction;
+mod crash;
+mod failures;
 mod lists;
 mod model;
+mod postgres;
 mod reopen;
 mod watches;
 mod writes;
@@ -52,16 +55,18 @@ impl Place {
     }
 
     async fn open_with(&self, options: Options) -> Arc<Storage> {
-        Storage::open(options, Arc::new(UidIndexer))
-            .await
-            .expect("the store opens")
+        open(options).await
     }
 }
 
-async fn in_memory() -> Arc<Storage> {
-    Storage::open(Options::memory(), Arc::new(UidIndexer))
+async fn open(options: Options) -> Arc<Storage> {
+    Storage::open(options, Arc::new(UidIndexer))
         .await
         .expect("the store opens")
+}
+
+async fn in_memory() -> Arc<Storage> {
+    open(Options::memory()).await
 }
 
 fn object(name: &str, content: &str) -> Map<String, Value> {

@@ -77,17 +77,17 @@ fn check(storage: &Storage, model: &Model, random: &mut StdRng) {
     );
 }
 
-async fn run(seed: u64) {
+/// On an empty database.
+pub(super) async fn run(seed: u64, options: Options) {
     let mut random = StdRng::seed_from_u64(seed);
-    let place = Place::new();
     let options = Options {
         history_events_max: 60,
         batch_writes_max: 8,
-        ..place.options()
+        ..options
     };
     let mut model = Model::default();
     for restart in 0..5 {
-        let storage = place.open_with(options.clone()).await;
+        let storage = open(options.clone()).await;
         check(&storage, &model, &mut random);
         let mut followed = storage.watch("configmaps", None, model.revision()).unwrap();
         let mut heard = Vec::new();
@@ -141,6 +141,7 @@ async fn run(seed: u64) {
 #[tokio::test]
 async fn random_writes_agree_with_a_naive_model() {
     for seed in 0..4 {
-        run(seed).await;
+        let place = Place::new();
+        run(seed, place.options()).await;
     }
 }
