@@ -8,3 +8,4 @@ pub mod error;
 pub mod filters;
 pub mod options;
 pub mod request;
+pub mod subresources;

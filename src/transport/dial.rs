@@ -16,10 +16,14 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// A body of a request on its way to the kubelet; `poem::Body` converts into it.
 pub type RequestBody = BoxBody<Bytes, io::Error>;
@@ -27,6 +31,9 @@ pub type RequestBody = BoxBody<Bytes, io::Error>;
 /// Upstream's default dial timeout of the kubelet client.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Buffer of each direction of a session that is handed through.
+const PIPE_BYTES: usize = 32 * 1024;
 
 /// Why a kubelet did not answer. The texts are Go's, because users know how to read them.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +77,30 @@ pub enum UpgradeAnswer {
     Refused(Response<Incoming>),
 }
 
-/// The API server's way to kubelets. Cloning is cheap.
+/// The API server's way to kubelets, and the owner of the connections to them. Cloning is cheap.
 #[derive(Clone)]
 pub struct KubeletClient {
     tls: TlsConnector,
+    connections: Connections,
+}
+
+/// The tasks that drive connections, and what ends them.
+#[derive(Clone, Default)]
+struct Connections {
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Connections {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+    }
 }
 
 impl KubeletClient {
@@ -84,7 +111,15 @@ impl KubeletClient {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         KubeletClient {
             tls: TlsConnector::from(Arc::new(config)),
+            connections: Connections::default(),
         }
+    }
+
+    /// Ends every connection, sessions that are handed through included, and waits for it.
+    pub async fn close(&self) {
+        self.connections.shutdown.cancel();
+        self.connections.tasks.close();
+        self.connections.tasks.wait().await;
     }
 
     /// Sends a request over TLS and returns the head of the answer with its body still streaming. Dropping the
@@ -95,13 +130,56 @@ impl KubeletClient {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, DialError> {
         let io = self.connect(address).await?;
-        send(io, address, request).await
+        self.connections.send(io, address, request).await
     }
 
     /// Sends an upgrade request; the caller sets its `Upgrade` and `Connection` headers.
     pub async fn upgrade(&self, address: &Address, request: Request<RequestBody>) -> Result<UpgradeAnswer, DialError> {
         let io = self.connect(address).await?;
-        upgrade(io, address, request).await
+        self.connections.upgrade(io, address, request).await
+    }
+
+    /// The same without TLS, for pods and services (`/proxy`).
+    pub async fn request_plain(
+        &self,
+        address: &Address,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, DialError> {
+        let io = connect_tcp(address).await?;
+        self.connections.send(io, address, request).await
+    }
+
+    /// The same without TLS, for pods and services (`/proxy`).
+    pub async fn upgrade_plain(
+        &self,
+        address: &Address,
+        request: Request<RequestBody>,
+    ) -> Result<UpgradeAnswer, DialError> {
+        let io = connect_tcp(address).await?;
+        self.connections.upgrade(io, address, request).await
+    }
+
+    /// Hands bytes through between a client that is about to be upgraded and a connection of ours, on a task of
+    /// this client. An end on one side is passed on to the other as a half-close; an error ends both.
+    pub fn pipe<C, Io, E>(&self, client: C, backend: TokioIo<Upgraded>)
+    where
+        C: Future<Output = Result<Io, E>> + Send + 'static,
+        Io: AsyncRead + AsyncWrite + Send + 'static,
+        E: fmt::Display + Send,
+    {
+        self.connections.spawn(async move {
+            let mut backend = backend;
+            match client.await {
+                Ok(client) => {
+                    let mut client = pin!(client);
+                    let copied = copy_bidirectional_with_sizes(&mut client, &mut backend, PIPE_BYTES, PIPE_BYTES).await;
+                    if let Err(error) = copied {
+                        tracing::debug!(%error, "a session was broken off");
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "a client left during its handshake"),
+            }
+        });
     }
 
     async fn connect(&self, address: &Address) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
@@ -119,16 +197,6 @@ impl KubeletClient {
             }),
         }
     }
-}
-
-/// A plain HTTP request to a pod or a service endpoint (`/proxy`).
-pub async fn request_plain(address: &Address, request: Request<RequestBody>) -> Result<Response<Incoming>, DialError> {
-    send(connect_tcp(address).await?, address, request).await
-}
-
-/// A plain HTTP upgrade request (`/proxy`).
-pub async fn upgrade_plain(address: &Address, request: Request<RequestBody>) -> Result<UpgradeAnswer, DialError> {
-    upgrade(connect_tcp(address).await?, address, request).await
 }
 
 async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
@@ -155,47 +223,59 @@ async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
     Ok(stream)
 }
 
-async fn send<Io>(io: Io, address: &Address, mut request: Request<RequestBody>) -> Result<Response<Incoming>, DialError>
-where
-    Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-{
-    let failed = |source| DialError::Http {
-        address: address.to_string(),
-        source,
-    };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
-        .await
-        .map_err(failed)?;
-    // Ends with the exchange: when the response body is read or dropped, or the upgraded IO is taken out.
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "connection to a kubelet ended");
-        }
-    });
-    if let Ok(host) = http::HeaderValue::from_str(&address.to_string()) {
-        request.headers_mut().insert(http::header::HOST, host);
-    }
-    sender.send_request(request).await.map_err(failed)
-}
-
-async fn upgrade<Io>(io: Io, address: &Address, request: Request<RequestBody>) -> Result<UpgradeAnswer, DialError>
-where
-    Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-{
-    let mut response = send(io, address, request).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(UpgradeAnswer::Refused(response));
-    }
-    let upgraded = hyper::upgrade::on(&mut response)
-        .await
-        .map_err(|source| DialError::Http {
+impl Connections {
+    async fn send<Io>(
+        &self,
+        io: Io,
+        address: &Address,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, DialError>
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let failed = |source| DialError::Http {
             address: address.to_string(),
             source,
-        })?;
-    Ok(UpgradeAnswer::Switched {
-        headers: std::mem::take(response.headers_mut()),
-        io: TokioIo::new(upgraded),
-    })
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
+            .await
+            .map_err(failed)?;
+        // Ends with the exchange: when the response body is read or dropped, or the upgraded IO is taken out.
+        self.spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to a backend was broken off");
+            }
+        });
+        if let Ok(host) = http::HeaderValue::from_str(&address.to_string()) {
+            request.headers_mut().insert(http::header::HOST, host);
+        }
+        sender.send_request(request).await.map_err(failed)
+    }
+
+    async fn upgrade<Io>(
+        &self,
+        io: Io,
+        address: &Address,
+        request: Request<RequestBody>,
+    ) -> Result<UpgradeAnswer, DialError>
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut response = self.send(io, address, request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(UpgradeAnswer::Refused(response));
+        }
+        let upgraded = hyper::upgrade::on(&mut response)
+            .await
+            .map_err(|source| DialError::Http {
+                address: address.to_string(),
+                source,
+            })?;
+        Ok(UpgradeAnswer::Switched {
+            headers: std::mem::take(response.headers_mut()),
+            io: TokioIo::new(upgraded),
+        })
+    }
 }
 
 /// An empty request body.
