@@ -1,4 +1,17 @@
 //! What goes over the wire: media types, bodies in, answers out
-//! (upstream: `apiserver/pkg/endpoints/handlers/negotiation`, `apimachinery/pkg/runtime/serializer`).
+//! (upstream: `apiserver/pkg/endpoints/handlers/negotiation`, `…/responsewriters`, `…/response.go`).
+//!
+//! - [`accept`]: which form of answer the client wants.
+//! - [`body`]: reads and decodes request bodies.
+//! - [`yaml`]: YAML in and out.
+//! - [`respond`]: bytes to a response: pretty-printing, YAML, gzip.
+//! - [`stored`]: stored bytes in the version of the URL.
+//! - [`table`] and [`partial`]: the server-side transforms.
 
-pub mod protobuf;
+pub mod accept;
+pub mod body;
+pub mod partial;
+pub mod respond;
+pub mod stored;
+pub mod table;
+pub mod yaml;

@@ -1,4 +1,63 @@
-//! The filters around every request (upstream: `DefaultBuildHandlerChain`).
+//! The filters around every request, outermost first (upstream: `DefaultBuildHandlerChain`):
+//!
+//! 1. [`panic_recovery`]: a panic becomes a 500 and ends nothing else.
+//! 2. request info: [`crate::apiserver::request`].
+//! 3. [`headers`]: `Cache-Control`, `Audit-Id`.
+//! 4. [`metrics`]: counts and durations.
+//! 5. [`timeout`]: requests that are not long-running end after a minute.
+//! 6. [`warnings`]: `Warning` headers.
+//! 7. [`authentication`]: who asks; 401.
+//! 8. [`inflight`]: how many at once; 429.
+//! 9. [`authorization`]: who may; 403.
+//!
+//! What is left goes to [`crate::apiserver::routes`].
 
 pub mod authentication;
 pub mod authorization;
+pub mod headers;
+pub mod inflight;
+pub mod metrics;
+pub mod panic_recovery;
+pub mod timeout;
+pub mod warnings;
+
+use super::context::Context;
+use super::error::ApiError;
+use super::options::Query;
+use super::request::RequestInfo;
+use super::{ApiServer, routes};
+use poem::{Request, Response};
+use std::sync::Arc;
+
+/// Answers a request. Never fails: every error is a response.
+pub async fn serve(server: Arc<ApiServer>, request: Request) -> Response {
+    panic_recovery::guard(outer(server, request)).await
+}
+
+async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let info = RequestInfo::resolve(request.method(), request.uri(), &query);
+    let audit_id = headers::audit_id(request.headers());
+    let headers = request.headers().clone();
+    let mut ctx =
+        Context { server, info, user: Default::default(), query, headers, warnings: Default::default() };
+    let observation = metrics::Observation::start(&ctx);
+    let limit = timeout::of(&ctx.info, &ctx.query);
+    let result = match limit {
+        Ok(limit) => timeout::apply(limit, inner(&mut ctx, &mut request)).await,
+        Err(error) => Err(error),
+    };
+    let mut response = result.unwrap_or_else(|error| error.to_response());
+    ctx.warnings.write(&mut response);
+    headers::write(&mut response, audit_id);
+    observation.finish(response.status());
+    response
+}
+
+async fn inner(ctx: &mut Context, request: &mut Request) -> Result<Response, ApiError> {
+    ctx.user = ctx.server.authenticator.authenticate(request).await?;
+    request.extensions_mut().insert(ctx.user.clone());
+    let _place = inflight::enter(ctx)?;
+    authorization::check(ctx)?;
+    routes::dispatch(ctx, request).await
+}

@@ -1,0 +1,78 @@
+//! Server-side tables (upstream: `meta/v1.Table` and `printers/internalversion`). Columns and cells come from
+//! the kind's strategy.
+
+use super::partial;
+use crate::apiserver::error::ApiError;
+use crate::apiserver::options::Query;
+use crate::registry::Kind;
+use crate::registry::strategy::Object;
+use serde_json::{Map, Value, json};
+
+/// How much of the object a row carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IncludeObject {
+    None,
+    Metadata,
+    Object,
+}
+
+impl IncludeObject {
+    pub fn from_query(query: &Query) -> Result<Self, ApiError> {
+        match query.get("includeObject").unwrap_or("") {
+            "" | "Metadata" => Ok(Self::Metadata),
+            "None" => Ok(Self::None),
+            "Object" => Ok(Self::Object),
+            other => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+/// Renders `objects` as one Table. `columns`: whether the column definitions are sent (not in later watch events).
+pub fn render(
+    kind: &Kind,
+    version: &str,
+    objects: Vec<Object>,
+    metadata: Value,
+    include: IncludeObject,
+    columns: bool,
+) -> Value {
+    let now_seconds = jiff::Timestamp::now().as_second();
+    let rows: Vec<Value> =
+        objects.into_iter().map(|object| row(kind, version, object, include, now_seconds)).collect();
+    let definitions = if columns { definitions(kind) } else { Value::Null };
+    json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": metadata,
+        "columnDefinitions": definitions,
+        "rows": rows,
+    })
+}
+
+fn definitions(kind: &Kind) -> Value {
+    let columns = kind.strategy.columns();
+    columns
+        .iter()
+        .map(|column| {
+            json!({
+                "name": column.name, "type": column.kind, "format": column.format,
+                "description": column.description, "priority": column.priority,
+            })
+        })
+        .collect()
+}
+
+fn row(kind: &Kind, version: &str, object: Object, include: IncludeObject, now_seconds: i64) -> Value {
+    let mut row = Map::new();
+    row.insert("cells".into(), Value::Array(kind.strategy.cells(&object, now_seconds)));
+    if let Some(conditions) = kind.strategy.row_conditions(&object) {
+        row.insert("conditions".into(), conditions);
+    }
+    let shown = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => partial::object(&object, version),
+        IncludeObject::Object => Value::Object(object),
+    };
+    row.insert("object".into(), shown);
+    Value::Object(row)
+}

@@ -1,0 +1,52 @@
+//! What every handler knows of its request (upstream: the values in the request's `context.Context`).
+
+use super::ApiServer;
+use super::codec::accept::{Negotiated, Shape, negotiate};
+use super::error::ApiError;
+use super::filters::warnings::Warnings;
+use super::options::Query;
+use super::request::{RequestInfo, User};
+use crate::registry::Kind;
+use crate::storage::Storage;
+use poem::http::{HeaderMap, HeaderName, header};
+use std::sync::Arc;
+
+pub struct Context {
+    pub server: Arc<ApiServer>,
+    pub info: RequestInfo,
+    /// Anonymous until the authentication filter has run.
+    pub user: User,
+    pub query: Query,
+    /// The headers of the request.
+    pub headers: HeaderMap,
+    pub warnings: Warnings,
+}
+
+impl Context {
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.server.storage
+    }
+
+    /// The header's value if it is there and is text.
+    pub fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub fn negotiate(&self, shape: Shape) -> Result<Negotiated, ApiError> {
+        negotiate(self.header(header::ACCEPT), shape)
+    }
+
+    /// The namespace part of keys: a Namespace's own URL names a namespace, too, but its key has none.
+    pub fn key_namespace(&self, kind: &Kind) -> &str {
+        if kind.namespaced() { &self.info.namespace } else { "" }
+    }
+
+    /// The namespace that a list is restricted to.
+    pub fn list_namespace(&self, kind: &Kind) -> Option<&str> {
+        Some(self.key_namespace(kind)).filter(|namespace| !namespace.is_empty())
+    }
+
+    pub fn not_found(&self, kind: &Kind) -> ApiError {
+        ApiError::not_found(kind, &self.info.name)
+    }
+}

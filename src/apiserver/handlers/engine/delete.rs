@@ -1,0 +1,148 @@
+//! Deleting an object: preconditions, finalizers, grace (upstream: `registry/rest/delete.go`, `Store.Delete`).
+
+use super::{ATTEMPTS_MAX, draft, key, metadata};
+use crate::apiserver::admission::{self, Operation as AdmissionOperation};
+use crate::apiserver::codec::stored;
+use crate::apiserver::context::Context;
+use crate::apiserver::error::ApiError;
+use crate::apiserver::options::{DeleteOptions, PropagationPolicy};
+use crate::registry::Kind;
+use crate::registry::strategy::{Deletion, Object};
+use crate::storage::{Draft, Entry, Operation, StorageError};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+/// What a deletion left behind: the object as it is now, or as it was last.
+pub struct Deleted {
+    pub object: Object,
+    /// It is gone; otherwise it waits for finalizers or for its grace to pass.
+    pub gone: bool,
+}
+
+/// What is to happen to the object.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// Remove it now.
+    Remove,
+    /// Store this: the object is marked, somebody else ends it.
+    Mark(Object),
+    /// It is on its way already, and nothing changes.
+    Pending,
+}
+
+/// Deletes the object `name` in the namespace of the URL.
+pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOptions) -> Result<Deleted, ApiError> {
+    let key = key(ctx, kind, name);
+    if matches!(options.propagation, Some(PropagationPolicy::Orphan | PropagationPolicy::Foreground)) {
+        ctx.warnings.add("dependents are not looked after: no garbage collector is running");
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        let entry = ctx
+            .storage()
+            .get(&key.resource, &key.namespace, &key.name)
+            .ok_or_else(|| ApiError::not_found(kind, name))?;
+        let old = stored::object(kind, &entry)?;
+        check_preconditions(kind, &entry, options)?;
+        kind.strategy.check_delete(&old).map_err(|rejection| ApiError::from_rejection(rejection, kind, name))?;
+        let subject = admission::Subject {
+            kind,
+            subresource: "",
+            name: name.to_owned(),
+            operation: AdmissionOperation::Delete,
+            old: Some(&old),
+        };
+        admission::admit(ctx, &subject, &mut Object::new())?;
+        let plan = plan(kind, &old, options.grace_period_seconds, jiff::Timestamp::now());
+        let (operation, gone) = match plan {
+            Plan::Pending => return Ok(Deleted { object: old, gone: false }),
+            Plan::Mark(object) => {
+                let object = metadata::canonical(object);
+                if options.dry_run {
+                    return Ok(Deleted { object, gone: false });
+                }
+                let draft = draft(kind, &object);
+                (Operation::Update { key: key.clone(), expected: entry.revision, draft }, false)
+            }
+            Plan::Remove if options.dry_run => return Ok(Deleted { object: old, gone: true }),
+            Plan::Remove => {
+                let draft: Draft = draft(kind, &old);
+                (Operation::Delete { key: key.clone(), expected: entry.revision, draft }, true)
+            }
+        };
+        match ctx.storage().write(operation).await {
+            Ok(written) => return Ok(Deleted { object: stored::object(kind, &written)?, gone }),
+            Err(StorageError::Conflict { .. }) => {}
+            Err(error) => return Err(ApiError::from_storage(error, kind)),
+        }
+    }
+    Err(ApiError::server_timeout(kind, "delete", 1))
+}
+
+fn check_preconditions(kind: &Kind, entry: &Entry, options: &DeleteOptions) -> Result<(), ApiError> {
+    let name = &*entry.key.name;
+    let failed = |what: &str, wanted: &str, found: &str| {
+        let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+        Err(ApiError::conflict(kind, name, &why))
+    };
+    if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != entry.index.uid) {
+        return failed("UID", uid, &entry.index.uid);
+    }
+    let revision = entry.revision.to_string();
+    match options.resource_version.as_deref() {
+        Some(wanted) if wanted != revision => failed("ResourceVersion", wanted, &revision),
+        _ => Ok(()),
+    }
+}
+
+/// Decides what a deletion does to `old`.
+fn plan(kind: &Kind, old: &Object, requested: Option<i64>, now: jiff::Timestamp) -> Plan {
+    let held = metadata::has_finalizers(old) || kind.strategy.is_held(old);
+    if metadata::of(old).contains_key("deletionTimestamp") {
+        return plan_again(old, requested, held);
+    }
+    let grace_seconds = match kind.strategy.deletion(old, requested) {
+        Deletion::Immediate if !held => return Plan::Remove,
+        Deletion::Graceful { grace_seconds: 0 } if !held => return Plan::Remove,
+        Deletion::Immediate => 0,
+        Deletion::Graceful { grace_seconds } => grace_seconds,
+    };
+    let mut object = old.clone();
+    let at = now.checked_add(SignedDuration::from_secs(grace_seconds)).unwrap_or(jiff::Timestamp::MAX);
+    mark(&mut object, at, grace_seconds);
+    metadata::bump_generation(&mut object);
+    kind.strategy.mark_deleted(&mut object);
+    Plan::Mark(object)
+}
+
+/// A second deletion may only shorten the grace.
+fn plan_again(old: &Object, requested: Option<i64>, held: bool) -> Plan {
+    let current = metadata::of(old).get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+    // Upstream takes a negative grace for one second.
+    let requested = requested.map(|seconds| if seconds < 0 { 1 } else { seconds });
+    match requested {
+        _ if current == 0 => {
+            if held {
+                Plan::Pending
+            } else {
+                Plan::Remove
+            }
+        }
+        Some(0) if !held => Plan::Remove,
+        Some(seconds) if seconds < current => {
+            let Ok(end) = metadata::text(old, "deletionTimestamp").parse::<jiff::Timestamp>() else {
+                return Plan::Remove;
+            };
+            let sooner = end.checked_sub(SignedDuration::from_secs(current - seconds)).unwrap_or(end);
+            let mut object = old.clone();
+            mark(&mut object, sooner, seconds);
+            Plan::Mark(object)
+        }
+        _ => Plan::Pending,
+    }
+}
+
+fn mark(object: &mut Object, at: jiff::Timestamp, grace_seconds: i64) {
+    let metadata = metadata::of_mut(object);
+    metadata.insert("deletionTimestamp".into(), json!(super::metadata::timestamp(at)));
+    metadata.insert("deletionGracePeriodSeconds".into(), json!(grace_seconds));
+}

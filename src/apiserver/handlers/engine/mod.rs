@@ -1,0 +1,53 @@
+//! The pipeline that every write goes through, once for all kinds
+//! (upstream: `apiserver/pkg/registry/generic/registry/store.go`, `registry/rest/{create,update,delete}.go`):
+//! decoded object → defaults → system metadata → the kind's preparation → admission → validation →
+//! one serialisation → one compare-and-swap.
+
+mod create;
+mod delete;
+pub mod metadata;
+mod update;
+
+pub use create::create;
+pub use delete::{Deleted, delete};
+pub use update::{Change, Update, update};
+
+use crate::apiserver::codec::stored;
+use crate::apiserver::context::Context;
+use crate::apiserver::error::ApiError;
+use crate::registry::field::FieldError;
+use crate::registry::strategy::Object;
+use crate::registry::{Kind, index_of};
+use crate::storage::{Draft, Entry, Key};
+use std::sync::Arc;
+
+/// How often a write whose compare-and-swap failed is tried again on the fresh object.
+const ATTEMPTS_MAX: usize = 100;
+
+/// What a write left behind.
+pub enum Written {
+    /// The stored version.
+    Stored(Arc<Entry>),
+    /// A dry run: the object as it would be, in the kind's version.
+    DryRun(Object),
+}
+
+/// The key of the object that the URL names.
+pub fn key(ctx: &Context, kind: &Kind, name: &str) -> Key {
+    Key::new(kind.storage_resource, ctx.key_namespace(kind), name)
+}
+
+/// Serialises `object`, which is in the kind's version, as it is stored.
+fn draft(kind: &Kind, object: &Object) -> Draft {
+    if stored::is_native(kind) {
+        return Draft::new(object, index_of(kind, object));
+    }
+    let mut converted = object.clone();
+    stored::to_storage(kind, &mut converted);
+    let index = index_of(kind, &converted);
+    Draft::new(&converted, index)
+}
+
+fn invalid_unless_empty(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Result<(), ApiError> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind.group, kind.kind, name, &errors)) }
+}

@@ -1,0 +1,172 @@
+//! Changing an object: PUT, PATCH and the subresources that write the object
+//! (upstream: `registry/rest/update.go`, `Store.Update`).
+
+use super::{ATTEMPTS_MAX, Written, draft, invalid_unless_empty, key, metadata};
+use crate::apiserver::admission::{self, Operation as AdmissionOperation};
+use crate::apiserver::codec::stored;
+use crate::apiserver::context::Context;
+use crate::apiserver::error::ApiError;
+use crate::registry::field::FieldError;
+use crate::registry::strategy::{Object, Target};
+use crate::registry::{Kind, validation};
+use crate::storage::{Entry, Operation, StorageError};
+use std::sync::Arc;
+
+/// What an update is about.
+pub struct Update<'a> {
+    pub kind: &'a Kind,
+    pub name: &'a str,
+    pub target: Target,
+    pub dry_run: bool,
+}
+
+/// Makes the new object of the current one, decoded and defaulted. Called again if somebody else wrote in between.
+pub type Change<'a> = dyn FnMut(&Object) -> Result<Object, ApiError> + Send + 'a;
+
+/// Applies `change` to the stored object. None if there is no such object.
+pub async fn update(
+    ctx: &Context,
+    request: &Update<'_>,
+    change: &mut Change<'_>,
+) -> Result<Option<Written>, ApiError> {
+    let kind = request.kind;
+    let key = key(ctx, kind, request.name);
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(entry) = ctx.storage().get(&key.resource, &key.namespace, &key.name) else {
+            return Ok(None);
+        };
+        let old = stored::object(kind, &entry)?;
+        let new = change(&old)?;
+        let new = prepare(ctx, request, &entry, &old, new)?;
+        if request.dry_run {
+            return Ok(Some(Written::DryRun(new)));
+        }
+        let draft = draft(kind, &new);
+        if draft.same_as(&entry) || new == old {
+            return Ok(Some(Written::Stored(entry)));
+        }
+        let (key, expected) = (key.clone(), entry.revision);
+        let operation = if is_finished(kind, &new, &old) {
+            Operation::Delete { key, expected, draft }
+        } else {
+            Operation::Update { key, expected, draft }
+        };
+        match ctx.storage().write(operation).await {
+            Ok(entry) => return Ok(Some(Written::Stored(entry))),
+            // Somebody else was first. If the client named a version, the next look says so.
+            Err(StorageError::Conflict { .. } | StorageError::NotFound(_)) => {}
+            Err(error) => return Err(ApiError::from_storage(error, kind)),
+        }
+    }
+    Err(ApiError::server_timeout(kind, "update", 1))
+}
+
+/// Everything between the client's object and the one that is stored.
+fn prepare(
+    ctx: &Context,
+    request: &Update<'_>,
+    entry: &Arc<Entry>,
+    old: &Object,
+    mut new: Object,
+) -> Result<Object, ApiError> {
+    let Update { kind, name, target, .. } = *request;
+    metadata::check_name(&mut new, name)?;
+    metadata::check_namespace(kind, metadata::text(&new, "namespace"), ctx.key_namespace(kind))?;
+    check_preconditions(request, entry, old, &new)?;
+    metadata::for_update(ctx, &mut new, old, target == Target::Main);
+    kind.strategy.prepare_for_update(&mut new, old, target);
+    if target == Target::Main && kind.strategy.has_generation() && !same_intent(&new, old) {
+        metadata::bump_generation(&mut new);
+    }
+    let subresource = match target {
+        Target::Main => "",
+        Target::Status => "status",
+        Target::Subresource(name) => name,
+    };
+    let subject = admission::Subject {
+        kind,
+        subresource,
+        name: name.to_owned(),
+        operation: AdmissionOperation::Update,
+        old: Some(old),
+    };
+    admission::admit(ctx, &subject, &mut new)?;
+    let mut errors = validation::object_meta_update(metadata::of(&new), metadata::of(old));
+    if target == Target::Main {
+        errors.extend(kind.strategy.validate(&new));
+    }
+    errors.extend(kind.strategy.validate_update(&new, old, target));
+    invalid_unless_empty(kind, name, errors)?;
+    for warning in kind.strategy.warnings(&new, Some(old)) {
+        ctx.warnings.add(warning);
+    }
+    Ok(metadata::canonical(new))
+}
+
+/// The version and uid that the client's object names must be the stored ones.
+fn check_preconditions(
+    request: &Update<'_>,
+    entry: &Entry,
+    old: &Object,
+    new: &Object,
+) -> Result<(), ApiError> {
+    let Update { kind, name, target, .. } = *request;
+    match metadata::text(new, "resourceVersion") {
+        "" | "0" => {
+            if target == Target::Main && !kind.strategy.allow_unconditional_update() {
+                let error =
+                    FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+                return Err(ApiError::invalid(kind.group, kind.resource, name, &[error]));
+            }
+        }
+        text => match text.parse::<u64>() {
+            Ok(revision) if revision == entry.revision => {}
+            Ok(_) => return Err(ApiError::modified(kind, name)),
+            Err(_) => {
+                let error = FieldError::invalid("metadata.resourceVersion", text, "must be an unsigned integer");
+                return Err(ApiError::invalid(kind.group, kind.kind, name, &[error]));
+            }
+        },
+    }
+    let (uid, stored) = (metadata::text(new, "uid"), metadata::text(old, "uid"));
+    if !uid.is_empty() && uid != stored {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}");
+        return Err(ApiError::conflict(kind, name, &why));
+    }
+    Ok(())
+}
+
+/// Whether two objects are equal but for metadata and status: what `generation` counts.
+fn same_intent(new: &Object, old: &Object) -> bool {
+    let intent = |field: &str| !matches!(field, "metadata" | "status" | "apiVersion" | "kind");
+    new.iter().filter(|(field, _)| intent(field)).all(|(field, value)| old.get(field) == Some(value))
+        && old.keys().filter(|field| intent(field)).all(|field| new.contains_key(field))
+}
+
+/// A deleted object goes when nothing holds it any longer: no finalizer, and no grace that somebody else ends.
+fn is_finished(kind: &Kind, new: &Object, old: &Object) -> bool {
+    let metadata = metadata::of(new);
+    let was_held = metadata::has_finalizers(old) || kind.strategy.is_held(old);
+    let grace = metadata.get("deletionGracePeriodSeconds").and_then(serde_json::Value::as_i64).unwrap_or(0);
+    metadata.contains_key("deletionTimestamp")
+        && was_held
+        && !metadata::has_finalizers(new)
+        && !kind.strategy.is_held(new)
+        && grace == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn generation_counts_neither_metadata_nor_status() {
+        let object = |value: serde_json::Value| value.as_object().unwrap().clone();
+        let old = object(json!({"metadata": {"a": 1}, "spec": {"x": 1}, "status": {}}));
+        assert!(same_intent(&object(json!({"metadata": {}, "spec": {"x": 1}, "status": {"y": 1}})), &old));
+        assert!(!same_intent(&object(json!({"metadata": {}, "spec": {"x": 2}})), &old));
+        assert!(!same_intent(&object(json!({"metadata": {}})), &old));
+        assert!(!same_intent(&object(json!({"spec": {"x": 1}, "data": {}})), &old));
+    }
+}

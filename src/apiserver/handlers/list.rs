@@ -1,0 +1,279 @@
+//! LIST (upstream: `handlers/get.go` ListResource, `storage/etcd3/store.go` GetList, `storage/continue.go`).
+
+use super::selection::Selection;
+use super::{parse_revision, wait_for_revision};
+use crate::apiserver::codec::accept::{Format, Negotiated, Shape, Transform};
+use crate::apiserver::codec::respond::{is_compressed, respond, respond_value, wants_pretty};
+use crate::apiserver::codec::table::{self, IncludeObject};
+use crate::apiserver::codec::{partial, stored};
+use crate::apiserver::context::Context;
+use crate::apiserver::error::ApiError;
+use crate::apiserver::options::{ListOptions, VersionMatch};
+use crate::registry::Kind;
+use crate::registry::strategy::Object;
+use crate::storage::{Entry, ListBody, Snapshot, StorageError};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use poem::http::{HeaderValue, StatusCode, header};
+use poem::{Body, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+pub async fn handle(ctx: &Context, kind: &Kind) -> Result<Response, ApiError> {
+    let negotiated = ctx.negotiate(Shape::List)?;
+    let options = ListOptions::from_query(&ctx.query, false)?;
+    let selection = Selection::new(ctx, kind, &options)?;
+    if let Some(response) = whole(ctx, kind, &negotiated, &options, &selection).await? {
+        return Ok(response);
+    }
+    let page = page(ctx, kind, &options, &selection).await?;
+    respond_page(ctx, kind, &negotiated, &page).await
+}
+
+/// The common case: everything, as it is now, in plain JSON. The bytes are shared with all who ask the same.
+async fn whole(
+    ctx: &Context,
+    kind: &Kind,
+    negotiated: &Negotiated,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<Option<Response>, ApiError> {
+    let plain = negotiated.transform == Transform::None
+        && negotiated.format == Format::Json
+        && !wants_pretty(&ctx.query, &ctx.headers, negotiated);
+    let everything = selection.is_empty()
+        && options.limit.is_none()
+        && options.continue_token.is_empty()
+        && options.resource_version_match != Some(VersionMatch::Exact)
+        && stored::is_native(kind);
+    if !(plain && everything) {
+        return Ok(None);
+    }
+    if let Some(revision) = parse_revision(&options.resource_version)? {
+        wait_for_revision(ctx, revision).await?;
+    }
+    let list = ctx.storage().list_bytes(kind.storage_resource, ctx.list_namespace(kind));
+    let bytes = list.chunks.iter().map(Bytes::len).sum();
+    Ok((!is_compressed(&ctx.headers, bytes)).then(|| joined(kind, list)))
+}
+
+/// Head, the shared chunks, tail.
+fn joined(kind: &Kind, list: ListBody) -> Response {
+    let head = format!(
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{}"}},"items":["#,
+        kind.list_kind, kind.storage_group_version, list.revision
+    );
+    let tail = Bytes::from_static(b"]}\n");
+    let length = head.len() + list.chunks.iter().map(Bytes::len).sum::<usize>() + tail.len();
+    let mut chunks = Vec::with_capacity(list.chunks.len() + 2);
+    chunks.push(Bytes::from(head));
+    chunks.extend(list.chunks.iter().cloned());
+    chunks.push(tail);
+    let stream = futures_util::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>));
+    Response::builder()
+        .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .header(header::CONTENT_LENGTH, HeaderValue::from(length))
+        .body(Body::from_bytes_stream(stream))
+}
+
+/// What a list request selected.
+pub struct Page {
+    pub revision: u64,
+    pub entries: Vec<Arc<Entry>>,
+    continue_token: String,
+    /// Known only without selectors.
+    remaining: Option<usize>,
+}
+
+/// Finds the objects of a list request at the revision that it asks for.
+pub async fn page(
+    ctx: &Context,
+    kind: &Kind,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<Page, ApiError> {
+    let token = Token::of(options)?;
+    let snapshot = match &token {
+        Some(token) => at_token(ctx, kind, token)?,
+        None => at_version(ctx, kind, options).await?,
+    };
+    let start = match &token {
+        Some(token) => {
+            let (namespace, name) = token.position(kind);
+            snapshot.position(namespace, name)
+        }
+        None => 0,
+    };
+    let limit = options.limit.unwrap_or(usize::MAX);
+    let mut entries = Vec::new();
+    let mut next = None;
+    for (position, entry) in snapshot.entries.iter().enumerate().skip(start) {
+        if entries.len() == limit {
+            next = Some(position);
+            break;
+        }
+        if selection.matches(entry) {
+            entries.push(entry.clone());
+        }
+    }
+    let last = entries.last().filter(|_| next.is_some());
+    let continue_token = last.map(|entry| Token::after(kind, entry, snapshot.revision).encode());
+    let remaining = next.filter(|_| selection.is_empty()).map(|next| snapshot.entries.len() - next);
+    Ok(Page {
+        revision: snapshot.revision,
+        entries,
+        continue_token: continue_token.unwrap_or_default(),
+        remaining,
+    })
+}
+
+/// The state that a list without a continue token asks for.
+async fn at_version(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result<Snapshot, ApiError> {
+    let revision = parse_revision(&options.resource_version)?;
+    // Without a match rule a limit makes the version exact, for clients from before the rules.
+    let exact = match options.resource_version_match {
+        Some(rule) => rule == VersionMatch::Exact,
+        None => options.limit.is_some(),
+    };
+    if let Some(revision) = revision {
+        wait_for_revision(ctx, revision).await?;
+    }
+    let at = revision.filter(|_| exact);
+    ctx.storage()
+        .list(kind.storage_resource, ctx.list_namespace(kind), at)
+        .map_err(|error| ApiError::from_storage(error, kind))
+}
+
+/// The state that the first page showed.
+fn at_token(ctx: &Context, kind: &Kind, token: &Token) -> Result<Snapshot, ApiError> {
+    let at = u64::try_from(token.rv).ok();
+    ctx.storage().list(kind.storage_resource, ctx.list_namespace(kind), at).map_err(|error| match error {
+        StorageError::Compacted { .. } | StorageError::Future { .. } => {
+            let inconsistent = Token { rv: -1, ..token.clone() };
+            ApiError::expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a \
+                 new list without the continue parameter, or use the continue token in this response to retrieve \
+                 the remainder of the results. Continuing with the provided token results in an inconsistent list - \
+                 objects that were created, modified, or deleted between the time the first chunk was returned and \
+                 now may show up in the list.",
+            )
+            .with_continue(inconsistent.encode())
+        }
+        other => ApiError::from_storage(other, kind),
+    })
+}
+
+/// Where a chunked list goes on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// The first page's revision; -1: whatever there is now.
+    rv: i64,
+    /// The key of the last object that was sent, and a zero byte: what comes after it.
+    start: String,
+}
+
+impl Token {
+    const VERSION: &'static str = "meta.k8s.io/v1";
+
+    fn after(kind: &Kind, entry: &Entry, revision: u64) -> Self {
+        let namespace = &entry.key.namespace;
+        let prefix = if kind.namespaced() { format!("{namespace}/") } else { String::new() };
+        Self {
+            v: Self::VERSION.into(),
+            rv: i64::try_from(revision).unwrap_or(-1),
+            start: format!("{prefix}{}\0", entry.key.name),
+        }
+    }
+
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(json!(self).to_string())
+    }
+
+    fn of(options: &ListOptions) -> Result<Option<Self>, ApiError> {
+        if options.continue_token.is_empty() {
+            return Ok(None);
+        }
+        if !matches!(options.resource_version.as_str(), "" | "0") {
+            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let invalid = |why: &str| ApiError::bad_request(format!("invalid continue token: {why}"));
+        let json = URL_SAFE_NO_PAD
+            .decode(options.continue_token.trim_end_matches('='))
+            .map_err(|_| invalid("it is not base64"))?;
+        let token: Self = serde_json::from_slice(&json).map_err(|_| invalid("it cannot be decoded"))?;
+        if token.v != Self::VERSION {
+            return Err(invalid(&format!("version {:?} is not supported", token.v)));
+        }
+        if token.start.is_empty() || token.rv == 0 {
+            return Err(invalid("its start or its version is missing"));
+        }
+        Ok(Some(token))
+    }
+
+    /// Namespace and name from which on objects are sent.
+    fn position(&self, kind: &Kind) -> (&str, &str) {
+        match self.start.split_once('/') {
+            Some(position) if kind.namespaced() => position,
+            _ => ("", &self.start),
+        }
+    }
+}
+
+fn metadata(page: &Page) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".into(), json!(page.revision.to_string()));
+    if !page.continue_token.is_empty() {
+        metadata.insert("continue".into(), json!(page.continue_token));
+    }
+    if let Some(remaining) = page.remaining {
+        metadata.insert("remainingItemCount".into(), json!(remaining));
+    }
+    Value::Object(metadata)
+}
+
+/// Answers with the objects of a page in the negotiated form.
+pub async fn respond_page(
+    ctx: &Context,
+    kind: &Kind,
+    negotiated: &Negotiated,
+    page: &Page,
+) -> Result<Response, ApiError> {
+    let metadata = metadata(page);
+    let objects = || page.entries.iter().map(|entry| stored::object(kind, entry)).collect::<Result<Vec<Object>, _>>();
+    let value = match negotiated.transform {
+        Transform::None => {
+            let json = concatenate(kind, &metadata, &page.entries)?;
+            return respond(&ctx.query, &ctx.headers, negotiated, StatusCode::OK, json).await;
+        }
+        Transform::Table(version) => {
+            let include = IncludeObject::from_query(&ctx.query)?;
+            table::render(kind, version, objects()?, metadata, include, true)
+        }
+        Transform::PartialObject(version) | Transform::PartialList(version) => {
+            partial::list(&objects()?, metadata, version)
+        }
+    };
+    respond_value(&ctx.query, &ctx.headers, negotiated, StatusCode::OK, &value).await
+}
+
+fn concatenate(kind: &Kind, metadata: &Value, entries: &[Arc<Entry>]) -> Result<Bytes, ApiError> {
+    let size: usize = entries.iter().map(|entry| entry.bytes.len() + 1).sum();
+    let mut json = Vec::with_capacity(size + 256);
+    let head = format!(
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":{metadata},"items":["#,
+        kind.list_kind,
+        kind.group_version()
+    );
+    json.extend_from_slice(head.as_bytes());
+    for (position, entry) in entries.iter().enumerate() {
+        if position > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(&stored::bytes(kind, entry)?);
+    }
+    json.extend_from_slice(b"]}\n");
+    Ok(json.into())
+}

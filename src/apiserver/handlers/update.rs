@@ -1,0 +1,37 @@
+//! PUT of an object or of a subresource that writes it (upstream: `handlers/update.go`).
+
+use super::engine::{self, Update, Written, metadata};
+use super::render;
+use crate::apiserver::codec::accept::Shape;
+use crate::apiserver::codec::body::{self, Expected};
+use crate::apiserver::context::Context;
+use crate::apiserver::error::ApiError;
+use crate::apiserver::filters::authorization;
+use crate::apiserver::options::WriteOptions;
+use crate::registry::Kind;
+use crate::registry::strategy::Target;
+use poem::http::StatusCode;
+use poem::{Body, Response};
+
+pub async fn handle(ctx: &Context, kind: &Kind, target: Target, body: Body) -> Result<Response, ApiError> {
+    let options = WriteOptions::update(&ctx.query)?;
+    let negotiated = ctx.negotiate(Shape::Object)?;
+    let mut object = body::read_object(ctx, &Expected::of(kind), body, options.field_validation).await?;
+    metadata::check_name(&mut object, &ctx.info.name)?;
+    metadata::check_namespace(kind, metadata::text(&object, "namespace"), ctx.key_namespace(kind))?;
+    kind.strategy.default(&mut object);
+    let request = Update { kind, name: &ctx.info.name, target, dry_run: options.dry_run };
+    let written = engine::update(ctx, &request, &mut |_| Ok(object.clone())).await?;
+    let (written, status) = match written {
+        Some(written) => (written, StatusCode::OK),
+        None if target == Target::Main && kind.strategy.allow_create_on_update() => {
+            authorization::check_verb(ctx, "create")?;
+            (engine::create(ctx, kind, object, options.dry_run).await?, StatusCode::CREATED)
+        }
+        None => return Err(ctx.not_found(kind)),
+    };
+    match written {
+        Written::Stored(entry) => render::entry(ctx, kind, &negotiated, status, &entry).await,
+        Written::DryRun(object) => render::object(ctx, kind, &negotiated, status, object).await,
+    }
+}
