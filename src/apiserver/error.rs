@@ -144,6 +144,16 @@ impl ApiError {
         error
     }
 
+    /// A resource that is not served, in the words into which clients translate a plain 404.
+    pub fn unknown_resource() -> Self {
+        Self::new(404, "NotFound", "the server could not find the requested resource").about(Details::default())
+    }
+
+    /// A method that a path does not know.
+    pub fn path_method_not_allowed(verb: &str) -> Self {
+        Self::new(405, "MethodNotAllowed", format!("{verb} is not supported on this path"))
+    }
+
     pub fn method_not_allowed<'a>(subject: impl Into<Subject<'a>>, verb: &str) -> Self {
         let subject = subject.into();
         let message = format!("{verb} is not supported on resources of kind \"{subject}\"");

@@ -1,11 +1,103 @@
 //! The request path, in the order a request takes it (upstream: `kubernetes/apiserver`):
 //!
-//! 1. [`options`] and [`request`]: what is asked for, and by whom.
-//! 2. [`error`]: every refusal; the only place where a Status is built.
+//! 1. [`filters`]: what surrounds every request, in upstream's order; [`request`] and [`options`] say what is asked
+//!    for, and by whom.
+//! 2. [`routes`]: from the URL to a verb of a kind, to a subresource, or to a path like [`discovery`].
+//! 3. [`handlers`]: one file per verb, and the [`handlers::engine`] that every write goes through.
+//! 4. [`subresources`]: what lies below objects; [`reviews`]: kinds that are questions.
+//! 5. [`admission`]: one plug-in per file.
+//! 6. [`codec`]: bodies in, answers out.
+//! 7. [`error`]: every refusal; the only place where a Status is built.
 
+pub mod admission;
 pub mod codec;
+pub mod context;
+pub mod discovery;
 pub mod error;
 pub mod filters;
+pub mod handlers;
+pub mod health;
+pub mod metrics_endpoint;
 pub mod options;
 pub mod request;
+pub mod reviews;
+mod routes;
 pub mod subresources;
+pub mod version;
+
+use crate::registry::Registry;
+use crate::storage::Storage;
+use crate::transport::dial::KubeletClient;
+use discovery::Discovery;
+use filters::authentication::Authenticator;
+use filters::inflight::InFlight;
+use poem::endpoint::{BoxEndpoint, EndpointExt, make};
+use poem::{Request, Response};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What an API server is made of.
+pub struct ApiServerOptions {
+    pub storage: Arc<Storage>,
+    pub registry: Arc<Registry>,
+    pub authenticator: Authenticator,
+    /// Calls the kubelets; None where there are none (tests, `runtime = none`).
+    pub kubelet_client: Option<KubeletClient>,
+    /// Requests served at once; more are told to come back. Watches and streams do not count.
+    pub reading_requests_max: usize,
+    pub writing_requests_max: usize,
+}
+
+impl ApiServerOptions {
+    /// Upstream's bounds.
+    pub fn new(storage: Arc<Storage>, registry: Arc<Registry>) -> Self {
+        Self {
+            storage,
+            registry,
+            authenticator: Authenticator::new(),
+            kubelet_client: None,
+            reading_requests_max: 400,
+            writing_requests_max: 200,
+        }
+    }
+}
+
+/// Serves the API of Kubernetes from a store and a table of kinds.
+pub struct ApiServer {
+    pub storage: Arc<Storage>,
+    pub registry: Arc<Registry>,
+    pub kubelet_client: Option<KubeletClient>,
+    authenticator: Authenticator,
+    in_flight: InFlight,
+    discovery: Discovery,
+    shutdown: CancellationToken,
+}
+
+impl ApiServer {
+    pub fn new(options: ApiServerOptions) -> Arc<Self> {
+        Arc::new(Self {
+            storage: options.storage,
+            registry: options.registry,
+            kubelet_client: options.kubelet_client,
+            authenticator: options.authenticator,
+            in_flight: InFlight::new(options.reading_requests_max, options.writing_requests_max),
+            discovery: Discovery::default(),
+            shutdown: CancellationToken::new(),
+        })
+    }
+
+    /// The one endpoint: for sockets and for the parts of this process alike.
+    pub fn endpoint(self: &Arc<Self>) -> BoxEndpoint<'static, Response> {
+        let server = self.clone();
+        make(move |request: Request| {
+            let server = server.clone();
+            async move { filters::serve(server, request).await }
+        })
+        .boxed()
+    }
+
+    /// Ends the watches, so that connections can be drained.
+    pub fn begin_shutdown(&self) {
+        self.shutdown.cancel();
+    }
+}

@@ -102,6 +102,11 @@ pub trait Strategy: Send + Sync {
     fn deletion(&self, _object: &Object, _requested: Option<i64>) -> Deletion {
         Deletion::Immediate
     }
+    /// Something of its own, besides metadata.finalizers, keeps a deleted object in the store
+    /// (Namespace: spec.finalizers).
+    fn is_held(&self, _object: &Object) -> bool {
+        false
+    }
     /// Further changes when the object is first marked for deletion (Namespace: phase Terminating).
     fn mark_deleted(&self, _object: &mut Object) {}
     /// DELETE answers with the object; otherwise with a Status.

@@ -28,7 +28,11 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
-    pub const JSON: Self = Self { format: Format::Json, transform: Transform::None, pretty: false };
+    pub const JSON: Self = Self {
+        format: Format::Json,
+        transform: Transform::None,
+        pretty: false,
+    };
 }
 
 /// What an endpoint answers with, which decides the transforms it can do.
@@ -52,7 +56,10 @@ pub fn negotiate(accept: Option<&str>, shape: Shape) -> Result<Negotiated, ApiEr
     let mut clauses: Vec<Clause<'_>> = accept.split(',').filter_map(Clause::parse).collect();
     // Stable: equal qualities keep their order.
     clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-    let chosen = clauses.iter().filter(|clause| clause.quality > 0.0).find_map(|clause| clause.serve(shape));
+    let chosen = clauses
+        .iter()
+        .filter(|clause| clause.quality > 0.0)
+        .find_map(|clause| clause.serve(shape));
     chosen.ok_or_else(|| ApiError::not_acceptable(&offered(shape)))
 }
 
@@ -78,7 +85,14 @@ impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let media_type = parts.next().filter(|m| !m.is_empty())?;
-        let mut clause = Self { media_type, quality: 1.0, kind: None, group: None, version: None, pretty: false };
+        let mut clause = Self {
+            media_type,
+            quality: 1.0,
+            kind: None,
+            group: None,
+            version: None,
+            pretty: false,
+        };
         for parameter in parts {
             let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             match key.trim() {
@@ -100,7 +114,11 @@ impl<'a> Clause<'a> {
             _ => return None,
         };
         let transform = self.transform(shape)?;
-        Some(Negotiated { format, transform, pretty: self.pretty })
+        Some(Negotiated {
+            format,
+            transform,
+            pretty: self.pretty,
+        })
     }
 
     /// None: the clause asks for a transform that is not offered here.
@@ -128,7 +146,9 @@ mod tests {
     use super::*;
 
     fn transform(accept: &str, shape: Shape) -> Result<(Format, Transform), u16> {
-        negotiate(Some(accept), shape).map(|n| (n.format, n.transform)).map_err(|e| e.code().as_u16())
+        negotiate(Some(accept), shape)
+            .map(|n| (n.format, n.transform))
+            .map_err(|e| e.code().as_u16())
     }
 
     #[test]
@@ -139,15 +159,27 @@ mod tests {
         assert_eq!(transform(kubectl, Shape::Plain), Ok((Json, Transform::None)));
         let typed = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(transform(typed, Shape::Object), Ok((Json, Transform::None)));
-        assert_eq!(transform("application/json;q=0.1,application/yaml", Shape::Object), Ok((Yaml, Transform::None)));
-        assert_eq!(transform("text/html,*/*;q=0.8", Shape::Object), Ok((Json, Transform::None)));
-        assert_eq!(transform("application/json;stream=watch", Shape::Watch), Ok((Json, Transform::None)));
+        assert_eq!(
+            transform("application/json;q=0.1,application/yaml", Shape::Object),
+            Ok((Yaml, Transform::None))
+        );
+        assert_eq!(
+            transform("text/html,*/*;q=0.8", Shape::Object),
+            Ok((Json, Transform::None))
+        );
+        assert_eq!(
+            transform("application/json;stream=watch", Shape::Watch),
+            Ok((Json, Transform::None))
+        );
     }
 
     #[test]
     fn what_cannot_be_served_is_406() {
         assert_eq!(transform("text/html", Shape::Object), Err(406));
-        assert_eq!(transform("application/vnd.kubernetes.protobuf", Shape::Object), Err(406));
+        assert_eq!(
+            transform("application/vnd.kubernetes.protobuf", Shape::Object),
+            Err(406)
+        );
         let one = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
         assert_eq!(transform(one, Shape::List), Err(406));
         let many = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";

@@ -29,7 +29,11 @@ pub enum BodyFormat {
     Protobuf,
 }
 
-const MEDIA_TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const MEDIA_TYPES: [&str; 3] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+];
 
 /// What a body is expected to be: the kind in the version of the URL.
 pub struct Expected<'a> {
@@ -42,25 +46,39 @@ pub struct Expected<'a> {
 impl<'a> Expected<'a> {
     pub fn of(kind: &'a crate::registry::Kind) -> Self {
         let definition = schema::definition(kind);
-        Self { group: kind.group, version: kind.version, kind: kind.kind, definition }
+        Self {
+            group: kind.group,
+            version: kind.version,
+            kind: kind.kind,
+            definition,
+        }
     }
 
     pub fn group_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 }
 
 /// The whole body, or 413.
 pub async fn read(ctx: &Context, body: Body) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::request_entity_too_large(format!("Request entity too large: limit is {BODY_BYTES_MAX}"));
-    let announced = ctx.header(header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+    let too_large =
+        || ApiError::request_entity_too_large(format!("Request entity too large: limit is {BODY_BYTES_MAX}"));
+    let announced = ctx
+        .header(header::CONTENT_LENGTH)
+        .and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(too_large());
     }
-    body.into_bytes_limit(BODY_BYTES_MAX).await.map_err(|error| match error {
-        ReadBodyError::PayloadTooLarge => too_large(),
-        other => ApiError::bad_request(format!("the body of the request could not be read: {other}")),
-    })
+    body.into_bytes_limit(BODY_BYTES_MAX)
+        .await
+        .map_err(|error| match error {
+            ReadBodyError::PayloadTooLarge => too_large(),
+            other => ApiError::bad_request(format!("the body of the request could not be read: {other}")),
+        })
 }
 
 /// The format that Content-Type names; JSON without one.
@@ -87,7 +105,9 @@ pub async fn read_object(
     check_type(expected.group_version(), expected.kind, &mut object)?;
     apply_validation(ctx, validation, strict, |text| {
         let Expected { kind, version, .. } = expected;
-        ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {text}"))
+        ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {text}"
+        ))
     })?;
     Ok(object)
 }
@@ -162,7 +182,9 @@ fn undecodable(expected: &Expected<'_>, meta: Option<TypeMeta>, text: &str, byte
                 return error;
             }
             let Expected { kind, version, .. } = expected;
-            ApiError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {text}"))
+            ApiError::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: {text}"
+            ))
         }
         None => ApiError::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): couldn't get version/kind; {text} ({})",

@@ -11,6 +11,7 @@
 pub mod accept;
 pub mod body;
 pub mod partial;
+pub mod protobuf;
 pub mod respond;
 pub mod stored;
 pub mod table;

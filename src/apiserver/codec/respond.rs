@@ -24,7 +24,10 @@ pub fn wants_pretty(query: &Query, headers: &HeaderMap, negotiated: &Negotiated)
     match query.get("pretty") {
         Some(_) => query.flag("pretty"),
         None => {
-            let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+            let agent = headers
+                .get(header::USER_AGENT)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or("");
             negotiated.pretty || PRETTY_USER_AGENTS.iter().any(|prefix| agent.starts_with(prefix))
         }
     }
@@ -43,10 +46,14 @@ pub async fn respond(
         Format::Json => ("application/json", json),
         Format::Yaml => ("application/yaml", to_yaml(&json)?),
     };
-    let builder = Response::builder().status(status).header(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let builder = Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if is_compressed(headers, bytes.len()) {
         // Compressing megabytes takes milliseconds: not on a thread that serves others.
-        let packed = tokio::task::spawn_blocking(move || gzip(&bytes)).await.map_err(ApiError::internal)?;
+        let packed = tokio::task::spawn_blocking(move || gzip(&bytes))
+            .await
+            .map_err(ApiError::internal)?;
         return Ok(builder
             .header(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))
             .header(header::VARY, HeaderValue::from_static("Accept-Encoding"))
@@ -78,7 +85,12 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|clause| clause.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("gzip")))
+        .any(|clause| {
+            clause
+                .split(';')
+                .next()
+                .is_some_and(|name| name.trim().eq_ignore_ascii_case("gzip"))
+        })
 }
 
 fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -89,7 +101,9 @@ fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 
 fn indent(json: &[u8]) -> Result<Bytes, ApiError> {
     let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
-    serde_json::to_vec_pretty(&value).map(Bytes::from).map_err(ApiError::internal)
+    serde_json::to_vec_pretty(&value)
+        .map(Bytes::from)
+        .map_err(ApiError::internal)
 }
 
 fn to_yaml(json: &[u8]) -> Result<Bytes, ApiError> {
@@ -110,10 +124,14 @@ mod tests {
         let json = Bytes::from(format!("\"{}\"", "x".repeat(GZIP_BYTES_MIN)));
         let asked = headers(header::ACCEPT_ENCODING, "br, gzip");
         let query = Query::default();
-        let response = respond(&query, &asked, &Negotiated::JSON, StatusCode::OK, json.clone()).await.unwrap();
+        let response = respond(&query, &asked, &Negotiated::JSON, StatusCode::OK, json.clone())
+            .await
+            .unwrap();
         assert_eq!(response.header("content-encoding"), Some("gzip"));
         assert!(response.into_body().into_bytes().await.unwrap().len() < 2000);
-        let response = respond(&query, &HeaderMap::new(), &Negotiated::JSON, StatusCode::OK, json).await.unwrap();
+        let response = respond(&query, &HeaderMap::new(), &Negotiated::JSON, StatusCode::OK, json)
+            .await
+            .unwrap();
         assert_eq!(response.header("content-encoding"), None);
     }
 
@@ -123,7 +141,9 @@ mod tests {
         let body = Bytes::from_static(b"{\"a\":1}");
         for (query, expected) in [("", "{\n  \"a\": 1\n}"), ("pretty=0", "{\"a\":1}")] {
             let query = Query::parse(query);
-            let response = respond(&query, &curl, &Negotiated::JSON, StatusCode::OK, body.clone()).await.unwrap();
+            let response = respond(&query, &curl, &Negotiated::JSON, StatusCode::OK, body.clone())
+                .await
+                .unwrap();
             assert_eq!(response.into_body().into_string().await.unwrap(), expected);
         }
     }

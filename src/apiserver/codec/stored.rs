@@ -33,7 +33,9 @@ pub fn bytes(kind: &Kind, entry: &Entry) -> Result<Bytes, ApiError> {
     if is_native(kind) {
         return Ok(entry.bytes.clone());
     }
-    serde_json::to_vec(&object(kind, entry)?).map(Bytes::from).map_err(ApiError::internal)
+    serde_json::to_vec(&object(kind, entry)?)
+        .map(Bytes::from)
+        .map_err(ApiError::internal)
 }
 
 /// Turns an object of the kind's version into the stored one.

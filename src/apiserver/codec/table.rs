@@ -22,7 +22,9 @@ impl IncludeObject {
             "" | "Metadata" => Ok(Self::Metadata),
             "None" => Ok(Self::None),
             "Object" => Ok(Self::Object),
-            other => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+            other => Err(ApiError::bad_request(format!(
+                "unrecognized includeObject value: {other:?}"
+            ))),
         }
     }
 }
@@ -37,8 +39,10 @@ pub fn render(
     columns: bool,
 ) -> Value {
     let now_seconds = jiff::Timestamp::now().as_second();
-    let rows: Vec<Value> =
-        objects.into_iter().map(|object| row(kind, version, object, include, now_seconds)).collect();
+    let rows: Vec<Value> = objects
+        .into_iter()
+        .map(|object| row(kind, version, object, include, now_seconds))
+        .collect();
     let definitions = if columns { definitions(kind) } else { Value::Null };
     json!({
         "kind": "Table",

@@ -24,6 +24,8 @@ fn fresh_id() -> HeaderValue {
 /// Adds what the handler has not set.
 pub fn write(response: &mut Response, audit_id: HeaderValue) {
     let headers = response.headers_mut();
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
     headers.insert(AUDIT_ID, audit_id);
 }

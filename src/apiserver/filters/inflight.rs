@@ -26,8 +26,17 @@ pub struct InFlight {
 
 impl InFlight {
     pub fn new(reading_max: usize, writing_max: usize) -> Self {
-        let lane = |kind, requests_max| Arc::new(Lane { kind, requests_max, requests: AtomicUsize::new(0) });
-        Self { reading: lane("readOnly", reading_max), writing: lane("mutating", writing_max) }
+        let lane = |kind, requests_max| {
+            Arc::new(Lane {
+                kind,
+                requests_max,
+                requests: AtomicUsize::new(0),
+            })
+        };
+        Self {
+            reading: lane("readOnly", reading_max),
+            writing: lane("mutating", writing_max),
+        }
     }
 
     /// A place in the lane, unless it is full and the request is not `privileged`.
@@ -57,7 +66,11 @@ pub fn enter(ctx: &Context) -> Result<Option<Place>, ApiError> {
     }
     let writes = !matches!(ctx.info.verb.as_str(), "get" | "list" | "watch" | "head");
     let privileged = ctx.user.groups.iter().any(|group| group == PRIVILEGED_GROUP);
-    ctx.server.in_flight.enter(writes, privileged).map(Some).ok_or_else(ApiError::overloaded)
+    ctx.server
+        .in_flight
+        .enter(writes, privileged)
+        .map(Some)
+        .ok_or_else(ApiError::overloaded)
 }
 
 #[cfg(test)]

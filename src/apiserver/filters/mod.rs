@@ -39,8 +39,14 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
     let info = RequestInfo::resolve(request.method(), request.uri(), &query);
     let audit_id = headers::audit_id(request.headers());
     let headers = request.headers().clone();
-    let mut ctx =
-        Context { server, info, user: Default::default(), query, headers, warnings: Default::default() };
+    let mut ctx = Context {
+        server,
+        info,
+        user: Default::default(),
+        query,
+        headers,
+        warnings: Default::default(),
+    };
     let observation = metrics::Observation::start(&ctx);
     let limit = timeout::of(&ctx.info, &ctx.query);
     let result = match limit {
@@ -55,9 +61,9 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
 }
 
 async fn inner(ctx: &mut Context, request: &mut Request) -> Result<Response, ApiError> {
-    ctx.user = ctx.server.authenticator.authenticate(request).await?;
+    ctx.user = ctx.server.authenticator.authenticate(request)?;
     request.extensions_mut().insert(ctx.user.clone());
     let _place = inflight::enter(ctx)?;
-    authorization::check(ctx)?;
+    authorization::authorize(&ctx.user, &ctx.info)?;
     routes::dispatch(ctx, request).await
 }

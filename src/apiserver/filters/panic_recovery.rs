@@ -16,7 +16,8 @@ pub async fn guard(handler: impl Future<Output = Response>) -> Response {
 
 fn text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }
 
 #[cfg(test)]
@@ -27,6 +28,13 @@ mod tests {
     async fn a_panic_is_a_500() {
         let response = guard(async { panic!("boom") }).await;
         assert_eq!(response.status(), 500);
-        assert!(response.into_body().into_string().await.unwrap().contains("\"reason\":\"InternalError\""));
+        assert!(
+            response
+                .into_body()
+                .into_string()
+                .await
+                .unwrap()
+                .contains("\"reason\":\"InternalError\"")
+        );
     }
 }

@@ -16,12 +16,18 @@ pub fn of(info: &RequestInfo, query: &Query) -> Result<Option<Duration>, ApiErro
         return Ok(None);
     }
     let writes = matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete");
-    let most = if info.is_resource_request && writes { WRITE_MAX } else { REQUEST_MAX };
+    let most = if info.is_resource_request && writes {
+        WRITE_MAX
+    } else {
+        REQUEST_MAX
+    };
     let Some(text) = query.get("timeout").filter(|text| !text.is_empty()) else {
         return Ok(Some(most));
     };
     let asked = parse(text).ok_or_else(|| {
-        ApiError::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {text:?}"))
+        ApiError::bad_request(format!(
+            "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+        ))
     })?;
     Ok(Some(if asked.is_zero() || asked > most { most } else { asked }))
 }
@@ -31,19 +37,21 @@ fn parse(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
-    text.parse::<jiff::SignedDuration>().ok().and_then(|duration| duration.try_into().ok())
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| duration.try_into().ok())
 }
 
-pub async fn apply<T>(
-    limit: Option<Duration>,
-    work: impl Future<Output = Result<T, ApiError>>,
-) -> Result<T, ApiError> {
+pub async fn apply<T>(limit: Option<Duration>, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
     let Some(limit) = limit else {
         return work.await;
     };
-    tokio::time::timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout", 0)))
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(ApiError::timeout(
+            "request did not complete within the allotted timeout",
+            0,
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -51,8 +59,14 @@ mod tests {
     use super::*;
 
     fn limit(verb: &str, query: &str) -> Result<Option<u64>, u16> {
-        let info = RequestInfo { verb: verb.into(), is_resource_request: true, ..RequestInfo::default() };
-        of(&info, &Query::parse(query)).map(|d| d.map(|d| d.as_secs())).map_err(|e| e.code().as_u16())
+        let info = RequestInfo {
+            verb: verb.into(),
+            is_resource_request: true,
+            ..RequestInfo::default()
+        };
+        of(&info, &Query::parse(query))
+            .map(|d| d.map(|d| d.as_secs()))
+            .map_err(|e| e.code().as_u16())
     }
 
     #[test]

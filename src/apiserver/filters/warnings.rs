@@ -27,7 +27,11 @@ impl Warnings {
         let total: usize = texts.iter().map(|text| text.chars().count()).sum();
         let (mut left, cut) = (TOTAL_CHARS_MAX, total > TOTAL_CHARS_MAX);
         for text in texts {
-            let text: String = if cut { text.chars().take(CUT_CHARS).collect() } else { text };
+            let text: String = if cut {
+                text.chars().take(CUT_CHARS).collect()
+            } else {
+                text
+            };
             let length = text.chars().count();
             if length > left {
                 return;
@@ -65,13 +69,21 @@ mod tests {
         texts.iter().for_each(|text| warnings.add(text.clone()));
         let mut response = Response::default();
         warnings.write(&mut response);
-        response.headers().get_all(header::WARNING).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
+        response
+            .headers()
+            .get_all(header::WARNING)
+            .iter()
+            .map(|v| v.to_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
     fn texts_are_quoted_and_sent_once() {
         let text = r#"unknown field "spec.foo""#.to_owned();
-        assert_eq!(headers(&[text.clone(), text]), [r#"299 - "unknown field \"spec.foo\"""#]);
+        assert_eq!(
+            headers(&[text.clone(), text]),
+            [r#"299 - "unknown field \"spec.foo\"""#]
+        );
     }
 
     #[test]

@@ -11,7 +11,9 @@ use poem::http::StatusCode;
 pub async fn handle(ctx: &Context, kind: &Kind) -> Result<Response, ApiError> {
     let negotiated = ctx.negotiate(Shape::Object)?;
     if ctx.query.flag("export") {
-        return Err(ApiError::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
+        return Err(ApiError::bad_request(
+            "the export parameter, deprecated since v1.14, is no longer supported",
+        ));
     }
     if let Some(revision) = parse_revision(ctx.query.get("resourceVersion").unwrap_or_default())? {
         wait_for_revision(ctx, revision).await?;

@@ -54,7 +54,9 @@ async fn whole(
     if let Some(revision) = parse_revision(&options.resource_version)? {
         wait_for_revision(ctx, revision).await?;
     }
-    let list = ctx.storage().list_bytes(kind.storage_resource, ctx.list_namespace(kind));
+    let list = ctx
+        .storage()
+        .list_bytes(kind.storage_resource, ctx.list_namespace(kind));
     let bytes = list.chunks.iter().map(Bytes::len).sum();
     Ok((!is_compressed(&ctx.headers, bytes)).then(|| joined(kind, list)))
 }
@@ -88,12 +90,7 @@ pub struct Page {
 }
 
 /// Finds the objects of a list request at the revision that it asks for.
-pub async fn page(
-    ctx: &Context,
-    kind: &Kind,
-    options: &ListOptions,
-    selection: &Selection,
-) -> Result<Page, ApiError> {
+pub async fn page(ctx: &Context, kind: &Kind, options: &ListOptions, selection: &Selection) -> Result<Page, ApiError> {
     let token = Token::of(options)?;
     let snapshot = match &token {
         Some(token) => at_token(ctx, kind, token)?,
@@ -120,7 +117,9 @@ pub async fn page(
     }
     let last = entries.last().filter(|_| next.is_some());
     let continue_token = last.map(|entry| Token::after(kind, entry, snapshot.revision).encode());
-    let remaining = next.filter(|_| selection.is_empty()).map(|next| snapshot.entries.len() - next);
+    let remaining = next
+        .filter(|_| selection.is_empty())
+        .map(|next| snapshot.entries.len() - next);
     Ok(Page {
         revision: snapshot.revision,
         entries,
@@ -149,20 +148,25 @@ async fn at_version(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result
 /// The state that the first page showed.
 fn at_token(ctx: &Context, kind: &Kind, token: &Token) -> Result<Snapshot, ApiError> {
     let at = u64::try_from(token.rv).ok();
-    ctx.storage().list(kind.storage_resource, ctx.list_namespace(kind), at).map_err(|error| match error {
-        StorageError::Compacted { .. } | StorageError::Future { .. } => {
-            let inconsistent = Token { rv: -1, ..token.clone() };
-            ApiError::expired(
-                "The provided continue parameter is too old to display a consistent list result. You can start a \
+    ctx.storage()
+        .list(kind.storage_resource, ctx.list_namespace(kind), at)
+        .map_err(|error| match error {
+            StorageError::Compacted { .. } | StorageError::Future { .. } => {
+                let inconsistent = Token {
+                    rv: -1,
+                    ..token.clone()
+                };
+                ApiError::expired(
+                    "The provided continue parameter is too old to display a consistent list result. You can start a \
                  new list without the continue parameter, or use the continue token in this response to retrieve \
                  the remainder of the results. Continuing with the provided token results in an inconsistent list - \
                  objects that were created, modified, or deleted between the time the first chunk was returned and \
                  now may show up in the list.",
-            )
-            .with_continue(inconsistent.encode())
-        }
-        other => ApiError::from_storage(other, kind),
-    })
+                )
+                .with_continue(inconsistent.encode())
+            }
+            other => ApiError::from_storage(other, kind),
+        })
 }
 
 /// Where a chunked list goes on.
@@ -180,7 +184,11 @@ impl Token {
 
     fn after(kind: &Kind, entry: &Entry, revision: u64) -> Self {
         let namespace = &entry.key.namespace;
-        let prefix = if kind.namespaced() { format!("{namespace}/") } else { String::new() };
+        let prefix = if kind.namespaced() {
+            format!("{namespace}/")
+        } else {
+            String::new()
+        };
         Self {
             v: Self::VERSION.into(),
             rv: i64::try_from(revision).unwrap_or(-1),
@@ -197,7 +205,9 @@ impl Token {
             return Ok(None);
         }
         if !matches!(options.resource_version.as_str(), "" | "0") {
-            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let invalid = |why: &str| ApiError::bad_request(format!("invalid continue token: {why}"));
         let json = URL_SAFE_NO_PAD
@@ -242,7 +252,12 @@ pub async fn respond_page(
     page: &Page,
 ) -> Result<Response, ApiError> {
     let metadata = metadata(page);
-    let objects = || page.entries.iter().map(|entry| stored::object(kind, entry)).collect::<Result<Vec<Object>, _>>();
+    let objects = || {
+        page.entries
+            .iter()
+            .map(|entry| stored::object(kind, entry))
+            .collect::<Result<Vec<Object>, _>>()
+    };
     let value = match negotiated.transform {
         Transform::None => {
             let json = concatenate(kind, &metadata, &page.entries)?;

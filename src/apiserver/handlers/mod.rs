@@ -24,10 +24,11 @@ const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
 pub fn parse_revision(text: &str) -> Result<Option<u64>, ApiError> {
     match text {
         "" | "0" => Ok(None),
-        text => text
-            .parse()
-            .map(Some)
-            .map_err(|_| ApiError::bad_request(format!("invalid resource version: {text:?}: must be an unsigned integer"))),
+        text => text.parse().map(Some).map_err(|_| {
+            ApiError::bad_request(format!(
+                "invalid resource version: {text:?}: must be an unsigned integer"
+            ))
+        }),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::filters::authorization;
 use crate::apiserver::options::WriteOptions;
+use crate::apiserver::request::RequestInfo;
 use crate::registry::Kind;
 use crate::registry::strategy::Target;
 use poem::http::StatusCode;
@@ -20,13 +21,25 @@ pub async fn handle(ctx: &Context, kind: &Kind, target: Target, body: Body) -> R
     metadata::check_name(&mut object, &ctx.info.name)?;
     metadata::check_namespace(kind, metadata::text(&object, "namespace"), ctx.key_namespace(kind))?;
     kind.strategy.default(&mut object);
-    let request = Update { kind, name: &ctx.info.name, target, dry_run: options.dry_run };
+    let request = Update {
+        kind,
+        name: &ctx.info.name,
+        target,
+        dry_run: options.dry_run,
+    };
     let written = engine::update(ctx, &request, &mut |_| Ok(object.clone())).await?;
     let (written, status) = match written {
         Some(written) => (written, StatusCode::OK),
         None if target == Target::Main && kind.strategy.allow_create_on_update() => {
-            authorization::check_verb(ctx, "create")?;
-            (engine::create(ctx, kind, object, options.dry_run).await?, StatusCode::CREATED)
+            let create = RequestInfo {
+                verb: "create".into(),
+                ..ctx.info.clone()
+            };
+            authorization::authorize(&ctx.user, &create)?;
+            (
+                engine::create(ctx, kind, object, options.dry_run).await?,
+                StatusCode::CREATED,
+            )
         }
         None => return Err(ctx.not_found(kind)),
     };

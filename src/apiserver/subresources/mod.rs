@@ -1,4 +1,61 @@
-//! Subresources that are more than a part of their object (upstream: the `rest` packages of `pkg/registry`).
+//! Paths below an object (upstream: the subresources that `pkg/registry/*/storage` installs).
 
+pub mod binding;
 pub mod connect;
+mod eviction;
 pub mod log;
+
+use super::context::Context;
+use super::error::ApiError;
+use super::handlers;
+use crate::registry::strategy::Target;
+use crate::registry::{Kind, Subresource};
+use crate::transport::dial::KubeletClient;
+use poem::{Request, Response};
+
+pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Result<Response, ApiError> {
+    let info = &ctx.info;
+    let sub = kind
+        .subresource(&info.subresource)
+        .ok_or_else(ApiError::unknown_resource)?;
+    if info.name.is_empty() || !(sub.connect || sub.verbs.contains(&info.verb.as_str())) {
+        return Err(ApiError::method_not_allowed(kind, &info.verb));
+    }
+    match sub.name {
+        "binding" => binding::handle(ctx, kind, request.take_body()).await,
+        "eviction" => eviction::handle(ctx, kind, request.take_body()).await,
+        "log" => log::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query).await,
+        "exec" | "attach" | "portforward" => {
+            connect::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query, request).await
+        }
+        _ if speaks_the_kind(kind, sub) => object(ctx, kind, sub, request).await,
+        // Known to the table, and not served by this version of the server.
+        other => Err(ApiError::bad_request(format!(
+            "{}/{other} is not served by this server",
+            kind.resource
+        ))),
+    }
+}
+
+fn kubelets(ctx: &Context) -> Result<&KubeletClient, ApiError> {
+    let client = ctx.server.kubelet_client.as_ref();
+    client.ok_or_else(|| ApiError::service_unavailable("this server has no client for kubelets"))
+}
+
+/// The subresource reads and writes the object itself.
+fn speaks_the_kind(kind: &Kind, sub: &Subresource) -> bool {
+    !sub.connect && (sub.group, sub.version, sub.kind) == (kind.group, kind.version, kind.kind)
+}
+
+async fn object(ctx: &Context, kind: &Kind, sub: &Subresource, request: &mut Request) -> Result<Response, ApiError> {
+    let target = match sub.name {
+        "status" => Target::Status,
+        name => Target::Subresource(name),
+    };
+    match ctx.info.verb.as_str() {
+        "get" => handlers::get::handle(ctx, kind).await,
+        "update" => handlers::update::handle(ctx, kind, target, request.take_body()).await,
+        "patch" => handlers::patch::handle(ctx, kind, target, request.take_body()).await,
+        verb => Err(ApiError::method_not_allowed(kind, verb)),
+    }
+}

@@ -40,7 +40,14 @@ pub async fn create(ctx: &Context, kind: &Kind, mut object: Object, dry_run: boo
                 None => Ok(Written::DryRun(object)),
             };
         }
-        match ctx.storage().write(Operation::Create { key, draft: draft(kind, &object) }).await {
+        match ctx
+            .storage()
+            .write(Operation::Create {
+                key,
+                draft: draft(kind, &object),
+            })
+            .await
+        {
             Ok(entry) => return Ok(Written::Stored(entry)),
             Err(StorageError::AlreadyExists(_)) if generated && attempt < NAME_ATTEMPTS_MAX => {
                 metadata::of_mut(&mut object).insert("name".into(), Value::String(String::new()));
@@ -51,7 +58,9 @@ pub async fn create(ctx: &Context, kind: &Kind, mut object: Object, dry_run: boo
                     "{} {name:?} already exists, the server was not able to generate a unique name for the object",
                     kind.group_resource()
                 );
-                return Err(ApiError::already_exists(kind, &name).with_message(text).with_retry_after(1));
+                return Err(ApiError::already_exists(kind, &name)
+                    .with_message(text)
+                    .with_retry_after(1));
             }
             Err(StorageError::AlreadyExists(_)) => return Err(exists(ctx, kind, &name)),
             Err(error) => return Err(ApiError::from_storage(error, kind)),

@@ -33,8 +33,12 @@ enum Plan {
 /// Deletes the object `name` in the namespace of the URL.
 pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOptions) -> Result<Deleted, ApiError> {
     let key = key(ctx, kind, name);
-    if matches!(options.propagation, Some(PropagationPolicy::Orphan | PropagationPolicy::Foreground)) {
-        ctx.warnings.add("dependents are not looked after: no garbage collector is running");
+    if matches!(
+        options.propagation,
+        Some(PropagationPolicy::Orphan | PropagationPolicy::Foreground)
+    ) {
+        ctx.warnings
+            .add("dependents are not looked after: no garbage collector is running");
     }
     for _ in 0..ATTEMPTS_MAX {
         let entry = ctx
@@ -43,7 +47,9 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
             .ok_or_else(|| ApiError::not_found(kind, name))?;
         let old = stored::object(kind, &entry)?;
         check_preconditions(kind, &entry, options)?;
-        kind.strategy.check_delete(&old).map_err(|rejection| ApiError::from_rejection(rejection, kind, name))?;
+        kind.strategy
+            .check_delete(&old)
+            .map_err(|rejection| ApiError::from_rejection(rejection, kind, name))?;
         let subject = admission::Subject {
             kind,
             subresource: "",
@@ -54,23 +60,52 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
         admission::admit(ctx, &subject, &mut Object::new())?;
         let plan = plan(kind, &old, options.grace_period_seconds, jiff::Timestamp::now());
         let (operation, gone) = match plan {
-            Plan::Pending => return Ok(Deleted { object: old, gone: false }),
+            Plan::Pending => {
+                return Ok(Deleted {
+                    object: old,
+                    gone: false,
+                });
+            }
             Plan::Mark(object) => {
                 let object = metadata::canonical(object);
                 if options.dry_run {
                     return Ok(Deleted { object, gone: false });
                 }
                 let draft = draft(kind, &object);
-                (Operation::Update { key: key.clone(), expected: entry.revision, draft }, false)
+                (
+                    Operation::Update {
+                        key: key.clone(),
+                        expected: entry.revision,
+                        draft,
+                    },
+                    false,
+                )
             }
-            Plan::Remove if options.dry_run => return Ok(Deleted { object: old, gone: true }),
+            Plan::Remove if options.dry_run => {
+                return Ok(Deleted {
+                    object: old,
+                    gone: true,
+                });
+            }
             Plan::Remove => {
                 let draft: Draft = draft(kind, &old);
-                (Operation::Delete { key: key.clone(), expected: entry.revision, draft }, true)
+                (
+                    Operation::Delete {
+                        key: key.clone(),
+                        expected: entry.revision,
+                        draft,
+                    },
+                    true,
+                )
             }
         };
         match ctx.storage().write(operation).await {
-            Ok(written) => return Ok(Deleted { object: stored::object(kind, &written)?, gone }),
+            Ok(written) => {
+                return Ok(Deleted {
+                    object: stored::object(kind, &written)?,
+                    gone,
+                });
+            }
             Err(StorageError::Conflict { .. }) => {}
             Err(error) => return Err(ApiError::from_storage(error, kind)),
         }
@@ -107,7 +142,9 @@ fn plan(kind: &Kind, old: &Object, requested: Option<i64>, now: jiff::Timestamp)
         Deletion::Graceful { grace_seconds } => grace_seconds,
     };
     let mut object = old.clone();
-    let at = now.checked_add(SignedDuration::from_secs(grace_seconds)).unwrap_or(jiff::Timestamp::MAX);
+    let at = now
+        .checked_add(SignedDuration::from_secs(grace_seconds))
+        .unwrap_or(jiff::Timestamp::MAX);
     mark(&mut object, at, grace_seconds);
     metadata::bump_generation(&mut object);
     kind.strategy.mark_deleted(&mut object);
@@ -116,7 +153,10 @@ fn plan(kind: &Kind, old: &Object, requested: Option<i64>, now: jiff::Timestamp)
 
 /// A second deletion may only shorten the grace.
 fn plan_again(old: &Object, requested: Option<i64>, held: bool) -> Plan {
-    let current = metadata::of(old).get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+    let current = metadata::of(old)
+        .get("deletionGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
     // Upstream takes a negative grace for one second.
     let requested = requested.map(|seconds| if seconds < 0 { 1 } else { seconds });
     match requested {
@@ -132,7 +172,9 @@ fn plan_again(old: &Object, requested: Option<i64>, held: bool) -> Plan {
             let Ok(end) = metadata::text(old, "deletionTimestamp").parse::<jiff::Timestamp>() else {
                 return Plan::Remove;
             };
-            let sooner = end.checked_sub(SignedDuration::from_secs(current - seconds)).unwrap_or(end);
+            let sooner = end
+                .checked_sub(SignedDuration::from_secs(current - seconds))
+                .unwrap_or(end);
             let mut object = old.clone();
             mark(&mut object, sooner, seconds);
             Plan::Mark(object)

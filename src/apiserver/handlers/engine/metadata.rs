@@ -26,8 +26,14 @@ const FIELDS: [&str; 14] = [
 ];
 
 /// What a creator may not set.
-const SERVER_OWNED: [&str; 6] =
-    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"];
+const SERVER_OWNED: [&str; 6] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+    "generation",
+];
 
 /// What an update never changes.
 const KEPT: [&str; 7] = [
@@ -69,7 +75,10 @@ pub fn text<'a>(object: &'a Object, field: &str) -> &'a str {
 }
 
 pub fn has_finalizers(object: &Object) -> bool {
-    of(object).get("finalizers").and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+    of(object)
+        .get("finalizers")
+        .and_then(Value::as_array)
+        .is_some_and(|list| !list.is_empty())
 }
 
 /// Now, as objects carry it: RFC 3339 in whole seconds.
@@ -84,7 +93,9 @@ pub fn for_create(ctx: &Context, kind: &Kind, object: &mut Object) -> Result<(),
     let metadata = of_mut(object);
     let own = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
     if !own("resourceVersion").is_empty() {
-        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     check_namespace(kind, own("namespace"), &url_namespace)?;
     SERVER_OWNED.iter().for_each(|field| {
@@ -100,7 +111,10 @@ pub fn for_create(ctx: &Context, kind: &Kind, object: &mut Object) -> Result<(),
     }
     let uid = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
     metadata.insert("uid".into(), Value::String(uid.to_string()));
-    metadata.insert("creationTimestamp".into(), Value::String(timestamp(jiff::Timestamp::now())));
+    metadata.insert(
+        "creationTimestamp".into(),
+        Value::String(timestamp(jiff::Timestamp::now())),
+    );
     if kind.strategy.has_generation() {
         metadata.insert("generation".into(), json!(1));
     }

@@ -49,5 +49,9 @@ fn draft(kind: &Kind, object: &Object) -> Draft {
 }
 
 fn invalid_unless_empty(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Result<(), ApiError> {
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(kind.group, kind.kind, name, &errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid(kind.group, kind.kind, name, &errors))
+    }
 }

@@ -24,11 +24,7 @@ pub struct Update<'a> {
 pub type Change<'a> = dyn FnMut(&Object) -> Result<Object, ApiError> + Send + 'a;
 
 /// Applies `change` to the stored object. None if there is no such object.
-pub async fn update(
-    ctx: &Context,
-    request: &Update<'_>,
-    change: &mut Change<'_>,
-) -> Result<Option<Written>, ApiError> {
+pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>) -> Result<Option<Written>, ApiError> {
     let kind = request.kind;
     let key = key(ctx, kind, request.name);
     for _ in 0..ATTEMPTS_MAX {
@@ -104,18 +100,12 @@ fn prepare(
 }
 
 /// The version and uid that the client's object names must be the stored ones.
-fn check_preconditions(
-    request: &Update<'_>,
-    entry: &Entry,
-    old: &Object,
-    new: &Object,
-) -> Result<(), ApiError> {
+fn check_preconditions(request: &Update<'_>, entry: &Entry, old: &Object, new: &Object) -> Result<(), ApiError> {
     let Update { kind, name, target, .. } = *request;
     match metadata::text(new, "resourceVersion") {
         "" | "0" => {
             if target == Target::Main && !kind.strategy.allow_unconditional_update() {
-                let error =
-                    FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+                let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
                 return Err(ApiError::invalid(kind.group, kind.resource, name, &[error]));
             }
         }
@@ -139,15 +129,23 @@ fn check_preconditions(
 /// Whether two objects are equal but for metadata and status: what `generation` counts.
 fn same_intent(new: &Object, old: &Object) -> bool {
     let intent = |field: &str| !matches!(field, "metadata" | "status" | "apiVersion" | "kind");
-    new.iter().filter(|(field, _)| intent(field)).all(|(field, value)| old.get(field) == Some(value))
-        && old.keys().filter(|field| intent(field)).all(|field| new.contains_key(field))
+    new.iter()
+        .filter(|(field, _)| intent(field))
+        .all(|(field, value)| old.get(field) == Some(value))
+        && old
+            .keys()
+            .filter(|field| intent(field))
+            .all(|field| new.contains_key(field))
 }
 
 /// A deleted object goes when nothing holds it any longer: no finalizer, and no grace that somebody else ends.
 fn is_finished(kind: &Kind, new: &Object, old: &Object) -> bool {
     let metadata = metadata::of(new);
     let was_held = metadata::has_finalizers(old) || kind.strategy.is_held(old);
-    let grace = metadata.get("deletionGracePeriodSeconds").and_then(serde_json::Value::as_i64).unwrap_or(0);
+    let grace = metadata
+        .get("deletionGracePeriodSeconds")
+        .and_then(serde_json::Value::as_i64)
+        .unwrap_or(0);
     metadata.contains_key("deletionTimestamp")
         && was_held
         && !metadata::has_finalizers(new)
@@ -164,7 +162,10 @@ mod tests {
     fn generation_counts_neither_metadata_nor_status() {
         let object = |value: serde_json::Value| value.as_object().unwrap().clone();
         let old = object(json!({"metadata": {"a": 1}, "spec": {"x": 1}, "status": {}}));
-        assert!(same_intent(&object(json!({"metadata": {}, "spec": {"x": 1}, "status": {"y": 1}})), &old));
+        assert!(same_intent(
+            &object(json!({"metadata": {}, "spec": {"x": 1}, "status": {"y": 1}})),
+            &old
+        ));
         assert!(!same_intent(&object(json!({"metadata": {}, "spec": {"x": 2}})), &old));
         assert!(!same_intent(&object(json!({"metadata": {}})), &old));
         assert!(!same_intent(&object(json!({"spec": {"x": 1}, "data": {}})), &old));

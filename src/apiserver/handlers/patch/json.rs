@@ -7,8 +7,8 @@ use serde_json::Value;
 const OPERATIONS_MAX: usize = 10_000;
 
 pub fn parse(bytes: &[u8]) -> Result<json_patch::Patch, ApiError> {
-    let patch: json_patch::Patch = serde_json::from_slice(bytes)
-        .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+    let patch: json_patch::Patch =
+        serde_json::from_slice(bytes).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     if patch.0.len() > OPERATIONS_MAX {
         return Err(ApiError::request_entity_too_large(format!(
             "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
@@ -57,7 +57,9 @@ mod tests {
         assert_eq!(run(json!([{"op": "remove", "path": "/absent"}])), Err(422));
         assert_eq!(run(json!([{"op": "replace", "path": "/absent", "value": 1}])), Err(422));
         assert_eq!(run(json!({"op": "remove"})), Err(400));
-        let many: Vec<Value> = (0..=OPERATIONS_MAX).map(|_| json!({"op": "remove", "path": "/x"})).collect();
+        let many: Vec<Value> = (0..=OPERATIONS_MAX)
+            .map(|_| json!({"op": "remove", "path": "/x"}))
+            .collect();
         assert_eq!(run(json!(many)), Err(413));
     }
 }

@@ -21,8 +21,11 @@ use poem::{Body, Response};
 use serde_json::Value;
 use std::sync::Arc;
 
-const MEDIA_TYPES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const MEDIA_TYPES: [&str; 3] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 /// A decoded patch.
 enum Patch {
@@ -43,12 +46,18 @@ pub async fn handle(ctx: &Context, kind: &Kind, target: Target, request_body: Bo
     let bytes = body::read(ctx, request_body).await?;
     let patch = Patch::parse(&content_type, &bytes)?;
     let definition = schema::definition(kind);
-    let request = Update { kind, name: &ctx.info.name, target, dry_run: options.dry_run };
+    let request = Update {
+        kind,
+        name: &ctx.info.name,
+        target,
+        dry_run: options.dry_run,
+    };
     let written = engine::update(ctx, &request, &mut |old| {
         let patched = patch.apply(old, &definition)?;
         decode(ctx, kind, &definition, patched, options.field_validation)
-    });
-    match written.await?.ok_or_else(|| ctx.not_found(kind))? {
+    })
+    .await?;
+    match written.ok_or_else(|| ctx.not_found(kind))? {
         Written::Stored(entry) => render::entry(ctx, kind, &negotiated, StatusCode::OK, &entry).await,
         Written::DryRun(object) => render::object(ctx, kind, &negotiated, StatusCode::OK, object).await,
     }
@@ -82,9 +91,7 @@ fn decode(
     validation: FieldValidation,
 ) -> Result<Object, ApiError> {
     let text = patched.to_string();
-    let invalid = |error: String| {
-        ApiError::invalid("", "", "", &[FieldError::invalid("patch", text.as_str(), &error)])
-    };
+    let invalid = |error: String| ApiError::invalid("", "", "", &[FieldError::invalid("patch", text.as_str(), &error)]);
     let decoded = schema::prune(definition, patched).map_err(&invalid)?;
     let mut object = decoded.object;
     body::apply_validation(ctx, validation, decoded.strict, &invalid)?;

@@ -84,7 +84,10 @@ fn merge(mut target: Object, patch: &Object, shape: Shape<'_>) -> Result<Object,
     }
     // Orders of lists that the patch itself does not touch.
     for (key, order) in patch {
-        if let Some(field) = key.strip_prefix(ORDER_PREFIX).filter(|field| !patch.contains_key(*field)) {
+        if let Some(field) = key
+            .strip_prefix(ORDER_PREFIX)
+            .filter(|field| !patch.contains_key(*field))
+        {
             list::reorder(&mut target, field, order, shape.property(field))?;
         }
     }

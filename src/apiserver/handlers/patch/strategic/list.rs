@@ -23,7 +23,11 @@ pub fn merge(
     if !merges {
         return plain_items(patch, field);
     }
-    let order = order.map(|order| order.as_array().ok_or_else(|| bad_format("$setElementOrder is no list")));
+    let order = order.map(|order| {
+        order
+            .as_array()
+            .ok_or_else(|| bad_format("$setElementOrder is no list"))
+    });
     let order = order.transpose()?;
     if !objects {
         return Ok(merge_primitives(before, patch, order));
@@ -83,7 +87,10 @@ fn merge_objects(
         }
     }
     if replace {
-        return plain.into_iter().map(|map| merge_map(Object::new(), map, shape).map(Value::Object)).collect();
+        return plain
+            .into_iter()
+            .map(|map| merge_map(Object::new(), map, shape).map(Value::Object))
+            .collect();
     }
     for map in &plain {
         let value = map.get(key).ok_or_else(|| no_merge_key(map, key))?;
@@ -99,7 +106,9 @@ fn merge_objects(
         }
     }
     if let Some(order) = order
-        && plain.iter().any(|map| position(order, &Value::Object((*map).clone()), Some(key)).is_none())
+        && plain
+            .iter()
+            .any(|map| position(order, &Value::Object((*map).clone()), Some(key)).is_none())
     {
         return Err(bad_format("$setElementOrder lacks an item of the list that it orders"));
     }
@@ -120,13 +129,10 @@ fn element_shape(property: Option<&Property>) -> Shape<'_> {
 }
 
 /// `$setElementOrder` for a list that the patch leaves as it is.
-pub fn reorder(
-    target: &mut Object,
-    field: &str,
-    order: &Value,
-    property: Option<&Property>,
-) -> Result<(), ApiError> {
-    let order = order.as_array().ok_or_else(|| bad_format("$setElementOrder is no list"))?;
+pub fn reorder(target: &mut Object, field: &str, order: &Value, property: Option<&Property>) -> Result<(), ApiError> {
+    let order = order
+        .as_array()
+        .ok_or_else(|| bad_format("$setElementOrder is no list"))?;
     if let Some(Value::Array(items)) = target.get_mut(field) {
         let before = items.clone();
         let key = property.and_then(|property| property.patch_merge_key.as_deref());
@@ -137,7 +143,9 @@ pub fn reorder(
 
 /// `$deleteFromPrimitiveList`: removes the given scalars.
 pub fn delete_primitives(target: &mut Object, field: &str, values: &Value) -> Result<(), ApiError> {
-    let values = values.as_array().ok_or_else(|| bad_format("$deleteFromPrimitiveList is no list"))?;
+    let values = values
+        .as_array()
+        .ok_or_else(|| bad_format("$deleteFromPrimitiveList is no list"))?;
     if let Some(Value::Array(items)) = target.get_mut(field) {
         items.retain(|item| !values.contains(item));
     }

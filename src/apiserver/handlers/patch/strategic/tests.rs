@@ -7,9 +7,13 @@ use serde_json::json;
 fn run(target: Value, patch: Value) -> Result<Value, u16> {
     let kind = Registry::builtin().lookup("", "v1", "pods").unwrap();
     let definition = schema::definition(&kind);
-    apply(target.as_object().unwrap().clone(), patch.as_object().unwrap(), &definition)
-        .map(Value::Object)
-        .map_err(|e| e.code().as_u16())
+    apply(
+        target.as_object().unwrap().clone(),
+        patch.as_object().unwrap(),
+        &definition,
+    )
+    .map(Value::Object)
+    .map_err(|e| e.code().as_u16())
 }
 
 fn containers(names: &[&str]) -> Value {
@@ -40,11 +44,17 @@ fn directives_of_list_items() {
 #[test]
 fn directives_of_maps() {
     let target = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
-    let replaced = run(target.clone(), json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}}));
+    let replaced = run(
+        target.clone(),
+        json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}}),
+    );
     assert_eq!(replaced, Ok(json!({"metadata": {"labels": {"c": "3"}}})));
     let deleted = run(target.clone(), json!({"metadata": {"labels": {"$patch": "delete"}}}));
     assert_eq!(deleted, Ok(json!({"metadata": {}})));
-    assert_eq!(run(target, json!({"metadata": {"labels": {"a": null}}})), Ok(json!({"metadata": {"labels": {"b": "2"}}})));
+    assert_eq!(
+        run(target, json!({"metadata": {"labels": {"a": null}}})),
+        Ok(json!({"metadata": {"labels": {"b": "2"}}}))
+    );
 }
 
 #[test]
@@ -54,7 +64,10 @@ fn order_is_kept_or_set() {
         "$setElementOrder/containers": order(&["c", "a"]),
         "containers": [{"name": "c"}],
     }});
-    assert_eq!(run(containers(&["a", "b", "c"]), patch), Ok(containers(&["b", "c", "a"])));
+    assert_eq!(
+        run(containers(&["a", "b", "c"]), patch),
+        Ok(containers(&["b", "c", "a"]))
+    );
     let only = json!({"spec": {"$setElementOrder/containers": order(&["b", "a"])}});
     assert_eq!(run(containers(&["a", "b"]), only), Ok(containers(&["b", "a"])));
     let lacking = json!({"spec": {"$setElementOrder/containers": order(&["a"]), "containers": [{"name": "b"}]}});
@@ -66,7 +79,11 @@ fn primitive_lists_unite_and_shrink() {
     let target = json!({"metadata": {"finalizers": ["a", "b"]}});
     let united = run(target.clone(), json!({"metadata": {"finalizers": ["b", "c"]}})).unwrap();
     assert_eq!(united["metadata"]["finalizers"], json!(["a", "b", "c"]));
-    let shrunk = run(target, json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}})).unwrap();
+    let shrunk = run(
+        target,
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}),
+    )
+    .unwrap();
     assert_eq!(shrunk["metadata"]["finalizers"], json!(["b"]));
 }
 
@@ -84,7 +101,10 @@ fn retain_keys_drops_the_rest() {
         {"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}},
     ]}});
     let merged = run(target.clone(), patch).unwrap();
-    assert_eq!(merged["spec"]["volumes"], json!([{"name": "v", "hostPath": {"path": "/x"}}]));
+    assert_eq!(
+        merged["spec"]["volumes"],
+        json!([{"name": "v", "hostPath": {"path": "/x"}}])
+    );
     let unlisted = json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name"], "hostPath": {"path": "/x"}}]}});
     assert_eq!(run(target, unlisted), Err(400));
 }

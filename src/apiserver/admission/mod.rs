@@ -1,0 +1,52 @@
+//! Admission: what may be written beyond what is well-formed (upstream: `apiserver/pkg/admission`,
+//! `plugin/pkg/admission`). One plug-in per file, called in this order.
+
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod service_account;
+
+use super::context::Context;
+use super::error::ApiError;
+use crate::registry::Kind;
+use crate::registry::strategy::Object;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// What is about to happen to which object.
+pub struct Subject<'a> {
+    pub kind: &'a Kind,
+    pub subresource: &'a str,
+    pub name: String,
+    pub operation: Operation,
+    /// The object as it is stored; None on create.
+    pub old: Option<&'a Object>,
+}
+
+impl Subject<'_> {
+    fn creates_pod(&self) -> bool {
+        self.operation == Operation::Create && self.kind.group.is_empty() && self.kind.resource == "pods"
+    }
+}
+
+type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
+
+/// Every plug-in, in upstream's order.
+const PLUGINS: [(&str, Plugin); 3] = [
+    ("NamespaceLifecycle", namespace_lifecycle::admit),
+    ("ServiceAccount", service_account::admit),
+    ("DefaultTolerationSeconds", default_toleration_seconds::admit),
+];
+
+/// Asks every plug-in; each may change `object` or refuse. On delete the object is empty.
+pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+    for (name, plugin) in PLUGINS {
+        plugin(ctx, subject, object)
+            .inspect_err(|error| tracing::debug!(plugin = name, %error, "an admission plug-in refused a request"))?;
+    }
+    Ok(())
+}

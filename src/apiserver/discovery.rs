@@ -1,0 +1,125 @@
+//! What is served: `/api`, `/apis` and below, in the legacy and the aggregated form
+//! (upstream: `apiserver/pkg/endpoints/discovery`). Made from the registry, once.
+
+mod aggregated;
+mod legacy;
+
+use super::codec::accept::Shape;
+use super::codec::respond::respond_value;
+use super::context::Context;
+use super::error::ApiError;
+use crate::registry::Registry;
+use poem::Response;
+use poem::http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+use std::sync::OnceLock;
+
+/// Documents that are made when they are first asked for.
+#[derive(Default)]
+pub struct Discovery {
+    core: OnceLock<[aggregated::Document; 2]>,
+    groups: OnceLock<[aggregated::Document; 2]>,
+}
+
+/// Which of the two URLs an aggregated document is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Root {
+    Core,
+    Groups,
+}
+
+/// The versions of apidiscovery.k8s.io; kubectl before 1.30 knows only the second.
+const AGGREGATED_VERSIONS: [&str; 2] = ["v2", "v2beta1"];
+
+/// `/`: what can be asked for.
+pub async fn root(ctx: &Context) -> Result<Response, ApiError> {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
+    for group in ctx
+        .server
+        .registry
+        .groups()
+        .iter()
+        .filter(|group| !group.name.is_empty())
+    {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(
+            group
+                .versions
+                .iter()
+                .map(|version| format!("/apis/{}/{version}", group.name)),
+        );
+    }
+    let others = [
+        "/docs",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ];
+    paths.extend(others.map(str::to_owned));
+    plain(ctx, &json!({ "paths": paths })).await
+}
+
+pub async fn api(ctx: &Context) -> Result<Response, ApiError> {
+    if let Some(response) = aggregated(ctx, Root::Core) {
+        return Ok(response);
+    }
+    plain(ctx, &legacy::versions(&ctx.server.registry)).await
+}
+
+pub async fn apis(ctx: &Context) -> Result<Response, ApiError> {
+    if let Some(response) = aggregated(ctx, Root::Groups) {
+        return Ok(response);
+    }
+    plain(ctx, &legacy::groups(&ctx.server.registry)).await
+}
+
+pub async fn group(ctx: &Context, name: &str) -> Result<Response, ApiError> {
+    let document = legacy::group(&ctx.server.registry, name).ok_or_else(ApiError::unknown_path)?;
+    plain(ctx, &document).await
+}
+
+pub async fn resources(ctx: &Context, group: &str, version: &str) -> Result<Response, ApiError> {
+    // The core group is at /api only.
+    let named = group.is_empty() == ctx.info.path.starts_with("/api/");
+    let document = legacy::resources(&ctx.server.registry, group, version);
+    plain(ctx, &document.filter(|_| named).ok_or_else(ApiError::unknown_path)?).await
+}
+
+async fn plain(ctx: &Context, value: &Value) -> Result<Response, ApiError> {
+    let negotiated = ctx.negotiate(Shape::Plain)?;
+    respond_value(&ctx.query, &ctx.headers, &negotiated, StatusCode::OK, value).await
+}
+
+/// The aggregated document, if the client prefers one; not again if it has it.
+fn aggregated(ctx: &Context, root: Root) -> Option<Response> {
+    let wanted = aggregated::preferred(ctx.header(header::ACCEPT)?)?;
+    let registry: &Registry = &ctx.server.registry;
+    let cache = match root {
+        Root::Core => &ctx.server.discovery.core,
+        Root::Groups => &ctx.server.discovery.groups,
+    };
+    let documents = cache.get_or_init(|| {
+        AGGREGATED_VERSIONS.map(|version| aggregated::Document::new(registry, version, root == Root::Core))
+    });
+    let document = &documents[wanted];
+    let known = ctx
+        .header(header::IF_NONE_MATCH)
+        .is_some_and(|tag| tag.contains(&*document.etag));
+    let mut response = match known {
+        true => Response::builder().status(StatusCode::NOT_MODIFIED).finish(),
+        false => Response::builder()
+            .content_type(&document.content_type)
+            .body(document.json.clone()),
+    };
+    let headers = response.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&document.etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    Some(response)
+}

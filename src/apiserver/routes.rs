@@ -1,0 +1,98 @@
+//! From a request to what serves it (upstream: `endpoints/installer.go` and the non-resource handlers).
+
+use super::context::Context;
+use super::error::ApiError;
+use super::handlers;
+use super::reviews;
+use super::subresources;
+use super::{discovery, health, metrics_endpoint, version};
+use crate::registry::Kind;
+use crate::registry::strategy::Target;
+use poem::{Request, Response};
+use std::sync::Arc;
+
+/// Serves a request that has passed the filters.
+pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, ApiError> {
+    if !ctx.info.is_resource_request {
+        return path(ctx, request).await;
+    }
+    let info = &ctx.info;
+    let kind = ctx
+        .server
+        .registry
+        .lookup(&info.api_group, &info.api_version, &info.resource)
+        .filter(|kind| prefix_fits(ctx, kind) && scope_fits(ctx, kind))
+        .ok_or_else(ApiError::unknown_resource)?;
+    if info.subresource.is_empty() {
+        resource(ctx, &kind, request).await
+    } else {
+        subresources::dispatch(ctx, &kind, request).await
+    }
+}
+
+/// The core group is below `/api`, all others below `/apis`.
+fn prefix_fits(ctx: &Context, kind: &Kind) -> bool {
+    (ctx.info.api_prefix == "api") == kind.group.is_empty()
+}
+
+/// Cluster-scoped objects are not below a namespace, and objects of a namespace not beside it.
+fn scope_fits(ctx: &Context, kind: &Kind) -> bool {
+    let info = &ctx.info;
+    if kind.namespaced() {
+        let is_collection = info.name.is_empty() || matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+        return !info.namespace.is_empty() || is_collection;
+    }
+    let is_namespace_itself = kind.group.is_empty() && kind.resource == "namespaces";
+    info.namespace.is_empty() || (is_namespace_itself && info.namespace == info.name)
+}
+
+async fn resource(ctx: &Context, kind: &Arc<Kind>, request: &mut Request) -> Result<Response, ApiError> {
+    let info = &ctx.info;
+    let verb = info.verb.as_str();
+    // Across namespaces things can only be looked at; a name is needed to change one, and none to create.
+    let misplaced = match verb {
+        "create" => !info.name.is_empty() || (kind.namespaced() && info.namespace.is_empty()),
+        "deletecollection" => kind.namespaced() && info.namespace.is_empty(),
+        "update" | "patch" => info.name.is_empty(),
+        _ => false,
+    };
+    if misplaced || !kind.has_verb(verb) {
+        return Err(ApiError::method_not_allowed(&**kind, verb));
+    }
+    if reviews::is_review(kind) {
+        return reviews::handle(ctx, kind, request.take_body()).await;
+    }
+    match verb {
+        "get" => handlers::get::handle(ctx, kind).await,
+        "list" => handlers::list::handle(ctx, kind).await,
+        "watch" => handlers::watch::handle(ctx, kind).await,
+        "create" => handlers::create::handle(ctx, kind, request.take_body()).await,
+        "update" => handlers::update::handle(ctx, kind, Target::Main, request.take_body()).await,
+        "patch" => handlers::patch::handle(ctx, kind, Target::Main, request.take_body()).await,
+        "delete" => handlers::delete::handle(ctx, kind, request.take_body()).await,
+        "deletecollection" => handlers::deletecollection::handle(ctx, kind, request.take_body()).await,
+        other => Err(ApiError::method_not_allowed(&**kind, other)),
+    }
+}
+
+/// Paths that are no resources.
+async fn path(ctx: &Context, _request: &mut Request) -> Result<Response, ApiError> {
+    let path = ctx.info.path.trim_end_matches('/');
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    if !matches!(ctx.info.verb.as_str(), "get" | "head") {
+        return Err(ApiError::path_method_not_allowed(&ctx.info.verb));
+    }
+    match segments.as_slice() {
+        [] | [""] => discovery::root(ctx).await,
+        ["api"] => discovery::api(ctx).await,
+        ["apis"] => discovery::apis(ctx).await,
+        ["api", version] => discovery::resources(ctx, "", version).await,
+        ["apis", group] => discovery::group(ctx, group).await,
+        ["apis", group, version] => discovery::resources(ctx, group, version).await,
+        ["version"] => version::handle(ctx).await,
+        [endpoint @ ("healthz" | "livez" | "readyz")] => health::handle(ctx, endpoint, None),
+        [endpoint @ ("healthz" | "livez" | "readyz"), check] => health::handle(ctx, endpoint, Some(check)),
+        ["metrics"] => metrics_endpoint::handle(ctx),
+        _ => Err(ApiError::unknown_path()),
+    }
+}
