@@ -6,12 +6,13 @@ use super::migrations::migrate;
 use super::{Event, EventKind, StorageError};
 use futures_util::stream::BoxStream;
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
-use sea_orm::sqlx::sqlite::{SqliteAutoVacuum, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectOptions, ConnectionTrait, Database as SeaOrm, DatabaseConnection,
     DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
 };
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,14 +39,7 @@ impl Database {
     /// Opens, locks and migrates the database; a SQLite file is created if it is not there.
     pub async fn open(url: &str) -> Result<Database, StorageError> {
         let file = sqlite_file(url)?;
-        let lock = match &file {
-            None => None,
-            Some(path) => {
-                let lock = DatabaseLock::acquire(path)?;
-                private_file(path).map_err(|source| StorageError::file("creating", path, source))?;
-                Some(lock)
-            }
-        };
+        let lock = file.map(|file| create_and_lock(&file)).transpose()?;
         let connection = SeaOrm::connect(connect_options(url))
             .await
             .map_err(|error| StorageError::database("opening the database", error))?;
@@ -265,6 +259,24 @@ fn row(event: &Event) -> change::ActiveModel {
     }
 }
 
+/// Makes the file if it is not there, so that it is for the owner's eyes only, and locks it.
+fn create_and_lock(file: &Path) -> Result<DatabaseLock, StorageError> {
+    let created = private_file(file)
+        .and_then(|made| {
+            match file
+                .parent()
+                .filter(|_| made.metadata().is_ok_and(|data| data.len() == 0))
+            {
+                // SQLite syncs the directory for its logs, not for the database: its name must survive as well.
+                Some(directory) if directory != Path::new("") => File::open(directory)?.sync_all(),
+                _ => Ok(()),
+            }
+        })
+        .and_then(|()| file.canonicalize());
+    let file = created.map_err(|source| StorageError::file("creating", file, source))?;
+    DatabaseLock::acquire(&file)
+}
+
 /// The file of a `sqlite:` address; None for a database in memory or on a server.
 fn sqlite_file(url: &str) -> Result<Option<PathBuf>, StorageError> {
     let unusable = |reason: &str| StorageError::Url {
@@ -275,16 +287,16 @@ fn sqlite_file(url: &str) -> Result<Option<PathBuf>, StorageError> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         return Ok(None);
     }
-    let rest = url
+    let path = url
         .strip_prefix("sqlite:")
         .ok_or_else(|| unusable("it must begin with sqlite:// or postgres://"))?;
-    let path = rest.strip_prefix("//").unwrap_or(rest);
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    match path {
-        ":memory:" => Ok(None),
-        "" => Err(unusable("it names no file")),
-        path => Ok(Some(Path::new(path).to_owned())),
+    match path.strip_prefix("//").unwrap_or(path) {
+        ":memory:" => return Ok(None),
+        "" => return Err(unusable("it names no file")),
+        _ => {}
     }
+    let options: SqliteConnectOptions = url.parse().map_err(|error| unusable(&format!("{error}")))?;
+    Ok(Some(options.get_filename().to_owned()))
 }
 
 fn connect_options(url: &str) -> ConnectOptions {

@@ -35,7 +35,9 @@ impl Options {
 
     /// A SQLite file, created if it is not there.
     pub fn sqlite(path: &Path) -> Options {
-        Options::new(format!("sqlite://{}", path.display()))
+        // As in any address, these two have a meaning of their own.
+        let path = path.display().to_string().replace('%', "%25").replace('?', "%3F");
+        Options::new(format!("sqlite://{path}"))
     }
 
     /// A database that dies with the process: for tests.

@@ -47,6 +47,20 @@ async fn one_server_has_the_database() {
 }
 
 #[tokio::test]
+async fn the_file_is_where_it_was_asked_for_and_locked_by_whatever_name() {
+    let place = Place::new();
+    let directory = place.directory.path().join("50% of what? all of it");
+    std::fs::create_dir(&directory).unwrap();
+    let storage = open(Options::sqlite(&directory.join("krust.db"))).await;
+    assert!(directory.join("krust.db-wal").exists());
+    let link = place.directory.path().join("link");
+    std::os::unix::fs::symlink(&directory, &link).unwrap();
+    let second = Storage::open(Options::sqlite(&link.join("krust.db")), Arc::new(UidIndexer)).await;
+    assert!(matches!(second, Err(StorageError::InUse { .. })));
+    storage.close().await;
+}
+
+#[tokio::test]
 async fn the_database_is_for_its_owners_eyes_only() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
