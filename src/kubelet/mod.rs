@@ -4,7 +4,22 @@
 //! I/O ([`worker`], [`manager`]). Events drive everything: the watch of pods, the runtime's events, timers that
 //! a plan asked for. Stopping krust leaves the containers alone: the next start adopts them.
 
+pub mod back_off;
+mod container;
+mod downward;
+mod events;
+mod image_secrets;
+mod images;
 mod lookup;
+mod node;
+mod objects;
+mod plan;
+mod pod;
+mod resources;
+mod sandbox;
+mod state;
+mod status;
+mod volumes;
 pub mod server;
 
 pub use lookup::{ContainerRef, LookupError, PodLookup};

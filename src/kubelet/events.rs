@@ -1,0 +1,253 @@
+//! Events about pods and the node (upstream: `client-go/tools/record`).
+//!
+//! Reporting never blocks and never fails for its caller: a bounded queue feeds one task that writes. The same
+//! event again raises the count of the first one; an object that reports too much is cut short.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use std::collections::{BTreeMap, VecDeque};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const QUEUE_EVENTS_MAX: usize = 1000;
+/// Distinct events remembered for counting, as upstream.
+const REMEMBERED_EVENTS_MAX: usize = 4096;
+/// New events per object: this many at once, then one every [`REFILL_SECONDS`].
+const BURST: f64 = 25.0;
+const REFILL_SECONDS: f64 = 300.0;
+const MESSAGE_BYTES_MAX: usize = 1024;
+const COMPONENT: &str = "kubelet";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Normal,
+    Warning,
+}
+
+impl Level {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Report {
+    object: ObjectReference,
+    level: Level,
+    reason: &'static str,
+    message: String,
+    at: Timestamp,
+}
+
+/// Hands events to the writing task.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Report>,
+}
+
+impl Recorder {
+    /// The recorder, and its task: the owner spawns it; it writes what is queued, then ends, after `shutdown`.
+    pub fn new(
+        client: kube::Client,
+        node_name: String,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, reports) = mpsc::channel(QUEUE_EVENTS_MAX);
+        let writer = Writer {
+            client,
+            node_name,
+            known: BTreeMap::new(),
+            order: VecDeque::new(),
+            budgets: BTreeMap::new(),
+        };
+        (Self { queue }, writer.run(reports, shutdown))
+    }
+
+    pub fn pod(&self, pod: &Pod, field_path: Option<String>, level: Level, reason: &'static str, message: String) {
+        let object = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            uid: pod.metadata.uid.clone(),
+            resource_version: pod.metadata.resource_version.clone(),
+            field_path,
+        };
+        self.send(object, level, reason, message);
+    }
+
+    pub fn node(&self, node: &Node, level: Level, reason: &'static str, message: String) {
+        let object = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: node.metadata.name.clone(),
+            // Upstream's kubelet knows its node by name before it has a uid.
+            uid: node.metadata.name.clone(),
+            ..ObjectReference::default()
+        };
+        self.send(object, level, reason, message);
+    }
+
+    fn send(&self, object: ObjectReference, level: Level, reason: &'static str, mut message: String) {
+        if message.len() > MESSAGE_BYTES_MAX {
+            let mut end = MESSAGE_BYTES_MAX;
+            while !message.is_char_boundary(end) {
+                end -= 1;
+            }
+            message.truncate(end);
+        }
+        let at = Timestamp::now();
+        let report = Report {
+            object,
+            level,
+            reason,
+            message,
+            at,
+        };
+        if self.queue.try_send(report).is_err() {
+            tracing::warn!(reason, "An event was dropped: the queue of events is full");
+        }
+    }
+}
+
+/// What makes two reports the same event.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    uid: String,
+    field_path: String,
+    level: Level,
+    reason: &'static str,
+    message: String,
+}
+
+struct Known {
+    name: String,
+    count: i32,
+}
+
+struct Budget {
+    left: f64,
+    at: Timestamp,
+}
+
+struct Writer {
+    client: kube::Client,
+    node_name: String,
+    known: BTreeMap<Key, Known>,
+    order: VecDeque<Key>,
+    budgets: BTreeMap<String, Budget>,
+}
+
+impl Writer {
+    async fn run(mut self, mut reports: mpsc::Receiver<Report>, shutdown: CancellationToken) {
+        loop {
+            let report = tokio::select! {
+                report = reports.recv() => report,
+                () = shutdown.cancelled() => {
+                    reports.close();
+                    reports.recv().await
+                }
+            };
+            let Some(report) = report else { return };
+            if !self.spend(&report) {
+                continue;
+            }
+            if let Err(error) = self.write(&report).await {
+                let reason = report.reason;
+                // Events are best effort; one in a namespace that is going away is normal.
+                tracing::debug!(reason, %error, "An event could not be written");
+            }
+        }
+    }
+
+    /// Whether the object may still report.
+    fn spend(&mut self, report: &Report) -> bool {
+        if self.budgets.len() >= REMEMBERED_EVENTS_MAX {
+            self.budgets.clear();
+        }
+        let uid = report.object.uid.clone().unwrap_or_default();
+        let full = Budget {
+            left: BURST,
+            at: report.at,
+        };
+        let budget = self.budgets.entry(uid).or_insert(full);
+        let passed = report.at.duration_since(budget.at).as_secs_f64().max(0.0);
+        budget.left = (budget.left + passed / REFILL_SECONDS).min(BURST);
+        budget.at = report.at;
+        if budget.left < 1.0 {
+            return false;
+        }
+        budget.left -= 1.0;
+        true
+    }
+
+    async fn write(&mut self, report: &Report) -> Result<(), kube::Error> {
+        let namespace = report.object.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let key = Key {
+            uid: report.object.uid.clone().unwrap_or_default(),
+            field_path: report.object.field_path.clone().unwrap_or_default(),
+            level: report.level,
+            reason: report.reason,
+            message: report.message.clone(),
+        };
+        if let Some(known) = self.known.get_mut(&key) {
+            known.count = known.count.saturating_add(1);
+            let change = json!({"count": known.count, "lastTimestamp": Time(report.at)});
+            let name = known.name.clone();
+            match api.patch(&name, &PatchParams::default(), &Patch::Strategic(change)).await {
+                // It outlived its time: the next one is a first one again.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => return other.map(|_| ()),
+            }
+        }
+        let event = self.event(report, &namespace);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        api.create(&PostParams::default(), &event).await?;
+        self.remember(key, name);
+        Ok(())
+    }
+
+    fn event(&self, report: &Report, namespace: &str) -> Event {
+        let object = report.object.name.as_deref().unwrap_or_default();
+        let stamp = u64::try_from(report.at.as_nanosecond()).unwrap_or_default();
+        Event {
+            metadata: ObjectMeta {
+                // Upstream's form: the object's name and the time in hexadecimal nanoseconds.
+                name: Some(format!("{object}.{stamp:x}")),
+                namespace: Some(namespace.to_owned()),
+                ..ObjectMeta::default()
+            },
+            involved_object: report.object.clone(),
+            reason: Some(report.reason.to_owned()),
+            message: Some(report.message.clone()),
+            type_: Some(report.level.as_str().to_owned()),
+            count: Some(1),
+            first_timestamp: Some(Time(report.at)),
+            last_timestamp: Some(Time(report.at)),
+            source: Some(EventSource {
+                component: Some(COMPONENT.to_owned()),
+                host: Some(self.node_name.clone()),
+            }),
+            reporting_component: Some(COMPONENT.to_owned()),
+            reporting_instance: Some(self.node_name.clone()),
+            ..Event::default()
+        }
+    }
+
+    fn remember(&mut self, key: Key, name: String) {
+        if self.known.len() >= REMEMBERED_EVENTS_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+        if self.known.insert(key.clone(), Known { name, count: 1 }).is_none() {
+            self.order.push_back(key);
+        }
+    }
+}

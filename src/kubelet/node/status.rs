@@ -1,0 +1,336 @@
+//! The Node object from the machine's figures (upstream: `pkg/kubelet/nodestatus/setters.go`,
+//! `kubelet_node_status.go`).
+
+use super::figures::{Machine, Usage};
+use crate::kubelet::downward::NodeFigures;
+use crate::kubelet::pod::api_time;
+use crate::quantity::{Format, Quantity};
+use crate::runtime::{Image, RuntimeVersion};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSwapStatus,
+    NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+const IMAGES_MAX: usize = 50;
+/// Upstream's hard eviction thresholds: below them the node is under pressure, and pods cannot count on the rest.
+const MEMORY_RESERVE_BYTES: u64 = 100 << 20;
+const DISK_RESERVE_PERCENT: u64 = 10;
+const INODES_RESERVE_PERCENT: u64 = 5;
+const PROCESSES_RESERVE_PERCENT: u64 = 1;
+
+/// What the node's status is made from.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub name: String,
+    pub address: IpAddr,
+    pub machine: Machine,
+    pub usage: Usage,
+    /// None with the reason why the runtime does not answer.
+    pub runtime: Result<RuntimeVersion, String>,
+    pub images: Vec<Image>,
+    pub kubelet_version: String,
+    pub kubelet_port: u16,
+    pub pods_max: u32,
+}
+
+/// Labels that say what the node is; `kubernetes.io/hostname` is its name.
+pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
+    let arch = facts.machine.architecture.as_str();
+    let pairs = [
+        ("beta.kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("kubernetes.io/hostname", &facts.name),
+        ("kubernetes.io/os", "linux"),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+pub fn annotations() -> BTreeMap<String, String> {
+    let key = "volumes.kubernetes.io/controller-managed-attach-detach";
+    BTreeMap::from([(key.to_owned(), "true".to_owned())])
+}
+
+/// A Node to be created.
+pub fn node(facts: &Facts, now: SystemTime) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(facts.name.clone()),
+            labels: Some(labels(facts)),
+            annotations: Some(annotations()),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+        status: Some(status(facts, None, now)),
+    }
+}
+
+/// The status as it should be; transition times go on from `old`.
+pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeStatus {
+    let mut status = old.cloned().unwrap_or_default();
+    let mut capacity = BTreeMap::from([
+        ("cpu".to_owned(), Quantity::from_units(signed(facts.machine.cpus), Format::DecimalSi)),
+        ("memory".to_owned(), binary(facts.machine.memory_bytes)),
+        ("pods".to_owned(), Quantity::from_units(i64::from(facts.pods_max), Format::DecimalSi)),
+    ]);
+    let mut allocatable = capacity.clone();
+    allocatable.insert(
+        "memory".to_owned(),
+        binary(facts.machine.memory_bytes.saturating_sub(MEMORY_RESERVE_BYTES)),
+    );
+    if let Some(disk) = facts.usage.disk {
+        capacity.insert("ephemeral-storage".to_owned(), binary(disk.size_bytes));
+        let usable = disk.size_bytes - disk.size_bytes / 100 * DISK_RESERVE_PERCENT;
+        let usable = Quantity::from_units(signed(usable), Format::DecimalSi);
+        allocatable.insert("ephemeral-storage".to_owned(), usable);
+    }
+    for (size, bytes) in &facts.machine.hugepages {
+        let pages = Quantity::from_units(signed(*bytes), Format::BinarySi);
+        capacity.insert(format!("hugepages-{size}"), pages);
+        allocatable.insert(format!("hugepages-{size}"), pages);
+    }
+    // Resources that others advertise on the node (extended resources) stay.
+    merge(&mut status.capacity, capacity);
+    merge(&mut status.allocatable, allocatable);
+    status.addresses = Some(vec![
+        address("InternalIP", facts.address.to_string()),
+        address("Hostname", facts.name.clone()),
+    ]);
+    status.daemon_endpoints = Some(NodeDaemonEndpoints {
+        kubelet_endpoint: Some(DaemonEndpoint {
+            port: i32::from(facts.kubelet_port),
+        }),
+    });
+    status.node_info = Some(node_info(facts));
+    status.images = Some(images(&facts.images));
+    let old = old.and_then(|old| old.conditions.clone()).unwrap_or_default();
+    status.conditions = Some(conditions(facts, old, now));
+    status
+}
+
+fn merge(list: &mut Option<BTreeMap<String, ApiQuantity>>, figures: BTreeMap<String, Quantity>) {
+    let figures = figures.into_iter().map(|(name, quantity)| (name, ApiQuantity(quantity.to_string())));
+    list.get_or_insert_default().extend(figures);
+}
+
+fn signed(figure: u64) -> i64 {
+    i64::try_from(figure).unwrap_or(i64::MAX)
+}
+
+/// Whole KiB, as the kernel counts memory.
+fn binary(bytes: u64) -> Quantity {
+    Quantity::from_units(signed(bytes / 1024 * 1024), Format::BinarySi)
+}
+
+fn address(kind: &str, address: String) -> NodeAddress {
+    NodeAddress {
+        type_: kind.to_owned(),
+        address,
+    }
+}
+
+fn node_info(facts: &Facts) -> NodeSystemInfo {
+    let machine = &facts.machine;
+    let runtime = match &facts.runtime {
+        Ok(version) => format!("{}://{}", version.name, version.version),
+        Err(_) => "://".to_owned(),
+    };
+    NodeSystemInfo {
+        architecture: machine.architecture.clone(),
+        boot_id: machine.boot_id.clone(),
+        container_runtime_version: runtime,
+        kernel_version: machine.kernel_version.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: facts.kubelet_version.clone(),
+        machine_id: machine.machine_id.clone(),
+        operating_system: "linux".to_owned(),
+        os_image: machine.os_image.clone(),
+        system_uuid: machine.system_uuid.clone(),
+        swap: Some(NodeSwapStatus {
+            capacity: Some(signed(machine.swap_bytes)),
+        })
+        .filter(|_| machine.swap_bytes > 0),
+        ..NodeSystemInfo::default()
+    }
+}
+
+/// The largest images with all their names.
+fn images(images: &[Image]) -> Vec<ContainerImage> {
+    let mut sorted: Vec<&Image> = images.iter().collect();
+    sorted.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
+    let named = sorted.into_iter().take(IMAGES_MAX).map(|image| ContainerImage {
+        names: Some(image.repo_digests.iter().chain(&image.repo_tags).cloned().collect()),
+        size_bytes: Some(signed(image.size_bytes)),
+    });
+    named.filter(|image| image.names.iter().flatten().next().is_some()).collect()
+}
+
+/// Our four conditions over the ones that are there.
+fn conditions(facts: &Facts, mut conditions: Vec<NodeCondition>, now: SystemTime) -> Vec<NodeCondition> {
+    let usage = &facts.usage;
+    let low = |left: u64, of: u64, percent: u64| of > 0 && left < of / 100 * percent;
+    let memory = usage.memory_available_bytes.is_some_and(|left| left < MEMORY_RESERVE_BYTES);
+    let disk = usage.disk.is_some_and(|disk| {
+        low(disk.available_bytes, disk.size_bytes, DISK_RESERVE_PERCENT)
+            || low(disk.inodes_free, disk.inodes, INODES_RESERVE_PERCENT)
+    });
+    let processes = usage.processes.is_some_and(|processes| {
+        low(processes.max.saturating_sub(processes.used), processes.max, PROCESSES_RESERVE_PERCENT)
+    });
+    let pressure = |kind, under, bad: (&str, &str), good: (&str, &str)| {
+        let (reason, message) = if under { bad } else { good };
+        (kind, under, reason.to_owned(), message.to_owned())
+    };
+    let ready = match &facts.runtime {
+        Ok(_) => ("Ready", true, "KubeletReady".to_owned(), "kubelet is posting ready status".to_owned()),
+        Err(error) => ("Ready", false, "KubeletNotReady".to_owned(), format!("container runtime is down: {error}")),
+    };
+    let ours = [
+        pressure(
+            "MemoryPressure",
+            memory,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ),
+        pressure(
+            "DiskPressure",
+            disk,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        pressure(
+            "PIDPressure",
+            processes,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
+        ready,
+    ];
+    for (kind, holds, reason, message) in ours {
+        let status = if holds { "True" } else { "False" };
+        let known = conditions.iter().position(|c| c.type_ == kind);
+        let since = known.map(|index| &conditions[index]).filter(|c| c.status == status);
+        let since = since.and_then(|c| c.last_transition_time.clone());
+        let condition = NodeCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason),
+            message: Some(message),
+            last_heartbeat_time: Some(api_time(now)),
+            last_transition_time: Some(since.unwrap_or_else(|| api_time(now))),
+        };
+        match known {
+            Some(index) => conditions[index] = condition,
+            None => conditions.push(condition),
+        }
+    }
+    conditions
+}
+
+/// Whether the difference is more than the heartbeat.
+pub fn changed(old: &NodeStatus, new: &NodeStatus) -> bool {
+    let still = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    still(old) != still(new)
+}
+
+/// What containers without limits may use.
+pub fn figures(facts: &Facts) -> NodeFigures {
+    let disk = facts.usage.disk.map_or(0, |disk| disk.size_bytes - disk.size_bytes / 100 * DISK_RESERVE_PERCENT);
+    NodeFigures {
+        cpu_milli: signed(facts.machine.cpus).saturating_mul(1000),
+        memory_bytes: signed(facts.machine.memory_bytes.saturating_sub(MEMORY_RESERVE_BYTES)),
+        ephemeral_storage_bytes: signed(disk),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::node::figures::{Disk, Processes};
+    use std::time::Duration;
+
+    fn facts() -> Facts {
+        Facts {
+            name: "n1".to_owned(),
+            address: IpAddr::from([10, 0, 0, 1]),
+            machine: Machine {
+                cpus: 2,
+                memory_bytes: 4 << 30,
+                architecture: "amd64".to_owned(),
+                ..Machine::default()
+            },
+            usage: Usage {
+                memory_available_bytes: Some(1 << 30),
+                disk: Some(Disk {
+                    size_bytes: 100 << 30,
+                    available_bytes: 50 << 30,
+                    inodes: 1000,
+                    inodes_free: 900,
+                }),
+                processes: Some(Processes { max: 32768, used: 100 }),
+            },
+            runtime: Ok(RuntimeVersion {
+                name: "docker".to_owned(),
+                version: "27.0".to_owned(),
+            }),
+            images: Vec::new(),
+            kubelet_version: "v1.37.0".to_owned(),
+            kubelet_port: 10250,
+            pods_max: 110,
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn condition<'a>(status: &'a NodeStatus, kind: &str) -> &'a NodeCondition {
+        status.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap()
+    }
+
+    #[test]
+    fn capacity_and_what_is_left_for_pods() {
+        let status = status(&facts(), None, at(0));
+        let figure = |list: &Option<BTreeMap<String, ApiQuantity>>, key: &str| list.as_ref().unwrap()[key].0.clone();
+        assert_eq!(figure(&status.capacity, "cpu"), "2");
+        assert_eq!(figure(&status.capacity, "memory"), "4Gi");
+        assert_eq!(figure(&status.allocatable, "memory"), "3996Mi");
+        assert_eq!(figure(&status.capacity, "pods"), "110");
+        assert_eq!(status.node_info.unwrap().container_runtime_version, "docker://27.0");
+    }
+
+    #[test]
+    fn conditions_follow_the_figures_and_keep_their_time() {
+        let mut facts = facts();
+        let first = status(&facts, None, at(0));
+        assert_eq!(condition(&first, "Ready").status, "True");
+        assert_eq!(condition(&first, "MemoryPressure").reason.as_deref(), Some("KubeletHasSufficientMemory"));
+
+        let later = status(&facts, Some(&first), at(60));
+        assert!(!changed(&first, &later), "only the heartbeat moved");
+        assert_eq!(condition(&later, "Ready").last_transition_time, condition(&first, "Ready").last_transition_time);
+
+        facts.usage.memory_available_bytes = Some(1 << 20);
+        facts.usage.disk.as_mut().unwrap().inodes_free = 10;
+        facts.runtime = Err("no socket".to_owned());
+        let bad = status(&facts, Some(&later), at(120));
+        assert!(changed(&later, &bad));
+        assert_eq!(condition(&bad, "MemoryPressure").status, "True");
+        assert_eq!(condition(&bad, "DiskPressure").reason.as_deref(), Some("KubeletHasDiskPressure"));
+        assert_eq!(condition(&bad, "PIDPressure").status, "False");
+        let ready = condition(&bad, "Ready");
+        assert_eq!(ready.message.as_deref(), Some("container runtime is down: no socket"));
+        assert_eq!(ready.last_transition_time, Some(api_time(at(120))));
+    }
+}

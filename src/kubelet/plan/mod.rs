@@ -1,0 +1,143 @@
+//! What to do next for one pod, decided without I/O (upstream: `kuberuntime_manager.go` `computePodActions`,
+//! `kubelet.go` `SyncPod`/`SyncTerminatingPod`).
+//!
+//! The worker executes the actions, learns from their outcome and plans again. A plan made twice from the same
+//! situation is the same, and no action is planned while it is in flight.
+
+mod run;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+use crate::kubelet::pod;
+use crate::kubelet::state::Memory;
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    Run,
+    /// Stop everything; `since` is when this was decided.
+    Stop {
+        grace_seconds: u32,
+        since: SystemTime,
+    },
+}
+
+/// Why a container is killed; the text of the event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KillReason {
+    /// The pod ends.
+    Stopping,
+    DefinitionChanged,
+    SandboxChanged,
+    /// A probe failed; the word before `probe`.
+    Unhealthy(&'static str),
+}
+
+impl KillReason {
+    pub fn message(&self, container: &str) -> String {
+        match self {
+            Self::Stopping | Self::SandboxChanged => format!("Stopping container {container}"),
+            Self::DefinitionChanged => format!("Container {container} definition changed, will be restarted"),
+            Self::Unhealthy(probe) => format!("Container {container} failed {probe} probe, will be restarted"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the volumes' directories and files.
+    PrepareVolumes,
+    CreateSandbox {
+        attempt: u32,
+    },
+    StopSandbox {
+        id: String,
+    },
+    /// Removes the sandbox with its containers.
+    RemoveSandbox {
+        id: String,
+    },
+    /// Pull the image if need be, create, start.
+    StartContainer {
+        name: String,
+        attempt: u32,
+        /// A container that was created but never started (krust stopped in between): removed first.
+        replaces: Option<String>,
+    },
+    KillContainer {
+        id: String,
+        name: String,
+        grace_seconds: u32,
+        reason: KillReason,
+    },
+    RemoveContainer {
+        id: String,
+    },
+}
+
+/// state.waiting of a container that the plan holds back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub reason: String,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    /// When to plan again if nothing happens before.
+    pub wake_at: Option<SystemTime>,
+    /// Why containers that do not run are waiting, by name.
+    pub waiting: BTreeMap<String, Waiting>,
+    /// The pod's containers have run to their end by themselves.
+    pub finished: bool,
+    /// Nothing of the pod runs any more, and its network is given back.
+    pub stopped: bool,
+}
+
+impl Plan {
+    fn wake(&mut self, at: SystemTime) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    fn wait(&mut self, container: &str, reason: &str, message: impl Into<String>) {
+        let waiting = Waiting {
+            reason: reason.to_owned(),
+            message: message.into(),
+        };
+        self.waiting.insert(container.to_owned(), waiting);
+    }
+}
+
+/// A reason for which the kubelet ends a pod: status.reason and status.message of a Failed pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFailure {
+    pub reason: String,
+    pub message: String,
+}
+
+/// Whether the pod's deadline is over; else when it will be.
+pub fn deadline(pod: &Pod, now: SystemTime) -> Result<Option<SystemTime>, PodFailure> {
+    match pod::deadline(pod) {
+        Some(at) if at <= now => Err(PodFailure {
+            reason: "DeadlineExceeded".to_owned(),
+            message: "Pod was active on the node longer than the specified deadline".to_owned(),
+        }),
+        other => Ok(other),
+    }
+}
+
+/// The next actions for the pod.
+pub fn plan(pod: &Pod, memory: &Memory, intent: Intent, now: SystemTime) -> Plan {
+    match intent {
+        Intent::Run => run::plan(pod, memory, now),
+        Intent::Stop { grace_seconds, since } => {
+            let mut plan = Plan::default();
+            stop::plan(pod, memory, grace_seconds, since, now, &mut plan);
+            plan
+        }
+    }
+}

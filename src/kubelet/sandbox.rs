@@ -1,0 +1,113 @@
+//! From a pod's spec to its sandbox (upstream: `kuberuntime_sandbox.go` `generatePodSandboxConfig`,
+//! `network/dns`).
+
+use crate::kubelet::{container, pod};
+use crate::runtime::{PodIdentity, PortMapping, Protocol, SandboxConfig};
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeMap;
+
+const HOSTNAME_MAX: usize = 63;
+
+/// `node_name` is the hostname of pods in the host's network.
+pub fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
+    let spec = pod::spec(pod);
+    let host_network = pod::host_network(pod);
+    let dns = spec.dns_config.clone().unwrap_or_default();
+    let sysctls = spec.security_context.as_ref().and_then(|s| s.sysctls.clone());
+    let host_aliases = spec.host_aliases.iter().flatten();
+    SandboxConfig {
+        pod: PodIdentity {
+            name: pod::name(pod).to_owned(),
+            namespace: pod::namespace(pod).to_owned(),
+            uid: pod::uid(pod).to_owned(),
+            attempt,
+        },
+        hostname: if host_network { node_name.to_owned() } else { hostname(pod) },
+        labels: container::labels(pod, None),
+        annotations: BTreeMap::new(),
+        port_mappings: port_mappings(pod),
+        host_network,
+        host_pid: spec.host_pid.unwrap_or(false),
+        host_ipc: spec.host_ipc.unwrap_or(false),
+        share_process_namespace: spec.share_process_namespace.unwrap_or(false),
+        dns_servers: dns.nameservers.unwrap_or_default(),
+        dns_searches: dns.searches.unwrap_or_default(),
+        dns_options: dns
+            .options
+            .into_iter()
+            .flatten()
+            .filter_map(|option| {
+                let name = option.name?;
+                Some(match option.value {
+                    Some(value) => format!("{name}:{value}"),
+                    None => name,
+                })
+            })
+            .collect(),
+        host_aliases: host_aliases
+            .map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default()))
+            .collect(),
+        sysctls: sysctls.into_iter().flatten().map(|s| (s.name, s.value)).collect(),
+    }
+}
+
+fn hostname(pod: &Pod) -> String {
+    let own = pod::spec(pod).hostname.as_deref().filter(|name| !name.is_empty());
+    let name: String = own.unwrap_or(pod::name(pod)).chars().take(HOSTNAME_MAX).collect();
+    // A name that was cut does not end in a hyphen or a dot.
+    name.trim_end_matches(['-', '.']).to_owned()
+}
+
+fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
+    let sidecars = pod::init_containers(pod).filter(|(role, _)| *role == pod::Role::Sidecar);
+    let containers = sidecars.map(|(_, c)| c).chain(pod::app_containers(pod));
+    let ports = containers.flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            Some(PortMapping {
+                protocol: match port.protocol.as_deref() {
+                    Some("UDP") => Protocol::Udp,
+                    Some("SCTP") => Protocol::Sctp,
+                    _ => Protocol::Tcp,
+                },
+                container_port: u16::try_from(port.container_port).ok()?,
+                host_port: u16::try_from(port.host_port.unwrap_or(0)).ok()?,
+                host_ip: port.host_ip.clone().unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, spec: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn hostnames() {
+        let long = format!("{}-{}", "a".repeat(62), "b".repeat(20));
+        assert_eq!(config(&pod("web-0", json!({"containers": []})), 0, "n").hostname, "web-0");
+        assert_eq!(config(&pod(&long, json!({"containers": []})), 0, "n").hostname, "a".repeat(62));
+        let own = json!({"containers": [], "hostname": "db"});
+        assert_eq!(config(&pod("web-0", own), 0, "n").hostname, "db");
+        let host = json!({"containers": [], "hostNetwork": true});
+        assert_eq!(config(&pod("web-0", host), 0, "n").hostname, "n");
+    }
+
+    #[test]
+    fn ports_and_dns() {
+        let spec = json!({
+            "containers": [{"name": "c", "ports": [{"containerPort": 53, "protocol": "UDP", "hostPort": 5353}]}],
+            "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]},
+        });
+        let config = config(&pod("p", spec), 2, "n");
+        assert_eq!(config.pod.attempt, 2);
+        let port = &config.port_mappings[0];
+        assert_eq!((port.protocol, port.container_port, port.host_port), (Protocol::Udp, 53, 5353));
+        assert_eq!(config.dns_options, ["ndots:2", "edns0"]);
+    }
+}

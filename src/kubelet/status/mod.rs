@@ -1,0 +1,97 @@
+//! The status of a pod, worked out from what runs (upstream: `kubelet_pods.go` `generateAPIPodStatus`,
+//! `pkg/kubelet/status`).
+
+mod conditions;
+mod containers;
+pub mod patch;
+mod phase;
+#[cfg(test)]
+mod tests;
+
+use crate::kubelet::plan::{PodFailure, Waiting};
+use crate::kubelet::state::PodRuntime;
+use crate::kubelet::{pod, resources};
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+/// All that a status is made from.
+pub struct Seen<'a> {
+    /// The pod with the status that the API server has.
+    pub pod: &'a Pod,
+    pub runtime: &'a PodRuntime,
+    /// Containers that a plan holds back, by name.
+    pub waiting: &'a BTreeMap<String, Waiting>,
+    /// The kubelet ended the pod.
+    pub failure: Option<&'a PodFailure>,
+    /// Nothing will be started again: what ended decides between Succeeded and Failed.
+    pub ending: bool,
+    /// Termination messages by container id.
+    pub messages: &'a BTreeMap<String, String>,
+    /// Containers that a readiness or startup probe holds back, by id; all others are ready when they run.
+    pub unready: &'a BTreeMap<String, Unready>,
+    /// The scheme of container ids: `docker`, `containerd`.
+    pub runtime_name: &'a str,
+    pub host_ips: &'a [String],
+    /// When the kubelet first saw the pod: startTime, unless it has one.
+    pub first_seen: SystemTime,
+    pub now: SystemTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unready {
+    NotStarted,
+    NotReady,
+}
+
+/// The status as it should be. What the kubelet does not own is kept.
+pub fn compute(seen: &Seen<'_>) -> PodStatus {
+    let pod = seen.pod;
+    let old = pod.status.clone().unwrap_or_default();
+    let mut status = old.clone();
+    status.container_statuses = containers::app(seen);
+    status.init_container_statuses = containers::init(seen);
+    status.ephemeral_container_statuses = containers::ephemeral(seen);
+    let phase = match seen.failure {
+        Some(_) => "Failed",
+        None => phase::compute(pod, &status, seen.ending),
+    };
+    let alive = seen.runtime.running().next().is_some();
+    if pod::is_terminal(pod) {
+        // Final phases stay, whatever the runtime remembers.
+    } else if alive && matches!(phase, "Succeeded" | "Failed") {
+        // A phase is final when nothing runs any more, sidecars included.
+        let known = old.phase.as_deref().filter(|phase| !phase.is_empty());
+        status.phase = Some(known.unwrap_or("Pending").to_owned());
+    } else {
+        status.phase = Some(phase.to_owned());
+        if let Some(failure) = seen.failure {
+            status.reason = Some(failure.reason.clone());
+            status.message = Some(failure.message.clone());
+        }
+    }
+    status.qos_class = Some(resources::qos(pod).as_str().to_owned());
+    status.observed_generation = pod.metadata.generation;
+    status.start_time.get_or_insert_with(|| pod::api_time(seen.first_seen));
+    addresses(seen, &mut status);
+    status.conditions = Some(conditions::compute(seen, &status));
+    status
+}
+
+fn addresses(seen: &Seen<'_>, status: &mut PodStatus) {
+    if let Some(first) = seen.host_ips.first() {
+        status.host_ip = Some(first.clone());
+        status.host_ips = Some(seen.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect());
+    }
+    let sandbox = seen.runtime.ready_sandbox();
+    let pod_ips = match (pod::host_network(seen.pod), sandbox) {
+        (true, Some(_)) => seen.host_ips,
+        (false, Some(sandbox)) => sandbox.ips.as_slice(),
+        // A pod that ended keeps the addresses it had.
+        (_, None) => return,
+    };
+    if let Some(first) = pod_ips.first() {
+        status.pod_ip = Some(first.clone());
+        status.pod_ips = Some(pod_ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect());
+    }
+}

@@ -1,0 +1,188 @@
+//! What the files of a volume hold: configMap, secret, downwardAPI and projected
+//! (upstream: `pkg/volume/{configmap,secret,downwardapi,projected}`).
+
+use super::SetUpError;
+use super::atomic::{File, Payload};
+use crate::kubelet::container::ConfigError;
+use crate::kubelet::downward::{self, NodeFigures};
+use crate::kubelet::objects::Objects;
+use crate::kubelet::pod;
+use k8s_openapi::api::authentication::v1::{
+    BoundObjectReference, TokenRequest, TokenRequestSpec,
+};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume,
+};
+use kube::api::{Api, PostParams};
+use std::collections::BTreeMap;
+
+const DEFAULT_MODE: u32 = 0o644;
+
+pub async fn payload(
+    pod: &Pod,
+    volume: &Volume,
+    objects: &Objects,
+    node: NodeFigures,
+    client: &kube::Client,
+) -> Result<Payload, SetUpError> {
+    let mut payload = Payload::new();
+    if let Some(source) = &volume.config_map {
+        let data = config_map(objects, &source.name, source.optional)?;
+        let mode = mode(source.default_mode);
+        select("config", data, source.items.as_deref(), source.optional, mode, &mut payload)?;
+    } else if let Some(source) = &volume.secret {
+        let data = secret(objects, source.secret_name.as_deref().unwrap_or_default(), source.optional)?;
+        let mode = mode(source.default_mode);
+        select("secret", data, source.items.as_deref(), source.optional, mode, &mut payload)?;
+    } else if let Some(source) = &volume.downward_api {
+        let mode = mode(source.default_mode);
+        downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
+    } else if let Some(projected) = &volume.projected {
+        let mode = mode(projected.default_mode);
+        for source in projected.sources.iter().flatten() {
+            if let Some(source) = &source.config_map {
+                let data = config_map(objects, &source.name, source.optional)?;
+                select("config", data, source.items.as_deref(), source.optional, mode, &mut payload)?;
+            } else if let Some(source) = &source.secret {
+                let data = secret(objects, &source.name, source.optional)?;
+                select("secret", data, source.items.as_deref(), source.optional, mode, &mut payload)?;
+            } else if let Some(source) = &source.downward_api {
+                downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
+            } else if let Some(source) = &source.service_account_token {
+                let content = token(pod, source, client).await?;
+                payload.insert(source.path.clone(), File { content, mode });
+            } else {
+                let fields = serde_json::to_value(source).unwrap_or_default();
+                let name = fields.as_object().and_then(|map| map.keys().next().cloned());
+                let name = name.unwrap_or_else(|| "nothing".to_owned());
+                return Err(SetUpError::UnsupportedType(format!("projected with {name}")));
+            }
+        }
+    }
+    Ok(payload)
+}
+
+fn mode(mode: Option<i32>) -> u32 {
+    mode.and_then(|mode| u32::try_from(mode).ok()).map_or(DEFAULT_MODE, |mode| mode & 0o777)
+}
+
+type Data = BTreeMap<String, Vec<u8>>;
+
+/// Puts the chosen keys, or all, under their paths.
+fn select(
+    kind: &'static str,
+    data: Data,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+    mode: u32,
+    payload: &mut Payload,
+) -> Result<(), SetUpError> {
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        payload.extend(data.into_iter().map(|(key, content)| (key, File { content, mode })));
+        return Ok(());
+    };
+    for item in items {
+        match data.get(&item.key) {
+            Some(content) => {
+                let file = File {
+                    content: content.clone(),
+                    mode: item.mode.map_or(mode, |own| self::mode(Some(own))),
+                };
+                payload.insert(item.path.clone(), file);
+            }
+            None if optional.unwrap_or(false) => {}
+            None => {
+                return Err(SetUpError::NoSuchKey {
+                    kind,
+                    key: item.key.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn found<T>(
+    object: Option<T>,
+    kind: &'static str,
+    name: &str,
+    optional: Option<bool>,
+) -> Result<Option<T>, SetUpError> {
+    match object {
+        None if !optional.unwrap_or(false) => Err(SetUpError::Object(ConfigError::ObjectNotFound {
+            kind,
+            name: name.to_owned(),
+        })),
+        other => Ok(other),
+    }
+}
+
+fn config_map(objects: &Objects, name: &str, optional: Option<bool>) -> Result<Data, SetUpError> {
+    let map: Option<&ConfigMap> = found(objects.config_map(name)?, "configmap", name, optional)?;
+    let text = map.iter().flat_map(|map| map.data.iter().flatten());
+    let binary = map.iter().flat_map(|map| map.binary_data.iter().flatten());
+    let text = text.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+    Ok(text.chain(binary.map(|(key, value)| (key.clone(), value.0.clone()))).collect())
+}
+
+fn secret(objects: &Objects, name: &str, optional: Option<bool>) -> Result<Data, SetUpError> {
+    let secret: Option<&Secret> = found(objects.secret(name)?, "secret", name, optional)?;
+    let data = secret.iter().flat_map(|secret| secret.data.iter().flatten());
+    Ok(data.map(|(key, value)| (key.clone(), value.0.clone())).collect())
+}
+
+fn downward_api(
+    pod: &Pod,
+    items: Option<&[DownwardAPIVolumeFile]>,
+    mode: u32,
+    node: NodeFigures,
+    payload: &mut Payload,
+) -> Result<(), SetUpError> {
+    for item in items.unwrap_or_default() {
+        let text = match (&item.field_ref, &item.resource_field_ref) {
+            (Some(field), _) => downward::field(pod, &field.field_path, None)?,
+            (None, Some(selector)) => {
+                let name = selector.container_name.as_deref().unwrap_or_default();
+                let container = pod::find_container(pod, name);
+                let (_, container) = container.ok_or_else(|| ConfigError::ObjectNotFound {
+                    kind: "container",
+                    name: name.to_owned(),
+                })?;
+                downward::resource(&container, selector, node)?
+            }
+            (None, None) => String::new(),
+        };
+        let mode = item.mode.map_or(mode, |own| self::mode(Some(own)));
+        let content = text.into_bytes();
+        payload.insert(item.path.clone(), File { content, mode });
+    }
+    Ok(())
+}
+
+async fn token(
+    pod: &Pod,
+    source: &ServiceAccountTokenProjection,
+    client: &kube::Client,
+) -> Result<Vec<u8>, SetUpError> {
+    let account = pod::spec(pod).service_account_name.as_deref().filter(|name| !name.is_empty());
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), pod::namespace(pod));
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec {
+            audiences: source.audience.clone().map(|audience| vec![audience]),
+            expiration_seconds: Some(source.expiration_seconds.unwrap_or(3600)),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: Some(pod::name(pod).to_owned()),
+                uid: Some(pod::uid(pod).to_owned()),
+            }),
+            ..TokenRequestSpec::default()
+        }),
+        ..TokenRequest::default()
+    };
+    let parameters = PostParams::default();
+    let request = accounts.create_token_request(account.unwrap_or("default"), &parameters, &request);
+    let answer = request.await.map_err(|source| SetUpError::Token(Box::new(source)))?;
+    let token = answer.status.and_then(|status| status.token).filter(|token| !token.is_empty());
+    token.map(String::into_bytes).ok_or(SetUpError::NoToken)
+}

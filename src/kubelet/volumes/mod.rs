@@ -1,0 +1,191 @@
+//! Volumes that are directories and files of the node (upstream: `pkg/volume`, `volumemanager`).
+//!
+//! They live in `<data_dir>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>` and are bind-mounted by the engine.
+//! Preparing is idempotent; doing it again brings changed ConfigMaps and Secrets into running pods.
+
+mod atomic;
+mod content;
+mod directory;
+mod mounts;
+
+use crate::kubelet::FileSharing;
+use crate::kubelet::container::ConfigError;
+use crate::kubelet::downward::NodeFigures;
+use crate::kubelet::objects::{Objects, References};
+use crate::kubelet::pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Why a volume cannot be had; shown in the event FailedMount.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {cause}")]
+    SetUp {
+        volume: String,
+        #[source]
+        cause: SetUpError,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    #[error(transparent)]
+    Object(#[from] ConfigError),
+    #[error("references non-existent {kind} key: {key}")]
+    NoSuchKey { kind: &'static str, key: String },
+    #[error("invalid path {0:?}: it must be relative and stay inside the volume")]
+    Path(String),
+    #[error("hostPath type check failed: {path} is not a {wanted}")]
+    HostPathType { path: String, wanted: &'static str },
+    #[error("{operation} {path}: {source}")]
+    Io {
+        operation: &'static str,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("volume type {0} is not supported by this node agent")]
+    UnsupportedType(String),
+    #[error("volumes of type {kind} need files that the container engine can mount: {reason}")]
+    NoSharedFiles { kind: String, reason: String },
+    #[error("token request failed: {0}")]
+    Token(#[source] Box<kube::Error>),
+    #[error("token request failed: the answer holds no token")]
+    NoToken,
+}
+
+fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SetUpError {
+    let path = path.display().to_string();
+    move |source| SetUpError::Io {
+        operation,
+        path,
+        source,
+    }
+}
+
+/// The volumes of this node's pods.
+#[derive(Clone)]
+pub struct Volumes {
+    root: PathBuf,
+    files: FileSharing,
+    client: kube::Client,
+}
+
+impl Volumes {
+    pub fn new(data_dir: &Path, files: FileSharing, client: kube::Client) -> Self {
+        let root = data_dir.join("pods");
+        // The engine resolves paths from its own working directory.
+        let root = std::path::absolute(&root).unwrap_or(root);
+        Self { root, files, client }
+    }
+
+    /// Makes every volume of the pod ready to be mounted.
+    pub async fn prepare(&self, pod: &Pod, node: NodeFigures) -> Result<(), VolumeError> {
+        let volumes = pod::spec(pod).volumes.as_deref().unwrap_or_default();
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let mut references = References::default();
+        references.add_volumes(pod);
+        let fail = |volume: &Volume, cause: SetUpError| VolumeError::SetUp {
+            volume: volume.name.clone(),
+            cause,
+        };
+        let objects = Objects::fetch(&self.client, pod::namespace(pod), references).await;
+        let objects = objects.map_err(|cause| fail(&volumes[0], cause.into()))?;
+        for volume in volumes {
+            let result = self.prepare_one(pod, volume, &objects, node).await;
+            result.map_err(|cause| fail(volume, cause))?;
+        }
+        Ok(())
+    }
+
+    async fn prepare_one(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        objects: &Objects,
+        node: NodeFigures,
+    ) -> Result<(), SetUpError> {
+        if let Some(host_path) = &volume.host_path {
+            return directory::host_path(host_path, &self.files);
+        }
+        let Some(plugin) = plugin(volume) else {
+            return Err(SetUpError::UnsupportedType(type_name(volume)));
+        };
+        if let FileSharing::Unavailable(reason) = &self.files {
+            return Err(SetUpError::NoSharedFiles {
+                kind: type_name(volume),
+                reason: reason.clone(),
+            });
+        }
+        let path = self.path(pod, plugin, &volume.name);
+        let group = pod::spec(pod).security_context.as_ref().and_then(|s| s.fs_group);
+        self.make_pod_directory(pod)?;
+        if let Some(empty_dir) = &volume.empty_dir {
+            return directory::empty_dir(&path, empty_dir, group);
+        }
+        let payload = content::payload(pod, volume, objects, node, &self.client).await?;
+        atomic::write(&path, &payload, group)
+    }
+
+    /// Only root looks below a pod's directory; the engine mounts the volumes themselves.
+    fn make_pod_directory(&self, pod: &Pod) -> Result<(), SetUpError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let directory = self.pod_directory(pod::uid(pod));
+        let mut builder = std::fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o750).create(&directory);
+        made.map_err(io("create", &directory))
+    }
+
+    fn pod_directory(&self, uid: &str) -> PathBuf {
+        self.root.join(uid)
+    }
+
+    fn path(&self, pod: &Pod, plugin: &str, volume: &str) -> PathBuf {
+        let plugin = format!("kubernetes.io~{plugin}");
+        self.pod_directory(pod::uid(pod)).join("volumes").join(plugin).join(volume)
+    }
+
+    /// Removes everything that was made for the pod; a pod without files is fine.
+    pub async fn remove(&self, uid: &str) -> Result<(), SetUpError> {
+        let directory = self.pod_directory(uid);
+        let inner = directory.clone();
+        let removed = tokio::task::spawn_blocking(move || directory::remove(&inner)).await;
+        match removed {
+            Ok(result) => result,
+            Err(panic) => Err(io("remove", &directory)(std::io::Error::other(panic))),
+        }
+    }
+
+    /// Uids of the pods that files were made for.
+    pub fn known_uids(&self) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+}
+
+/// The directory name of a volume type that is made of our own files.
+fn plugin(volume: &Volume) -> Option<&'static str> {
+    if volume.empty_dir.is_some() {
+        Some("empty-dir")
+    } else if volume.config_map.is_some() {
+        Some("configmap")
+    } else if volume.secret.is_some() {
+        Some("secret")
+    } else if volume.downward_api.is_some() {
+        Some("downward-api")
+    } else if volume.projected.is_some() {
+        Some("projected")
+    } else {
+        None
+    }
+}
+
+/// The field of the volume that says its type, as the API spells it.
+fn type_name(volume: &Volume) -> String {
+    let fields = serde_json::to_value(volume).unwrap_or_default();
+    let mut names = fields.as_object().into_iter().flat_map(|map| map.keys());
+    names.find(|key| *key != "name").cloned().unwrap_or_else(|| "none".to_owned())
+}
