@@ -1,0 +1,117 @@
+//! What the manager and a pod's worker share: the mailbox, and the worker's last view for lookups.
+
+use crate::runtime::ContainerState;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// News for a worker, merged until it looks: a busy pod takes no more room than a quiet one.
+#[derive(Debug, Default)]
+pub struct Mail {
+    /// The newest pod.
+    pub pod: Option<Arc<Pod>>,
+    /// The API server no longer has it.
+    pub gone: bool,
+    /// Ids of sandboxes and containers to look at again.
+    pub dirty: BTreeSet<String>,
+    /// Bring changed ConfigMaps and Secrets into the volumes.
+    pub refresh_volumes: bool,
+}
+
+/// A container in the worker's last view.
+#[derive(Clone, Debug)]
+pub struct SeenContainer {
+    pub id: String,
+    pub sandbox_id: String,
+    pub name: String,
+    pub attempt: u32,
+    pub state: ContainerState,
+    pub tty: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct View {
+    pub pod: Arc<Pod>,
+    /// Newest first.
+    pub sandboxes: Vec<String>,
+    pub containers: Vec<SeenContainer>,
+    /// Waiting reasons by container name.
+    pub waiting: BTreeMap<String, String>,
+}
+
+/// One pod of this node.
+#[derive(Debug)]
+pub struct Record {
+    pub uid: String,
+    mail: Mutex<Mail>,
+    bell: Notify,
+    view: RwLock<View>,
+}
+
+impl Record {
+    pub fn new(uid: String, pod: Arc<Pod>) -> Self {
+        let view = View {
+            pod,
+            sandboxes: Vec::new(),
+            containers: Vec::new(),
+            waiting: BTreeMap::new(),
+        };
+        Self {
+            uid,
+            mail: Mutex::default(),
+            bell: Notify::new(),
+            view: RwLock::new(view),
+        }
+    }
+
+    fn post(&self, write: impl FnOnce(&mut Mail)) {
+        write(&mut self.mail.lock());
+        self.bell.notify_one();
+    }
+
+    pub fn post_pod(&self, pod: Arc<Pod>) {
+        self.view.write().pod = pod.clone();
+        self.post(|mail| mail.pod = Some(pod));
+    }
+
+    /// The pod left the API; its last state may say how long its end may take.
+    pub fn post_gone(&self, last: Option<Arc<Pod>>) {
+        self.post(|mail| {
+            mail.gone = true;
+            mail.pod = last.or(mail.pod.take());
+        });
+    }
+
+    pub fn post_dirty(&self, id: String) {
+        self.post(|mail| {
+            mail.dirty.insert(id);
+        });
+    }
+
+    pub fn post_refresh(&self) {
+        self.post(|mail| mail.refresh_volumes = true);
+    }
+
+    pub fn take_mail(&self) -> Mail {
+        std::mem::take(&mut self.mail.lock())
+    }
+
+    /// Returns when there may be mail.
+    pub async fn wait(&self) {
+        self.bell.notified().await;
+    }
+
+    pub fn view(&self) -> View {
+        self.view.read().clone()
+    }
+
+    pub fn pod(&self) -> Arc<Pod> {
+        self.view.read().pod.clone()
+    }
+
+    pub fn set_view(&self, view: View) {
+        *self.view.write() = view;
+    }
+}
