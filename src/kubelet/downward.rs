@@ -62,7 +62,10 @@ fn get(map: Option<&BTreeMap<String, String>>, key: &str) -> String {
 
 /// `key="value"` lines in key order, values quoted as Go quotes them.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
-    let quoted = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", go_quote(value)));
+    let quoted = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", go_quote(value)));
     quoted.collect::<Vec<_>>().join("\n")
 }
 
@@ -111,9 +114,16 @@ pub fn resource(
             )
         }
         "memory" | "ephemeral-storage" => {
-            let allocatable = if name == "memory" { node.memory_bytes } else { node.ephemeral_storage_bytes };
+            let allocatable = if name == "memory" {
+                node.memory_bytes
+            } else {
+                node.ephemeral_storage_bytes
+            };
             let fallback = if kind == "limits" { allocatable } else { 0 };
-            (quantity.map_or(fallback, Quantity::value), divisor.map_or(1, Quantity::value))
+            (
+                quantity.map_or(fallback, Quantity::value),
+                divisor.map_or(1, Quantity::value),
+            )
         }
         _ if name.starts_with("hugepages-") => {
             (quantity.map_or(0, Quantity::value), divisor.map_or(1, Quantity::value))
@@ -132,7 +142,10 @@ mod tests {
     #[test]
     fn whole_maps_are_sorted_and_quoted() {
         let pod: Pod = serde_json::from_value(json!({"metadata": {"labels": {"b": "x\"y", "a": "1\n2"}}})).unwrap();
-        assert_eq!(field(&pod, "metadata.labels", None).unwrap(), "a=\"1\\n2\"\nb=\"x\\\"y\"");
+        assert_eq!(
+            field(&pod, "metadata.labels", None).unwrap(),
+            "a=\"1\\n2\"\nb=\"x\\\"y\""
+        );
         assert_eq!(field(&pod, "metadata.labels['a']", None).unwrap(), "1\n2");
         assert!(field(&pod, "status.podIP", None).is_err(), "volumes have no addresses");
     }

@@ -200,7 +200,10 @@ impl Writer {
             known.count = known.count.saturating_add(1);
             let change = json!({"count": known.count, "lastTimestamp": Time(report.at)});
             let name = known.name.clone();
-            match api.patch(&name, &PatchParams::default(), &Patch::Strategic(change)).await {
+            match api
+                .patch(&name, &PatchParams::default(), &Patch::Strategic(change))
+                .await
+            {
                 // It outlived its time: the next one is a first one again.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 other => return other.map(|_| ()),

@@ -12,7 +12,12 @@ use serde_json::Value;
 /// The credentials of the pod's pull secrets that fit the image's registry. Missing secrets are passed over, as
 /// upstream does: the pull itself then says what is wrong.
 pub async fn find(client: &kube::Client, pod: &Pod, image: &str) -> Result<Vec<RegistryAuth>, ConfigError> {
-    let names: Vec<String> = pod::spec(pod).image_pull_secrets.iter().flatten().map(|s| s.name.clone()).collect();
+    let names: Vec<String> = pod::spec(pod)
+        .image_pull_secrets
+        .iter()
+        .flatten()
+        .map(|s| s.name.clone())
+        .collect();
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -47,7 +52,10 @@ fn matching(secret: &Secret, image: &str) -> Vec<RegistryAuth> {
     };
     let wanted = registry(image);
     let servers = servers.as_ref().and_then(Value::as_object).into_iter().flatten();
-    servers.filter(|(server, _)| host(server) == wanted).filter_map(|(server, entry)| credentials(server, entry)).collect()
+    servers
+        .filter(|(server, _)| host(server) == wanted)
+        .filter_map(|(server, entry)| credentials(server, entry))
+        .collect()
 }
 
 /// `https://index.docker.io/v1/` and the like are Docker Hub.
@@ -100,7 +108,13 @@ mod tests {
         let auth = STANDARD.encode("u:p:w");
         let config = json!({"auths": {"https://index.docker.io/v1/": {"auth": auth}, "ghcr.io": {"username": "g", "password": "h"}}});
         let secret = Secret {
-            data: Some([(".dockerconfigjson".to_owned(), ByteString(config.to_string().into_bytes()))].into()),
+            data: Some(
+                [(
+                    ".dockerconfigjson".to_owned(),
+                    ByteString(config.to_string().into_bytes()),
+                )]
+                .into(),
+            ),
             ..Secret::default()
         };
         let hub = matching(&secret, "busybox");

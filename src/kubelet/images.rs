@@ -50,12 +50,14 @@ impl Images {
     pub async fn ensure(&self, pod: &Pod, field_path: &str, container: &Container) -> Result<Image, ImageError> {
         let image = container.image.as_deref().unwrap_or_default();
         let event = |level, reason, message| {
-            self.recorder.pod(pod, Some(field_path.to_owned()), level, reason, message);
+            self.recorder
+                .pod(pod, Some(field_path.to_owned()), level, reason, message);
         };
         let present = match self.runtime.image_status(image).await {
             Ok(present) => present,
             Err(RuntimeError::InvalidImageName(detail)) => {
-                let message = format!("Failed to apply default image tag {image:?}: couldn't parse image name {detail:?}");
+                let message =
+                    format!("Failed to apply default image tag {image:?}: couldn't parse image name {detail:?}");
                 event(Level::Warning, "InspectFailed", message.clone());
                 return Err(ImageError {
                     kind: FailureKind::Image,
@@ -113,7 +115,11 @@ impl Images {
         let key = format!("{}_{image}", pod::uid(pod));
         let pulled = self.pull_with_secrets(pod, image).await;
         let status = match pulled {
-            Ok(()) => self.runtime.image_status(image).await.map_err(|error| error.to_string()),
+            Ok(()) => self
+                .runtime
+                .image_status(image)
+                .await
+                .map_err(|error| error.to_string()),
             Err(message) => Err(message),
         };
         let message = match status {
@@ -134,7 +140,11 @@ impl Images {
             true => "; image is present on the node; set imagePullPolicy: IfNotPresent to use it",
             false => "",
         };
-        event(Level::Warning, "Failed", format!("Failed to pull image {image:?}: {message}{hint}"));
+        event(
+            Level::Warning,
+            "Failed",
+            format!("Failed to pull image {image:?}: {message}{hint}"),
+        );
         event(Level::Warning, "Failed", "Error: ErrImagePull".to_owned());
         let now = SystemTime::now();
         let delay = self.back_off.lock().advance(&key, now, now);

@@ -4,27 +4,33 @@
 //! I/O ([`worker`], [`manager`]). Events drive everything: the watch of pods, the runtime's events, timers that
 //! a plan asked for. Stopping krust leaves the containers alone: the next start adopts them.
 
-pub mod back_off;
+mod back_off;
 mod container;
+mod context;
 mod downward;
 mod events;
 mod image_secrets;
 mod images;
 mod lookup;
+mod manager;
 mod node;
 mod objects;
 mod plan;
 mod pod;
+mod pods;
+mod record;
 mod resources;
 mod sandbox;
+pub mod server;
 mod state;
 mod status;
 mod volumes;
-pub mod server;
+mod worker;
 
 pub use lookup::{ContainerRef, LookupError, PodLookup};
 
 use crate::runtime::Runtime;
+use pods::Pods;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,11 +86,34 @@ pub enum KubeletError {
     },
 }
 
-/// Runs the node agent until `shutdown`; pods keep running and are adopted by the next start.
+/// A node agent that is about to run: its lookup is there for the HTTPS API before the first pod is.
+pub struct Kubelet {
+    options: KubeletOptions,
+    pods: Arc<Pods>,
+}
+
+impl Kubelet {
+    pub fn new(options: KubeletOptions) -> Self {
+        Self {
+            options,
+            pods: Arc::default(),
+        }
+    }
+
+    /// What [`server::endpoint`] asks.
+    pub fn lookup(&self) -> Arc<dyn PodLookup> {
+        self.pods.clone()
+    }
+
+    /// Registers the node and runs its pods until `shutdown`; they keep running and are adopted by the next start.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), KubeletError> {
+        manager::run(self.options, self.pods, shutdown).await
+    }
+}
+
+/// A node agent without its HTTPS API.
 pub async fn run(options: KubeletOptions, shutdown: CancellationToken) -> Result<(), KubeletError> {
-    options.runtime.version().await?;
-    shutdown.cancelled().await;
-    Ok(())
+    Kubelet::new(options).run(shutdown).await
 }
 
 /// The host's name in lower case, as upstream's kubelet calls its node.

@@ -130,14 +130,14 @@ mod tests {
             .iter()
             .map(|(id, attempt, state)| SeenContainer {
                 id: (*id).to_owned(),
-                sandbox_id: "s".to_owned(),
                 name: "c".to_owned(),
                 attempt: *attempt,
                 state: *state,
                 tty: false,
             })
             .collect();
-        view.waiting.extend(waiting.map(|reason| ("c".to_owned(), reason.to_owned())));
+        view.waiting
+            .extend(waiting.map(|reason| ("c".to_owned(), reason.to_owned())));
         record.set_view(view);
         Arc::new(record)
     }
@@ -166,8 +166,14 @@ mod tests {
         };
         assert_eq!(error("x", "c", false), "pod \"x\" not found");
         assert_eq!(error("p", "x", false), "container \"x\" in pod \"p\" is not available");
-        assert_eq!(error("p", "c", true), "previous terminated container \"c\" in pod \"p\" not found");
-        assert_eq!(error("p", "c", false), "container \"c\" in pod \"p\" is waiting to start: image can't be pulled");
+        assert_eq!(
+            error("p", "c", true),
+            "previous terminated container \"c\" in pod \"p\" not found"
+        );
+        assert_eq!(
+            error("p", "c", false),
+            "container \"c\" in pod \"p\" is waiting to start: image can't be pulled"
+        );
     }
 
     #[test]

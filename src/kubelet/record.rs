@@ -24,7 +24,6 @@ pub struct Mail {
 #[derive(Clone, Debug)]
 pub struct SeenContainer {
     pub id: String,
-    pub sandbox_id: String,
     pub name: String,
     pub attempt: u32,
     pub state: ContainerState,

@@ -65,7 +65,8 @@ pub fn qos(pod: &Pod) -> Qos {
                 positive(limit(container, resource)),
             );
             any |= request.is_some() || limit.is_some();
-            let equal = matches!((request, limit), (Some(r), Some(l)) if r.partial_cmp(&l) == Some(std::cmp::Ordering::Equal));
+            let equal =
+                matches!((request, limit), (Some(r), Some(l)) if r.partial_cmp(&l) == Some(std::cmp::Ordering::Equal));
             all_guaranteed &= equal;
         }
     }

@@ -22,7 +22,11 @@ pub fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
             uid: pod::uid(pod).to_owned(),
             attempt,
         },
-        hostname: if host_network { node_name.to_owned() } else { hostname(pod) },
+        hostname: if host_network {
+            node_name.to_owned()
+        } else {
+            hostname(pod)
+        },
         labels: container::labels(pod, None),
         annotations: BTreeMap::new(),
         port_mappings: port_mappings(pod),
@@ -84,14 +88,21 @@ mod tests {
     use serde_json::json;
 
     fn pod(name: &str, spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns", "uid": "u"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns", "uid": "u"}, "spec": spec}))
+            .unwrap()
     }
 
     #[test]
     fn hostnames() {
         let long = format!("{}-{}", "a".repeat(62), "b".repeat(20));
-        assert_eq!(config(&pod("web-0", json!({"containers": []})), 0, "n").hostname, "web-0");
-        assert_eq!(config(&pod(&long, json!({"containers": []})), 0, "n").hostname, "a".repeat(62));
+        assert_eq!(
+            config(&pod("web-0", json!({"containers": []})), 0, "n").hostname,
+            "web-0"
+        );
+        assert_eq!(
+            config(&pod(&long, json!({"containers": []})), 0, "n").hostname,
+            "a".repeat(62)
+        );
         let own = json!({"containers": [], "hostname": "db"});
         assert_eq!(config(&pod("web-0", own), 0, "n").hostname, "db");
         let host = json!({"containers": [], "hostNetwork": true});
@@ -107,7 +118,10 @@ mod tests {
         let config = config(&pod("p", spec), 2, "n");
         assert_eq!(config.pod.attempt, 2);
         let port = &config.port_mappings[0];
-        assert_eq!((port.protocol, port.container_port, port.host_port), (Protocol::Udp, 53, 5353));
+        assert_eq!(
+            (port.protocol, port.container_port, port.host_port),
+            (Protocol::Udp, 53, 5353)
+        );
         assert_eq!(config.dns_options, ["ndots:2", "edns0"]);
     }
 }

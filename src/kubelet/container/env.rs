@@ -8,7 +8,6 @@ use crate::kubelet::pod;
 use indexmap::IndexMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
-use std::collections::BTreeMap;
 
 pub type Environment = IndexMap<String, String>;
 
@@ -26,9 +25,7 @@ pub fn environment(pod: &Pod, container: &Container, sources: &Sources<'_>) -> R
     add_env_from(pod, container, sources, &mut env)?;
     for var in container.env.as_deref().unwrap_or_default() {
         let value = match (&var.value, &var.value_from) {
-            (Some(text), _) if !text.is_empty() => {
-                Some(expand(text, |name| env.get(name).map(String::as_str)))
-            }
+            (Some(text), _) if !text.is_empty() => Some(expand(text, |name| env.get(name).map(String::as_str))),
             (_, Some(from)) => value_from(pod, container, var, from, sources)?,
             _ => Some(String::new()),
         };
@@ -149,13 +146,6 @@ fn value_from(
     Err(ConfigError::UnsupportedSource { name: var.name.clone() })
 }
 
-/// Variables of the services that the pod can see are added below what the pod declares itself.
-pub fn add_defaults(env: &mut Environment, defaults: BTreeMap<String, String>) {
-    for (name, value) in defaults {
-        env.entry(name).or_insert(value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,9 +158,15 @@ mod tests {
         }))
         .unwrap();
         let mut objects = Objects::default();
-        objects.put_config_map("cm", Some(serde_json::from_value(json!({"data": {"k": "v", "B": "from"}})).unwrap()));
+        objects.put_config_map(
+            "cm",
+            Some(serde_json::from_value(json!({"data": {"k": "v", "B": "from"}})).unwrap()),
+        );
         objects.put_config_map("gone", None);
-        objects.put_secret("s", Some(serde_json::from_value(json!({"data": {"pw": "aHVzaA=="}})).unwrap()));
+        objects.put_secret(
+            "s",
+            Some(serde_json::from_value(json!({"data": {"pw": "aHVzaA=="}})).unwrap()),
+        );
         let sources = Sources {
             objects: &objects,
             pod_ips: &["10.1.0.5".to_owned()],
@@ -217,19 +213,28 @@ mod tests {
         }));
         let mut env = env.unwrap();
         env.sort();
-        assert_eq!(env, strings(&[("B", "own v"), ("P_B", "from"), ("P_k", "v"), ("k", "v")]));
+        assert_eq!(
+            env,
+            strings(&[("B", "own v"), ("P_B", "from"), ("P_k", "v"), ("k", "v")])
+        );
     }
 
     #[test]
     fn errors_have_upstreams_words() {
         let from = |source: Value| resolve(json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]}));
         for (source, message) in [
-            (json!({"configMapKeyRef": {"name": "gone", "key": "k"}}), "configmap \"gone\" not found"),
+            (
+                json!({"configMapKeyRef": {"name": "gone", "key": "k"}}),
+                "configmap \"gone\" not found",
+            ),
             (
                 json!({"configMapKeyRef": {"name": "cm", "key": "zz"}}),
                 "couldn't find key zz in ConfigMap ns/cm",
             ),
-            (json!({"secretKeyRef": {"name": "s", "key": "zz"}}), "couldn't find key zz in Secret ns/s"),
+            (
+                json!({"secretKeyRef": {"name": "s", "key": "zz"}}),
+                "couldn't find key zz in Secret ns/s",
+            ),
         ] {
             assert_eq!(from(source).unwrap_err().to_string(), message);
         }

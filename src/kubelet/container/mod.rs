@@ -9,7 +9,7 @@ pub use expansion::expand;
 
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::resources;
-use crate::runtime::{ContainerConfig, ContainerStatus, Mount, SandboxConfig};
+use crate::runtime::{ContainerConfig, ContainerStatus, Mount};
 use env::Environment;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use sha2::{Digest, Sha256};
@@ -103,7 +103,9 @@ pub struct Parts<'a> {
 }
 
 pub fn config(parts: Parts<'_>) -> Result<ContainerConfig, ConfigError> {
-    let Parts { pod, container, env, .. } = parts;
+    let Parts {
+        pod, container, env, ..
+    } = parts;
     let lookup = |name: &str| env.get(name).map(String::as_str);
     let expand_all = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|text| expand(text, lookup)).collect()
@@ -161,12 +163,6 @@ pub fn sub_path(expression: &str, env: &Environment) -> Result<String, ConfigErr
             expression: expression.to_owned(),
         }),
     }
-}
-
-/// A container's config together with its pod's sandbox config, as the runtime takes them.
-pub struct Prepared {
-    pub container: ContainerConfig,
-    pub sandbox: SandboxConfig,
 }
 
 #[cfg(test)]

@@ -18,7 +18,10 @@ pub fn context(pod: &Pod, container: &Container, image_user: &str) -> Result<Sec
             field: "securityContext.procMount",
         });
     }
-    for profile in [own.seccomp_profile.as_ref(), of_pod.seccomp_profile.as_ref()].into_iter().flatten() {
+    for profile in [own.seccomp_profile.as_ref(), of_pod.seccomp_profile.as_ref()]
+        .into_iter()
+        .flatten()
+    {
         if profile.type_ == "Localhost" {
             return Err(ConfigError::UnsupportedSetting {
                 field: "securityContext.seccompProfile of type Localhost",
@@ -92,13 +95,27 @@ mod tests {
             (json!({}), "1000:1000", Ok(())),
             (json!({"runAsUser": 1}), "", Ok(())),
             (json!({"runAsNonRoot": false}), "", Ok(())),
-            (json!({"runAsUser": 0}), "1", Err("container's runAsUser breaks non-root policy")),
-            (json!({}), "", Err("container has runAsNonRoot and image will run as root")),
-            (json!({}), "0", Err("container has runAsNonRoot and image will run as root")),
+            (
+                json!({"runAsUser": 0}),
+                "1",
+                Err("container's runAsUser breaks non-root policy"),
+            ),
+            (
+                json!({}),
+                "",
+                Err("container has runAsNonRoot and image will run as root"),
+            ),
+            (
+                json!({}),
+                "0",
+                Err("container has runAsNonRoot and image will run as root"),
+            ),
             (
                 json!({}),
                 "nginx",
-                Err("container has runAsNonRoot and image has non-numeric user (nginx), cannot verify user is non-root"),
+                Err(
+                    "container has runAsNonRoot and image has non-numeric user (nginx), cannot verify user is non-root",
+                ),
             ),
         ] {
             let result = check(non_root.clone(), own, image_user).map(|_| ());

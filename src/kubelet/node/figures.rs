@@ -64,7 +64,9 @@ impl Machine {
             machine_id,
             system_uuid,
             boot_id: read("/proc/sys/kernel/random/boot_id"),
-            kernel_version: uname.map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default(),
+            kernel_version: uname
+                .map(|u| u.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
             os_image: os_image(&read("/etc/os-release")),
             architecture: go_architecture(std::env::consts::ARCH).to_owned(),
         }
@@ -84,23 +86,34 @@ impl Usage {
 
 fn cpus() -> u64 {
     // The machine's CPUs, not those this process may use: what other processes of the engine can have.
-    let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    let online = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
+        .ok()
+        .flatten();
     online.and_then(|count| u64::try_from(count).ok()).unwrap_or(1)
 }
 
 fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
 
 fn hugepages() -> BTreeMap<String, u64> {
-    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages")
+        .into_iter()
+        .flatten()
+        .flatten();
     entries
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-            let count: u64 = std::fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+            let count: u64 = std::fs::read_to_string(entry.path().join("nr_hugepages"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()?;
             Some((page_size(kib), count.checked_mul(kib)?.checked_mul(1024)?))
         })
         .collect()
@@ -116,7 +129,9 @@ fn page_size(kib: u64) -> String {
 
 fn os_image(os_release: &str) -> String {
     let pretty = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    pretty.map(|name| name.trim_matches(['"', '\'']).to_owned()).unwrap_or_default()
+    pretty
+        .map(|name| name.trim_matches(['"', '\'']).to_owned())
+        .unwrap_or_default()
 }
 
 /// Go's name for what Rust calls it.
@@ -135,8 +150,11 @@ fn disk(path: &Path) -> Option<Disk> {
     let stat = nix::sys::statvfs::statvfs(existing).ok()?;
     // The types of these fields differ between platforms.
     #[allow(clippy::useless_conversion)]
-    let (block, blocks, available) =
-        (u64::from(stat.fragment_size()), u64::from(stat.blocks()), u64::from(stat.blocks_available()));
+    let (block, blocks, available) = (
+        u64::from(stat.fragment_size()),
+        u64::from(stat.blocks()),
+        u64::from(stat.blocks_available()),
+    );
     #[allow(clippy::useless_conversion)]
     let (inodes, inodes_free) = (u64::from(stat.files()), u64::from(stat.files_free()));
     Some(Disk {
@@ -188,7 +206,10 @@ mod tests {
         assert_eq!(page_size(2048), "2Mi");
         assert_eq!(page_size(1 << 20), "1Gi");
         assert_eq!(page_size(64), "64Ki");
-        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
+            "Debian GNU/Linux 12"
+        );
     }
 
     #[test]

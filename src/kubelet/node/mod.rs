@@ -4,7 +4,6 @@ pub mod figures;
 pub mod status;
 
 use crate::kubelet::events::{Level, Recorder};
-use crate::kubelet::pod::api_time;
 use crate::kubelet::{KubeletError, KubeletOptions};
 use crate::runtime::Runtime;
 use figures::{Machine, Usage};
@@ -85,6 +84,11 @@ impl NodeAgent {
         self.facts.address
     }
 
+    /// The scheme of container ids; it was asked for at the start.
+    pub fn runtime_name(&self) -> &str {
+        self.facts.runtime.as_ref().map_or("", |version| version.name.as_str())
+    }
+
     /// Registers at once, then keeps status and lease fresh until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut delay = RETRY_FIRST;
@@ -131,14 +135,16 @@ impl NodeAgent {
                 node
             }
             Err(kube::Error::Api(answer)) if answer.code == 409 => {
-                let change = json!({"metadata": {"labels": wanted.metadata.labels, "annotations": wanted.metadata.annotations}});
+                let change =
+                    json!({"metadata": {"labels": wanted.metadata.labels, "annotations": wanted.metadata.annotations}});
                 let (parameters, patch) = (PatchParams::default(), Patch::Strategic(change));
                 let patched = self.nodes.patch(&self.facts.name, &parameters, &patch).await;
                 patched.map_err(|source| self.error("reconcile", source))?
             }
             Err(source) => return Err(self.error("register", source)),
         };
-        self.recorder.node(&node, Level::Normal, "Starting", "Starting kubelet.".to_owned());
+        self.recorder
+            .node(&node, Level::Normal, "Starting", "Starting kubelet.".to_owned());
         let stored = node.status.clone().unwrap_or_default();
         self.reported = Some(Reported {
             node,
@@ -177,7 +183,10 @@ impl NodeAgent {
 
     async fn write(&mut self, status: NodeStatus) -> Result<(), KubeletError> {
         let patch = Patch::Strategic(json!({"status": status}));
-        let written = self.nodes.patch_status(&self.facts.name, &PatchParams::default(), &patch).await;
+        let written = self
+            .nodes
+            .patch_status(&self.facts.name, &PatchParams::default(), &patch)
+            .await;
         match written {
             Ok(node) => {
                 self.reported = Some(Reported {
@@ -200,12 +209,19 @@ impl NodeAgent {
         let now = MicroTime(Timestamp::now());
         let change = json!({"spec": {"renewTime": now, "holderIdentity": self.facts.name, "leaseDurationSeconds": LEASE_SECONDS}});
         let patch = Patch::Merge(change);
-        match self.leases.patch(&self.facts.name, &PatchParams::default(), &patch).await {
+        match self
+            .leases
+            .patch(&self.facts.name, &PatchParams::default(), &patch)
+            .await
+        {
             Err(kube::Error::Api(answer)) if answer.code == 404 => {}
             Err(source) => return Err(self.error("renew the lease of", source)),
             Ok(_) => return Ok(()),
         }
-        let owner = self.reported.as_ref().and_then(|reported| reported.node.metadata.uid.clone());
+        let owner = self
+            .reported
+            .as_ref()
+            .and_then(|reported| reported.node.metadata.uid.clone());
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.facts.name.clone()),
@@ -229,7 +245,9 @@ impl NodeAgent {
             }),
         };
         let created = self.leases.create(&PostParams::default(), &lease).await;
-        created.map(|_| ()).map_err(|source| self.error("create the lease of", source))
+        created
+            .map(|_| ())
+            .map_err(|source| self.error("create the lease of", source))
     }
 }
 

@@ -48,7 +48,10 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
         ("kubernetes.io/hostname", &facts.name),
         ("kubernetes.io/os", "linux"),
     ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 pub fn annotations() -> BTreeMap<String, String> {
@@ -74,9 +77,15 @@ pub fn node(facts: &Facts, now: SystemTime) -> Node {
 pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeStatus {
     let mut status = old.cloned().unwrap_or_default();
     let mut capacity = BTreeMap::from([
-        ("cpu".to_owned(), Quantity::from_units(signed(facts.machine.cpus), Format::DecimalSi)),
+        (
+            "cpu".to_owned(),
+            Quantity::from_units(signed(facts.machine.cpus), Format::DecimalSi),
+        ),
         ("memory".to_owned(), binary(facts.machine.memory_bytes)),
-        ("pods".to_owned(), Quantity::from_units(i64::from(facts.pods_max), Format::DecimalSi)),
+        (
+            "pods".to_owned(),
+            Quantity::from_units(i64::from(facts.pods_max), Format::DecimalSi),
+        ),
     ]);
     let mut allocatable = capacity.clone();
     allocatable.insert(
@@ -114,7 +123,9 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeS
 }
 
 fn merge(list: &mut Option<BTreeMap<String, ApiQuantity>>, figures: BTreeMap<String, Quantity>) {
-    let figures = figures.into_iter().map(|(name, quantity)| (name, ApiQuantity(quantity.to_string())));
+    let figures = figures
+        .into_iter()
+        .map(|(name, quantity)| (name, ApiQuantity(quantity.to_string())));
     list.get_or_insert_default().extend(figures);
 }
 
@@ -167,34 +178,55 @@ fn images(images: &[Image]) -> Vec<ContainerImage> {
         names: Some(image.repo_digests.iter().chain(&image.repo_tags).cloned().collect()),
         size_bytes: Some(signed(image.size_bytes)),
     });
-    named.filter(|image| image.names.iter().flatten().next().is_some()).collect()
+    named
+        .filter(|image| image.names.iter().flatten().next().is_some())
+        .collect()
 }
 
 /// Our four conditions over the ones that are there.
 fn conditions(facts: &Facts, mut conditions: Vec<NodeCondition>, now: SystemTime) -> Vec<NodeCondition> {
     let usage = &facts.usage;
     let low = |left: u64, of: u64, percent: u64| of > 0 && left < of / 100 * percent;
-    let memory = usage.memory_available_bytes.is_some_and(|left| left < MEMORY_RESERVE_BYTES);
+    let memory = usage
+        .memory_available_bytes
+        .is_some_and(|left| left < MEMORY_RESERVE_BYTES);
     let disk = usage.disk.is_some_and(|disk| {
         low(disk.available_bytes, disk.size_bytes, DISK_RESERVE_PERCENT)
             || low(disk.inodes_free, disk.inodes, INODES_RESERVE_PERCENT)
     });
     let processes = usage.processes.is_some_and(|processes| {
-        low(processes.max.saturating_sub(processes.used), processes.max, PROCESSES_RESERVE_PERCENT)
+        low(
+            processes.max.saturating_sub(processes.used),
+            processes.max,
+            PROCESSES_RESERVE_PERCENT,
+        )
     });
     let pressure = |kind, under, bad: (&str, &str), good: (&str, &str)| {
         let (reason, message) = if under { bad } else { good };
         (kind, under, reason.to_owned(), message.to_owned())
     };
     let ready = match &facts.runtime {
-        Ok(_) => ("Ready", true, "KubeletReady".to_owned(), "kubelet is posting ready status".to_owned()),
-        Err(error) => ("Ready", false, "KubeletNotReady".to_owned(), format!("container runtime is down: {error}")),
+        Ok(_) => (
+            "Ready",
+            true,
+            "KubeletReady".to_owned(),
+            "kubelet is posting ready status".to_owned(),
+        ),
+        Err(error) => (
+            "Ready",
+            false,
+            "KubeletNotReady".to_owned(),
+            format!("container runtime is down: {error}"),
+        ),
     };
     let ours = [
         pressure(
             "MemoryPressure",
             memory,
-            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            (
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
             ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
         pressure(
@@ -246,7 +278,10 @@ pub fn changed(old: &NodeStatus, new: &NodeStatus) -> bool {
 
 /// What containers without limits may use.
 pub fn figures(facts: &Facts) -> NodeFigures {
-    let disk = facts.usage.disk.map_or(0, |disk| disk.size_bytes - disk.size_bytes / 100 * DISK_RESERVE_PERCENT);
+    let disk = facts
+        .usage
+        .disk
+        .map_or(0, |disk| disk.size_bytes - disk.size_bytes / 100 * DISK_RESERVE_PERCENT);
     NodeFigures {
         cpu_milli: signed(facts.machine.cpus).saturating_mul(1000),
         memory_bytes: signed(facts.machine.memory_bytes.saturating_sub(MEMORY_RESERVE_BYTES)),
@@ -315,11 +350,17 @@ mod tests {
         let mut facts = facts();
         let first = status(&facts, None, at(0));
         assert_eq!(condition(&first, "Ready").status, "True");
-        assert_eq!(condition(&first, "MemoryPressure").reason.as_deref(), Some("KubeletHasSufficientMemory"));
+        assert_eq!(
+            condition(&first, "MemoryPressure").reason.as_deref(),
+            Some("KubeletHasSufficientMemory")
+        );
 
         let later = status(&facts, Some(&first), at(60));
         assert!(!changed(&first, &later), "only the heartbeat moved");
-        assert_eq!(condition(&later, "Ready").last_transition_time, condition(&first, "Ready").last_transition_time);
+        assert_eq!(
+            condition(&later, "Ready").last_transition_time,
+            condition(&first, "Ready").last_transition_time
+        );
 
         facts.usage.memory_available_bytes = Some(1 << 20);
         facts.usage.disk.as_mut().unwrap().inodes_free = 10;
@@ -327,7 +368,10 @@ mod tests {
         let bad = status(&facts, Some(&later), at(120));
         assert!(changed(&later, &bad));
         assert_eq!(condition(&bad, "MemoryPressure").status, "True");
-        assert_eq!(condition(&bad, "DiskPressure").reason.as_deref(), Some("KubeletHasDiskPressure"));
+        assert_eq!(
+            condition(&bad, "DiskPressure").reason.as_deref(),
+            Some("KubeletHasDiskPressure")
+        );
         assert_eq!(condition(&bad, "PIDPressure").status, "False");
         let ready = condition(&bad, "Ready");
         assert_eq!(ready.message.as_deref(), Some("container runtime is down: no socket"));

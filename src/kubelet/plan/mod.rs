@@ -32,8 +32,6 @@ pub enum KillReason {
     Stopping,
     DefinitionChanged,
     SandboxChanged,
-    /// A probe failed; the word before `probe`.
-    Unhealthy(&'static str),
 }
 
 impl KillReason {
@@ -41,7 +39,6 @@ impl KillReason {
         match self {
             Self::Stopping | Self::SandboxChanged => format!("Stopping container {container}"),
             Self::DefinitionChanged => format!("Container {container} definition changed, will be restarted"),
-            Self::Unhealthy(probe) => format!("Container {container} failed {probe} probe, will be restarted"),
         }
     }
 }
@@ -115,7 +112,7 @@ impl Plan {
 /// A reason for which the kubelet ends a pod: status.reason and status.message of a Failed pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFailure {
-    pub reason: String,
+    pub reason: &'static str,
     pub message: String,
 }
 
@@ -123,7 +120,7 @@ pub struct PodFailure {
 pub fn deadline(pod: &Pod, now: SystemTime) -> Result<Option<SystemTime>, PodFailure> {
     match pod::deadline(pod) {
         Some(at) if at <= now => Err(PodFailure {
-            reason: "DeadlineExceeded".to_owned(),
+            reason: "DeadlineExceeded",
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
         }),
         other => Ok(other),

@@ -28,7 +28,13 @@ pub(super) fn plan(pod: &Pod, memory: &Memory, now: SystemTime) -> Plan {
         // What still runs lost its network: it ends before the new sandbox begins.
         let alive: Vec<_> = memory.runtime.running().collect();
         for container in &alive {
-            kill_because(memory, container, pod::grace_seconds(pod), KillReason::SandboxChanged, &mut plan);
+            kill_because(
+                memory,
+                container,
+                pod::grace_seconds(pod),
+                KillReason::SandboxChanged,
+                &mut plan,
+            );
         }
         if alive.is_empty() {
             prepare(memory, sandbox.pod.attempt + 1, now, &mut plan);
@@ -127,7 +133,9 @@ impl<'a> Run<'a> {
             match role {
                 Role::Sidecar => {
                     self.keep(role, container);
-                    let started = self.current(&container.name).is_some_and(|c| c.state == ContainerState::Running);
+                    let started = self
+                        .current(&container.name)
+                        .is_some_and(|c| c.state == ContainerState::Running);
                     if !started && !app_started {
                         return false;
                     }
@@ -161,7 +169,13 @@ impl<'a> Run<'a> {
             ContainerState::Running if latest.sandbox_id == self.sandbox_id => {
                 if definition_changed(container, latest) {
                     let grace = pod::grace_seconds(self.pod);
-                    kill_because(self.memory, latest, grace, KillReason::DefinitionChanged, &mut self.plan);
+                    kill_because(
+                        self.memory,
+                        latest,
+                        grace,
+                        KillReason::DefinitionChanged,
+                        &mut self.plan,
+                    );
                 }
             }
             ContainerState::Running | ContainerState::Unknown => {
@@ -310,12 +324,24 @@ fn collect_garbage(pod: &Pod, memory: &Memory, sandbox_id: &str, plan: &mut Plan
     }
     for container in removed {
         if kept_sandboxes.contains(container.sandbox_id.as_str()) {
-            push_removal(memory, &container.id, Action::RemoveContainer { id: container.id.clone() }, plan);
+            push_removal(
+                memory,
+                &container.id,
+                Action::RemoveContainer {
+                    id: container.id.clone(),
+                },
+                plan,
+            );
         }
     }
     for sandbox in &memory.runtime.sandboxes {
         if !kept_sandboxes.contains(sandbox.id.as_str()) {
-            push_removal(memory, &sandbox.id, Action::RemoveSandbox { id: sandbox.id.clone() }, plan);
+            push_removal(
+                memory,
+                &sandbox.id,
+                Action::RemoveSandbox { id: sandbox.id.clone() },
+                plan,
+            );
         }
     }
 }

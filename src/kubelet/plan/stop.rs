@@ -11,8 +11,16 @@ use std::time::SystemTime;
 /// Sidecars get at least this long after the app containers, as upstream.
 const GRACE_MIN_SECONDS: u32 = 2;
 
-pub(super) fn plan(pod: &Pod, memory: &Memory, grace_seconds: u32, since: SystemTime, now: SystemTime, plan: &mut Plan) {
-    let starting = memory.in_flight.iter().any(|s| matches!(s, Step::Start(_) | Step::Sandbox));
+pub(super) fn plan(
+    pod: &Pod,
+    memory: &Memory,
+    grace_seconds: u32,
+    since: SystemTime,
+    now: SystemTime,
+    plan: &mut Plan,
+) {
+    let starting = |step: &Step| matches!(step, Step::Start(_) | Step::Sandbox | Step::Volumes);
+    let starting = memory.in_flight.iter().any(starting);
     let (sidecars, others): (Vec<_>, Vec<_>) = memory.runtime.running().partition(|c| is_sidecar(pod, c));
     for container in &others {
         kill(memory, container, grace_seconds, plan);

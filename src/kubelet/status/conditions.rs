@@ -9,9 +9,16 @@ type Verdict = Result<Option<&'static str>, (&'static str, String)>;
 
 /// The pod's conditions with ours brought up to date; those of others stay.
 pub fn compute(seen: &Seen<'_>, status: &PodStatus) -> Vec<PodCondition> {
-    let mut conditions = seen.pod.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let mut conditions = seen
+        .pod
+        .status
+        .as_ref()
+        .and_then(|s| s.conditions.clone())
+        .unwrap_or_default();
     let containers_ready = containers_ready(seen, status);
-    let ready = containers_ready.clone().and_then(|ok| readiness_gates(seen, &conditions).map(|()| ok));
+    let ready = containers_ready
+        .clone()
+        .and_then(|ok| readiness_gates(seen, &conditions).map(|()| ok));
     let verdicts = [
         ("PodReadyToStartContainers", sandbox_ready(seen)),
         ("Initialized", initialized(seen, status)),
@@ -40,7 +47,9 @@ fn put(seen: &Seen<'_>, conditions: &mut Vec<PodCondition>, kind: &str, verdict:
     if kind == "PodScheduled" && known.is_some_and(|known| known.status == "True") {
         return;
     }
-    let since = known.filter(|known| known.status == status).and_then(|known| known.last_transition_time.clone());
+    let since = known
+        .filter(|known| known.status == status)
+        .and_then(|known| known.last_transition_time.clone());
     let condition = PodCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),
@@ -78,7 +87,9 @@ fn initialized(seen: &Seen<'_>, status: &PodStatus) -> Verdict {
     }
     let ran = |status: &&ContainerStatus| {
         let seen = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
-            state.as_ref().is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+            state
+                .as_ref()
+                .is_some_and(|state| state.running.is_some() || state.terminated.is_some())
         };
         seen(&status.state) || seen(&status.last_state)
     };
@@ -110,7 +121,9 @@ fn containers_ready(seen: &Seen<'_>, status: &PodStatus) -> Verdict {
     let sidecars = pod::init_containers(seen.pod)
         .filter(|(role, _)| *role == Role::Sidecar)
         .map(|(_, c)| (c, status.init_container_statuses.as_ref()));
-    let apps = pod::app_containers(seen.pod).iter().map(|c| (c, status.container_statuses.as_ref()));
+    let apps = pod::app_containers(seen.pod)
+        .iter()
+        .map(|c| (c, status.container_statuses.as_ref()));
     let unready: Vec<&str> = sidecars
         .chain(apps)
         .filter(|(container, list)| !find(*list, &container.name).is_some_and(|status| status.ready))
@@ -128,7 +141,9 @@ fn readiness_gates(seen: &Seen<'_>, conditions: &[PodCondition]) -> Result<(), (
         .filter_map(|gate| {
             let name = &gate.condition_type;
             match conditions.iter().find(|c| c.type_ == *name) {
-                None => Some(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate {name:?} does not exist."
+                )),
                 Some(c) if c.status != "True" => Some(format!(
                     "the status of pod readiness gate {name:?} is not \"True\", but {}",
                     c.status

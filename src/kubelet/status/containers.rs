@@ -1,6 +1,6 @@
 //! containerStatuses (upstream: `convertToAPIContainerStatuses`).
 
-use super::{Seen, Unready};
+use super::Seen;
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::state::is_alive;
 use crate::runtime;
@@ -17,13 +17,21 @@ pub fn app(seen: &Seen<'_>) -> Option<Vec<ContainerStatus>> {
 }
 
 pub fn init(seen: &Seen<'_>) -> Option<Vec<ContainerStatus>> {
-    let old = seen.pod.status.as_ref().and_then(|s| s.init_container_statuses.as_ref());
+    let old = seen
+        .pod
+        .status
+        .as_ref()
+        .and_then(|s| s.init_container_statuses.as_ref());
     let list = pod::init_containers(seen.pod);
     non_empty(list.map(|(role, c)| one(seen, role, c, old)).collect())
 }
 
 pub fn ephemeral(seen: &Seen<'_>) -> Option<Vec<ContainerStatus>> {
-    let old = seen.pod.status.as_ref().and_then(|s| s.ephemeral_container_statuses.as_ref());
+    let old = seen
+        .pod
+        .status
+        .as_ref()
+        .and_then(|s| s.ephemeral_container_statuses.as_ref());
     let list = pod::ephemeral_containers(seen.pod);
     non_empty(list.iter().map(|c| one(seen, Role::Ephemeral, c, old)).collect())
 }
@@ -40,7 +48,10 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
     };
     let old_count = old.map_or(0, |old| old.restart_count);
     let id = format!("{}://{}", seen.runtime_name, latest.id);
-    let before = history.iter().skip(1).find(|c| !is_alive(c.state) && c.state != runtime::ContainerState::Created);
+    let before = history
+        .iter()
+        .skip(1)
+        .find(|c| !is_alive(c.state) && c.state != runtime::ContainerState::Created);
     let mut last_state = match before {
         Some(before) => Some(terminated(seen, before)),
         // The engine's record is gone; the status still has it.
@@ -67,7 +78,6 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
         },
     };
     let is_running = state.running.is_some();
-    let probe = seen.unready.get(&latest.id);
     let completed = state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
     ContainerStatus {
         name: container.name.clone(),
@@ -77,14 +87,18 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
         ready: match role {
             Role::Init => completed,
             Role::Ephemeral => false,
-            _ => is_running && probe.is_none(),
+            _ => is_running,
         },
-        started: Some(is_running && probe != Some(&Unready::NotStarted)),
+        started: Some(is_running),
         restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX).max(old_count),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         resources: container.resources.clone().filter(|_| is_running),
-        allocated_resources: container.resources.as_ref().and_then(|r| r.requests.clone()).filter(|_| is_running),
+        allocated_resources: container
+            .resources
+            .as_ref()
+            .and_then(|r| r.requests.clone())
+            .filter(|_| is_running),
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
     }

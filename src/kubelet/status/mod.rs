@@ -28,20 +28,12 @@ pub struct Seen<'a> {
     pub ending: bool,
     /// Termination messages by container id.
     pub messages: &'a BTreeMap<String, String>,
-    /// Containers that a readiness or startup probe holds back, by id; all others are ready when they run.
-    pub unready: &'a BTreeMap<String, Unready>,
     /// The scheme of container ids: `docker`, `containerd`.
     pub runtime_name: &'a str,
     pub host_ips: &'a [String],
     /// When the kubelet first saw the pod: startTime, unless it has one.
     pub first_seen: SystemTime,
     pub now: SystemTime,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unready {
-    NotStarted,
-    NotReady,
 }
 
 /// The status as it should be. What the kubelet does not own is kept.
@@ -66,7 +58,7 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
     } else {
         status.phase = Some(phase.to_owned());
         if let Some(failure) = seen.failure {
-            status.reason = Some(failure.reason.clone());
+            status.reason = Some(failure.reason.to_owned());
             status.message = Some(failure.message.clone());
         }
     }

@@ -41,7 +41,12 @@ fn object(status: &PodStatus) -> Map<String, Value> {
 
 /// Conditions merge by type: only those that differ are sent, with null for fields they no longer have.
 fn changed_conditions(old: &Value, new: &Value) -> Value {
-    let find = |kind: &Value| old.as_array().into_iter().flatten().find(|c| c.get("type") == Some(kind));
+    let find = |kind: &Value| {
+        old.as_array()
+            .into_iter()
+            .flatten()
+            .find(|c| c.get("type") == Some(kind))
+    };
     let changed = new.as_array().into_iter().flatten().filter_map(|condition| {
         let before = find(condition.get("type")?);
         if before == Some(condition) {
@@ -75,12 +80,16 @@ mod tests {
 
     #[test]
     fn only_what_changed_is_sent() {
-        let old = status(json!({"phase": "Pending", "reason": "x", "podIPs": [{"ip": "1.1.1.1"}], "conditions": [
+        let old = status(
+            json!({"phase": "Pending", "reason": "x", "podIPs": [{"ip": "1.1.1.1"}], "conditions": [
             {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
-            {"type": "PodScheduled", "status": "True"}]}));
-        let new = status(json!({"phase": "Running", "podIPs": [{"ip": "2.2.2.2"}], "conditions": [
+            {"type": "PodScheduled", "status": "True"}]}),
+        );
+        let new = status(
+            json!({"phase": "Running", "podIPs": [{"ip": "2.2.2.2"}], "conditions": [
             {"type": "Ready", "status": "True"},
-            {"type": "PodScheduled", "status": "True"}]}));
+            {"type": "PodScheduled", "status": "True"}]}),
+        );
         let expected = json!({"metadata": {"uid": "u"}, "status": {
             "phase": "Running",
             "reason": null,

@@ -38,7 +38,9 @@ pub fn compute(pod: &Pod, status: &PodStatus, ending: bool) -> &'static str {
         .iter()
         .map(|c| count(status.container_statuses.as_ref(), &c.name))
         .collect();
-    let initialized = apps.iter().any(|count| matches!(count, Count::Running | Count::Stopped(_)));
+    let initialized = apps
+        .iter()
+        .any(|count| matches!(count, Count::Running | Count::Stopped(_)));
     for (role, container) in pod::init_containers(pod) {
         let state = count(status.init_container_statuses.as_ref(), &container.name);
         match (role, state) {

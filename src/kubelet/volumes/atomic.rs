@@ -149,7 +149,10 @@ mod tests {
             content: content.as_bytes().to_vec(),
             mode,
         };
-        files.iter().map(|(path, content, mode)| ((*path).to_owned(), file(content, *mode))).collect()
+        files
+            .iter()
+            .map(|(path, content, mode)| ((*path).to_owned(), file(content, *mode)))
+            .collect()
     }
 
     #[test]
@@ -164,7 +167,11 @@ mod tests {
 
         let before = fs::read_link(target.join(DATA)).unwrap();
         write(&target, &payload(&[("a", "1", 0o644), ("dir/b", "2", 0o400)]), None).unwrap();
-        assert_eq!(fs::read_link(target.join(DATA)).unwrap(), before, "nothing changed, nothing is written");
+        assert_eq!(
+            fs::read_link(target.join(DATA)).unwrap(),
+            before,
+            "nothing changed, nothing is written"
+        );
 
         write(&target, &payload(&[("a", "3", 0o644)]), None).unwrap();
         assert_eq!(fs::read_to_string(target.join("a")).unwrap(), "3");

@@ -7,9 +7,7 @@ use crate::kubelet::container::ConfigError;
 use crate::kubelet::downward::{self, NodeFigures};
 use crate::kubelet::objects::Objects;
 use crate::kubelet::pod;
-use k8s_openapi::api::authentication::v1::{
-    BoundObjectReference, TokenRequest, TokenRequestSpec,
-};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume,
 };
@@ -29,11 +27,29 @@ pub async fn payload(
     if let Some(source) = &volume.config_map {
         let data = config_map(objects, &source.name, source.optional)?;
         let mode = mode(source.default_mode);
-        select("config", data, source.items.as_deref(), source.optional, mode, &mut payload)?;
+        select(
+            "config",
+            data,
+            source.items.as_deref(),
+            source.optional,
+            mode,
+            &mut payload,
+        )?;
     } else if let Some(source) = &volume.secret {
-        let data = secret(objects, source.secret_name.as_deref().unwrap_or_default(), source.optional)?;
+        let data = secret(
+            objects,
+            source.secret_name.as_deref().unwrap_or_default(),
+            source.optional,
+        )?;
         let mode = mode(source.default_mode);
-        select("secret", data, source.items.as_deref(), source.optional, mode, &mut payload)?;
+        select(
+            "secret",
+            data,
+            source.items.as_deref(),
+            source.optional,
+            mode,
+            &mut payload,
+        )?;
     } else if let Some(source) = &volume.downward_api {
         let mode = mode(source.default_mode);
         downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
@@ -42,10 +58,24 @@ pub async fn payload(
         for source in projected.sources.iter().flatten() {
             if let Some(source) = &source.config_map {
                 let data = config_map(objects, &source.name, source.optional)?;
-                select("config", data, source.items.as_deref(), source.optional, mode, &mut payload)?;
+                select(
+                    "config",
+                    data,
+                    source.items.as_deref(),
+                    source.optional,
+                    mode,
+                    &mut payload,
+                )?;
             } else if let Some(source) = &source.secret {
                 let data = secret(objects, &source.name, source.optional)?;
-                select("secret", data, source.items.as_deref(), source.optional, mode, &mut payload)?;
+                select(
+                    "secret",
+                    data,
+                    source.items.as_deref(),
+                    source.optional,
+                    mode,
+                    &mut payload,
+                )?;
             } else if let Some(source) = &source.downward_api {
                 downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
             } else if let Some(source) = &source.service_account_token {
@@ -63,7 +93,8 @@ pub async fn payload(
 }
 
 fn mode(mode: Option<i32>) -> u32 {
-    mode.and_then(|mode| u32::try_from(mode).ok()).map_or(DEFAULT_MODE, |mode| mode & 0o777)
+    mode.and_then(|mode| u32::try_from(mode).ok())
+        .map_or(DEFAULT_MODE, |mode| mode & 0o777)
 }
 
 type Data = BTreeMap<String, Vec<u8>>;
@@ -122,7 +153,9 @@ fn config_map(objects: &Objects, name: &str, optional: Option<bool>) -> Result<D
     let text = map.iter().flat_map(|map| map.data.iter().flatten());
     let binary = map.iter().flat_map(|map| map.binary_data.iter().flatten());
     let text = text.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-    Ok(text.chain(binary.map(|(key, value)| (key.clone(), value.0.clone()))).collect())
+    Ok(text
+        .chain(binary.map(|(key, value)| (key.clone(), value.0.clone())))
+        .collect())
 }
 
 fn secret(objects: &Objects, name: &str, optional: Option<bool>) -> Result<Data, SetUpError> {
@@ -164,7 +197,10 @@ async fn token(
     source: &ServiceAccountTokenProjection,
     client: &kube::Client,
 ) -> Result<Vec<u8>, SetUpError> {
-    let account = pod::spec(pod).service_account_name.as_deref().filter(|name| !name.is_empty());
+    let account = pod::spec(pod)
+        .service_account_name
+        .as_deref()
+        .filter(|name| !name.is_empty());
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), pod::namespace(pod));
     let request = TokenRequest {
         spec: Some(TokenRequestSpec {
@@ -183,6 +219,9 @@ async fn token(
     let parameters = PostParams::default();
     let request = accounts.create_token_request(account.unwrap_or("default"), &parameters, &request);
     let answer = request.await.map_err(|source| SetUpError::Token(Box::new(source)))?;
-    let token = answer.status.and_then(|status| status.token).filter(|token| !token.is_empty());
+    let token = answer
+        .status
+        .and_then(|status| status.token)
+        .filter(|token| !token.is_empty());
     token.map(String::into_bytes).ok_or(SetUpError::NoToken)
 }

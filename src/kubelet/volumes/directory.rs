@@ -17,7 +17,10 @@ pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<i64>)
     let exists = path.is_dir();
     fs::create_dir_all(path).map_err(io("create", path))?;
     if medium == "Memory" && !is_mount_point(path) {
-        let size = source.size_limit.as_ref().and_then(|limit| limit.0.parse::<crate::quantity::Quantity>().ok());
+        let size = source
+            .size_limit
+            .as_ref()
+            .and_then(|limit| limit.0.parse::<crate::quantity::Quantity>().ok());
         let options = size.map(|size| format!("size={}", size.value()));
         mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())
             .map_err(|errno| io("mount a tmpfs on", path)(errno.into()))?;
@@ -51,11 +54,13 @@ pub fn host_path(source: &HostPathVolumeSource, files: &FileSharing) -> Result<(
     match (kind, &found) {
         ("DirectoryOrCreate", None) => {
             fs::create_dir_all(path).map_err(io("create", path))?;
-            return fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(io("change the mode of", path));
+            return fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+                .map_err(io("change the mode of", path));
         }
         ("FileOrCreate", None) => {
             fs::File::create(path).map_err(io("create", path))?;
-            return fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(io("change the mode of", path));
+            return fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+                .map_err(io("change the mode of", path));
         }
         _ => {}
     }
@@ -95,7 +100,10 @@ pub fn remove(pod_directory: &Path) -> Result<(), SetUpError> {
 }
 
 fn volume_directories(pod_directory: &Path) -> Vec<PathBuf> {
-    let plugins = fs::read_dir(pod_directory.join("volumes")).into_iter().flatten().flatten();
+    let plugins = fs::read_dir(pod_directory.join("volumes"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let volumes = plugins.flat_map(|plugin| fs::read_dir(plugin.path()).into_iter().flatten().flatten());
     volumes.map(|volume| volume.path()).collect()
 }

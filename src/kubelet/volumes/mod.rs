@@ -145,7 +145,10 @@ impl Volumes {
 
     fn path(&self, pod: &Pod, plugin: &str, volume: &str) -> PathBuf {
         let plugin = format!("kubernetes.io~{plugin}");
-        self.pod_directory(pod::uid(pod)).join("volumes").join(plugin).join(volume)
+        self.pod_directory(pod::uid(pod))
+            .join("volumes")
+            .join(plugin)
+            .join(volume)
     }
 
     /// Removes everything that was made for the pod; a pod without files is fine.
@@ -162,7 +165,9 @@ impl Volumes {
     /// Uids of the pods that files were made for.
     pub fn known_uids(&self) -> BTreeSet<String> {
         let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
     }
 }
 
@@ -187,5 +192,8 @@ fn plugin(volume: &Volume) -> Option<&'static str> {
 fn type_name(volume: &Volume) -> String {
     let fields = serde_json::to_value(volume).unwrap_or_default();
     let mut names = fields.as_object().into_iter().flat_map(|map| map.keys());
-    names.find(|key| *key != "name").cloned().unwrap_or_else(|| "none".to_owned())
+    names
+        .find(|key| *key != "name")
+        .cloned()
+        .unwrap_or_else(|| "none".to_owned())
 }

@@ -15,7 +15,10 @@ impl Volumes {
         if container.volume_devices.iter().flatten().next().is_some() {
             return Err(ConfigError::UnsupportedSetting { field: "volumeDevices" });
         }
-        mounts.iter().map(|mount| self.mount(pod, container, mount, env)).collect()
+        mounts
+            .iter()
+            .map(|mount| self.mount(pod, container, mount, env))
+            .collect()
     }
 
     fn mount(
@@ -71,21 +74,30 @@ impl Volumes {
 /// container could have put them there.
 fn inside(root: &Path, sub: &str) -> Result<PathBuf, String> {
     let relative = Path::new(sub);
-    if !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+    if !relative
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
+    {
         return Err(format!("{sub:?} must be relative and not contain '..'"));
     }
     let wanted = root.join(relative);
-    let real_root = root.canonicalize().map_err(|error| format!("{}: {error}", root.display()))?;
+    let real_root = root
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}", root.display()))?;
     let mut existing = wanted.clone();
     while std::fs::symlink_metadata(&existing).is_err() && existing.pop() {}
-    let real = existing.canonicalize().map_err(|error| format!("{}: {error}", existing.display()))?;
+    let real = existing
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}", existing.display()))?;
     if !real.starts_with(&real_root) {
         return Err(format!("{sub:?} leads out of the volume"));
     }
     if existing != wanted {
         std::fs::create_dir_all(&wanted).map_err(|error| format!("{}: {error}", wanted.display()))?;
     }
-    wanted.canonicalize().map_err(|error| format!("{}: {error}", wanted.display()))
+    wanted
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}", wanted.display()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,30 @@
+//! What every pod's worker works with.
+
+use crate::kubelet::downward::NodeFigures;
+use crate::kubelet::events::Recorder;
+use crate::kubelet::images::Images;
+use crate::kubelet::pods::Pods;
+use crate::kubelet::volumes::Volumes;
+use crate::runtime::Runtime;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Sandboxes and containers that are created and started at the same time: engines do not get faster beyond.
+pub const ENGINE_STARTS_MAX: usize = 24;
+
+pub struct Context {
+    pub client: kube::Client,
+    pub runtime: Arc<dyn Runtime>,
+    pub recorder: Recorder,
+    pub images: Images,
+    pub volumes: Volumes,
+    pub pods: Arc<Pods>,
+    pub node_name: String,
+    pub host_ips: Vec<String>,
+    /// Scheme of container ids.
+    pub runtime_name: String,
+    pub node_memory_bytes: u64,
+    pub figures: NodeFigures,
+    pub pods_max: u32,
+    pub engine_starts: Semaphore,
+}

@@ -1,0 +1,244 @@
+//! Executing a plan's actions, each in a task, and learning from how they ended.
+
+use super::start::{Start, StartError};
+use super::{Done, Worker};
+use crate::kubelet::events::Level;
+use crate::kubelet::plan::{Action, KillReason, Plan};
+use crate::kubelet::state::{FailureKind, StartFailure, Step};
+use crate::kubelet::{pod, sandbox};
+use crate::runtime::{ContainerState, ContainerStatus, RuntimeError, SandboxState};
+use std::time::{Duration, SystemTime};
+
+/// A kill that the runtime refuses is not sent again sooner.
+const KILL_RETRY: Duration = Duration::from_secs(1);
+
+/// How a kill ended.
+pub(super) struct Killed {
+    pub id: String,
+    /// The container as it is now; None if it is gone.
+    pub status: Result<Option<ContainerStatus>, RuntimeError>,
+}
+
+impl Worker {
+    pub(super) fn spawn(&mut self, step: Step, task: impl Future<Output = Done> + Send + 'static) {
+        if !self.begin(step.clone()) {
+            return;
+        }
+        let handle = self.tasks.spawn(task);
+        self.steps.insert(handle.id(), step);
+    }
+
+    pub(super) fn execute(&mut self, plan: &Plan) {
+        for action in &plan.actions {
+            match action.clone() {
+                Action::PrepareVolumes => self.prepare_volumes(),
+                Action::CreateSandbox { attempt } => self.create_sandbox(attempt),
+                Action::StopSandbox { id } => self.stop_sandbox(id),
+                Action::RemoveSandbox { id } => {
+                    let runtime = self.context.runtime.clone();
+                    self.spawn(Step::Remove(id.clone()), async move {
+                        let removed = runtime.remove_pod_sandbox(&id).await;
+                        Done::Removed(id, removed)
+                    });
+                }
+                Action::RemoveContainer { id } => {
+                    let runtime = self.context.runtime.clone();
+                    self.spawn(Step::Remove(id.clone()), async move {
+                        let removed = runtime.remove_container(&id).await;
+                        Done::Removed(id, removed)
+                    });
+                }
+                Action::StartContainer {
+                    name,
+                    attempt,
+                    replaces,
+                } => self.start_container(name, attempt, replaces),
+                Action::KillContainer {
+                    id,
+                    name,
+                    grace_seconds,
+                    reason,
+                } => self.kill_container(id, &name, grace_seconds, &reason),
+            }
+        }
+    }
+
+    fn prepare_volumes(&mut self) {
+        let (context, pod) = (self.context.clone(), self.pod.clone());
+        self.spawn(Step::Volumes, async move {
+            Done::Volumes(context.volumes.prepare(&pod, context.figures).await)
+        });
+    }
+
+    fn create_sandbox(&mut self, attempt: u32) {
+        if attempt > 0 {
+            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+            self.context
+                .recorder
+                .pod(&self.pod, None, Level::Normal, "SandboxChanged", message);
+        }
+        let (context, pod) = (self.context.clone(), self.pod.clone());
+        self.spawn(Step::Sandbox, async move {
+            let config = sandbox::config(&pod, attempt, &context.node_name);
+            let _permit = context.engine_starts.acquire().await.ok();
+            let made = match context.runtime.run_pod_sandbox(&config).await {
+                Ok(id) => context.runtime.pod_sandbox_status(&id).await,
+                Err(error) => Err(error),
+            };
+            Done::Sandbox(made)
+        });
+    }
+
+    fn stop_sandbox(&mut self, id: String) {
+        let runtime = self.context.runtime.clone();
+        self.spawn(Step::Kill(id.clone()), async move {
+            let stopped = runtime.stop_pod_sandbox(&id).await;
+            if stopped.is_err() {
+                tokio::time::sleep(KILL_RETRY).await;
+            }
+            Done::SandboxStopped(id, stopped)
+        });
+    }
+
+    fn start_container(&mut self, name: String, attempt: u32, replaces: Option<String>) {
+        let Some((role, container)) = pod::find_container(&self.pod, &name) else {
+            return;
+        };
+        let Some(sandbox) = self.memory.runtime.ready_sandbox() else {
+            return;
+        };
+        if let Some(last) = self.memory.runtime.latest(&name).filter(|_| replaces.is_none()) {
+            let ended = last.finished_at.unwrap_or(last.created_at);
+            self.memory.crash_back_off.advance(&name, ended, SystemTime::now());
+        }
+        let start = Start {
+            context: self.context.clone(),
+            pod: self.pod.clone(),
+            role,
+            container: container.into_owned(),
+            attempt,
+            replaces,
+            sandbox: sandbox.clone(),
+            cancelled: self.starts.clone(),
+        };
+        self.spawn(Step::Start(name.clone()), async move {
+            Done::Started(name, start.run().await)
+        });
+    }
+
+    fn kill_container(&mut self, id: String, name: &str, grace_seconds: u32, reason: &KillReason) {
+        let known = self.memory.kill_grace.insert(id.clone(), grace_seconds).is_some();
+        if !known {
+            let role = pod::find_container(&self.pod, name).map(|(role, _)| role);
+            let path = role.map(|role| pod::field_path(role, name));
+            let message = reason.message(name);
+            self.context
+                .recorder
+                .pod(&self.pod, path, Level::Normal, "Killing", message);
+        }
+        let runtime = self.context.runtime.clone();
+        // Not a step: a shorter grace may overtake the first kill.
+        self.tasks.spawn(async move {
+            let status = match runtime.stop_container(&id, grace_seconds).await {
+                Ok(()) | Err(RuntimeError::NotFound { .. }) => match runtime.container_status(&id).await {
+                    Ok(status) => Ok(Some(status)),
+                    Err(RuntimeError::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            };
+            let stopped =
+                matches!(&status, Ok(None)) || matches!(&status, Ok(Some(s)) if s.state == ContainerState::Exited);
+            if !stopped {
+                tokio::time::sleep(KILL_RETRY).await;
+            }
+            Done::Killed(Killed { id, status })
+        });
+    }
+
+    pub(super) async fn learn(&mut self, done: Done) {
+        let pod = self.pod.clone();
+        let warn = |reason, message| self.context.recorder.pod(&pod, None, Level::Warning, reason, message);
+        match done {
+            Done::Volumes(Ok(())) => {
+                self.memory.volumes_ready = true;
+                self.memory.volumes_failure = None;
+                self.step_back_off.reset("volumes");
+            }
+            Done::Volumes(Err(error)) => {
+                warn("FailedMount", error.to_string());
+                self.memory.volumes_failure = Some(self.step_failed("volumes"));
+            }
+            Done::Sandbox(Ok(sandbox)) => {
+                self.memory.sandbox_failure = None;
+                self.step_back_off.reset("sandbox");
+                self.memory.runtime.put_sandbox(sandbox);
+            }
+            Done::Sandbox(Err(error)) => {
+                warn(
+                    "FailedCreatePodSandBox",
+                    format!("Failed to create pod sandbox: {error}"),
+                );
+                self.memory.sandbox_failure = Some(self.step_failed("sandbox"));
+            }
+            Done::SandboxStopped(id, Ok(()) | Err(RuntimeError::NotFound { .. })) => {
+                if let Some(sandbox) = self.memory.runtime.sandboxes.iter_mut().find(|s| s.id == id) {
+                    sandbox.state = SandboxState::NotReady;
+                }
+            }
+            Done::SandboxStopped(_, Err(error)) => {
+                warn(
+                    "FailedKillPod",
+                    format!("error killing pod: failed to \"KillPodSandbox\": {error}"),
+                );
+            }
+            Done::Removed(id, Ok(()) | Err(RuntimeError::NotFound { .. })) => self.memory.runtime.remove(&id),
+            Done::Removed(id, Err(error)) => {
+                tracing::warn!(pod = pod::full_name(&pod), id, %error, "A dead container could not be removed");
+                // Forgotten here; the next list finds it again.
+                self.memory.runtime.remove(&id);
+            }
+            Done::Started(name, result) => self.learn_start(name, result).await,
+            Done::Killed(Killed { id, status }) => {
+                self.memory.kill_grace.remove(&id);
+                match status {
+                    Ok(Some(container)) => self.put(container).await,
+                    Ok(None) => self.memory.runtime.remove(&id),
+                    Err(error) => warn(
+                        "FailedKillPod",
+                        format!("error killing pod: failed to \"KillContainer\": {error}"),
+                    ),
+                }
+            }
+            Done::Reported(result) => self.reported(result),
+            Done::Deleted(result) => self.deleted(result),
+            Done::Cleaned(result) => self.cleaned(result),
+        }
+    }
+
+    async fn learn_start(&mut self, name: String, result: Result<ContainerStatus, StartError>) {
+        let error = match result {
+            Ok(container) => {
+                self.memory.start_failures.remove(&name);
+                self.put(container).await;
+                return;
+            }
+            Err(StartError::Cancelled) => return,
+            Err(StartError::Failed { failure, container }) => (failure, container),
+        };
+        let (failure, container) = error;
+        if let Some(container) = container {
+            self.put(container).await;
+        }
+        let now = SystemTime::now();
+        let retry_at = match failure.kind {
+            FailureKind::Config | FailureKind::Create => {
+                Some(now + self.step_back_off.advance(&format!("start {name}"), now, now))
+            }
+            _ => failure.retry_at,
+        };
+        self.memory
+            .start_failures
+            .insert(name, StartFailure { retry_at, ..failure });
+    }
+}

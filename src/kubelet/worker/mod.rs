@@ -1,0 +1,252 @@
+//! One task per pod: looks, plans, acts, reports (upstream: `pkg/kubelet/pod_workers.go`).
+//!
+//! The loop itself only does quick things. What takes time (pulling, starting, stopping, writing the status) runs
+//! in tasks of the worker's own, whose outcome comes back into the loop, so that a deletion is never stuck behind
+//! a pull.
+
+mod execute;
+mod finish;
+mod look;
+mod report;
+mod start;
+
+use crate::kubelet::back_off::BackOff;
+use crate::kubelet::context::Context;
+use crate::kubelet::events::Level;
+use crate::kubelet::plan::{self, Intent, Plan, PodFailure};
+use crate::kubelet::record::{Record, SeenContainer, View};
+use crate::kubelet::state::{Memory, PodRuntime, Step};
+use crate::kubelet::volumes::VolumeError;
+use crate::kubelet::{pod, status};
+use crate::runtime::{ContainerStatus, RuntimeError, Sandbox};
+use execute::Killed;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use report::Reporter;
+use start::StartError;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// Volumes and sandboxes that fail are tried again after this, doubling.
+const STEP_RETRY_FIRST: Duration = Duration::from_millis(500);
+const STEP_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The outcome of a step that ran beside the loop.
+enum Done {
+    Volumes(Result<(), VolumeError>),
+    Sandbox(Result<Sandbox, RuntimeError>),
+    SandboxStopped(String, Result<(), RuntimeError>),
+    Removed(String, Result<(), RuntimeError>),
+    Started(String, Result<ContainerStatus, StartError>),
+    Killed(Killed),
+    /// The status was written; the pod as the server has it now.
+    Reported(Result<Box<Pod>, kube::Error>),
+    /// The final status is written and the pod deleted from the API.
+    Deleted(Result<(), kube::Error>),
+    /// Nothing of the pod is left on the node.
+    Cleaned(Result<(), String>),
+}
+
+pub struct Worker {
+    context: Arc<Context>,
+    record: Arc<Record>,
+    /// The newest pod known, from the watch or from the answer to a write.
+    pod: Arc<Pod>,
+    /// The API server does not have it any more.
+    gone: bool,
+    memory: Memory,
+    /// Why the kubelet ended the pod.
+    failure: Option<PodFailure>,
+    stopping_since: Option<SystemTime>,
+    first_seen: SystemTime,
+    /// Termination messages by container id.
+    messages: BTreeMap<String, String>,
+    step_back_off: BackOff,
+    /// What the runtime could not be asked about, and when to ask again.
+    look_again: BTreeMap<String, SystemTime>,
+    reporter: Reporter,
+    finishing: finish::Finishing,
+    /// Cancelled when the pod is to end: a pull stops, a start goes no further.
+    starts: CancellationToken,
+    tasks: JoinSet<Done>,
+    steps: HashMap<Id, Step>,
+}
+
+impl Worker {
+    /// `runtime` is what was found of the pod when krust started; empty for a new pod.
+    pub fn new(context: Arc<Context>, record: Arc<Record>, runtime: PodRuntime) -> Self {
+        let pod = record.pod();
+        Self {
+            context,
+            pod,
+            record,
+            gone: false,
+            memory: Memory::new(runtime),
+            failure: None,
+            stopping_since: None,
+            first_seen: SystemTime::now(),
+            messages: BTreeMap::new(),
+            step_back_off: BackOff::new(STEP_RETRY_FIRST, STEP_RETRY_MAX),
+            look_again: BTreeMap::new(),
+            reporter: Reporter::default(),
+            finishing: finish::Finishing::default(),
+            starts: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            steps: HashMap::new(),
+        }
+    }
+
+    /// Refuses to run the pod: it fails without having started.
+    pub fn reject(&mut self, failure: PodFailure) {
+        self.fail(failure);
+    }
+
+    /// Runs until nothing of the pod is left, or `shutdown`: then the containers are left running.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        self.look_at_adopted().await;
+        loop {
+            self.read_mail().await;
+            let now = SystemTime::now();
+            let intent = self.intent(now);
+            if intent != Intent::Run {
+                self.starts.cancel();
+            }
+            let plan = plan::plan(&self.pod, &self.memory, intent, now);
+            let ending = plan.finished || intent != Intent::Run;
+            let status = self.status(&plan, ending, now);
+            self.publish(&plan, &status);
+            self.report_when_due(&status, ending);
+            self.execute(&plan);
+            if plan.stopped && self.finish(&status) {
+                return;
+            }
+            let look_again = self.look_again.values().min().copied();
+            let wakes = [
+                plan.wake_at,
+                self.reporter.due(),
+                self.finishing.due(),
+                self.deadline(now),
+                look_again,
+            ];
+            let wake = wakes.into_iter().flatten().min();
+            tokio::select! {
+                () = self.record.wait() => {}
+                Some(done) = self.tasks.join_next_with_id() => self.settle(done).await,
+                () = sleep_until(wake) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Whether the pod is to run or to end, and since when.
+    fn intent(&mut self, now: SystemTime) -> Intent {
+        if self.failure.is_none() && !self.gone && !pod::is_terminal(&self.pod) {
+            if let Err(failure) = plan::deadline(&self.pod, now) {
+                self.fail(failure);
+            }
+        }
+        let ends = self.gone
+            || self.failure.is_some()
+            || self.pod.metadata.deletion_timestamp.is_some()
+            || pod::is_terminal(&self.pod);
+        match ends {
+            true => Intent::Stop {
+                grace_seconds: pod::grace_seconds(&self.pod),
+                since: *self.stopping_since.get_or_insert(now),
+            },
+            false => Intent::Run,
+        }
+    }
+
+    /// The kubelet ends the pod: it will be Failed.
+    fn fail(&mut self, failure: PodFailure) {
+        let level = match failure.reason {
+            "DeadlineExceeded" => Level::Normal,
+            _ => Level::Warning,
+        };
+        self.context
+            .recorder
+            .pod(&self.pod, None, level, failure.reason, failure.message.clone());
+        self.failure = Some(failure);
+    }
+
+    fn deadline(&self, now: SystemTime) -> Option<SystemTime> {
+        plan::deadline(&self.pod, now)
+            .ok()
+            .flatten()
+            .filter(|_| !pod::is_terminal(&self.pod))
+    }
+
+    fn status(&self, plan: &Plan, ending: bool, now: SystemTime) -> PodStatus {
+        status::compute(&status::Seen {
+            pod: &self.pod,
+            runtime: &self.memory.runtime,
+            waiting: &plan.waiting,
+            failure: self.failure.as_ref(),
+            ending,
+            messages: &self.messages,
+            runtime_name: &self.context.runtime_name,
+            host_ips: &self.context.host_ips,
+            first_seen: self.first_seen,
+            now,
+        })
+    }
+
+    /// Shows the manager and the kubelet's HTTPS API what is there.
+    fn publish(&self, plan: &Plan, status: &PodStatus) {
+        let mut sandboxes: Vec<&Sandbox> = self.memory.runtime.sandboxes.iter().collect();
+        sandboxes.sort_by_key(|s| std::cmp::Reverse(s.pod.attempt));
+        let containers = self.memory.runtime.containers.iter().map(|c| SeenContainer {
+            id: c.id.clone(),
+            name: c.name.clone(),
+            attempt: c.attempt,
+            state: c.state,
+            tty: c.tty,
+        });
+        let statuses = [&status.container_statuses, &status.init_container_statuses];
+        let waiting = statuses.into_iter().flatten().flatten().filter_map(|status| {
+            let reason = status.state.as_ref()?.waiting.as_ref()?.reason.clone()?;
+            Some((status.name.clone(), reason))
+        });
+        let mut waiting: BTreeMap<String, String> = waiting.collect();
+        waiting.extend(
+            plan.waiting
+                .iter()
+                .map(|(name, held)| (name.clone(), held.reason.clone())),
+        );
+        self.record.set_view(View {
+            pod: self.pod.clone(),
+            sandboxes: sandboxes.into_iter().map(|s| s.id.clone()).collect(),
+            containers: containers.collect(),
+            waiting,
+        });
+    }
+
+    /// Takes the outcome of a step into the memory.
+    async fn settle(&mut self, done: Result<(Id, Done), JoinError>) {
+        let id = match &done {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        if let Some(step) = self.steps.remove(&id) {
+            self.memory.in_flight.remove(&step);
+        }
+        match done {
+            Ok((_, done)) => self.learn(done).await,
+            // A bug: the step is planned again, at the pace of the retries.
+            Err(error) => {
+                tracing::error!(pod = pod::full_name(&self.pod), %error, "A step of a pod's worker broke off");
+                tokio::time::sleep(STEP_RETRY_FIRST).await;
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<SystemTime>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await,
+        None => std::future::pending().await,
+    }
+}

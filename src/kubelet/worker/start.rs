@@ -1,0 +1,193 @@
+//! Starting one container: image, environment, mounts, create, start (upstream: `startContainer`).
+
+use crate::kubelet::container::{self, ConfigError, Parts, env};
+use crate::kubelet::context::Context;
+use crate::kubelet::events::Level;
+use crate::kubelet::images::ImageError;
+use crate::kubelet::objects::{Objects, References};
+use crate::kubelet::pod::{self, Role};
+use crate::kubelet::sandbox;
+use crate::kubelet::state::{FailureKind, StartFailure};
+use crate::runtime::{ContainerConfig, ContainerState, ContainerStatus, RuntimeError, Sandbox};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio_util::sync::CancellationToken;
+
+pub(super) struct Start {
+    pub context: Arc<Context>,
+    pub pod: Arc<Pod>,
+    pub role: Role,
+    pub container: Container,
+    pub attempt: u32,
+    /// Created but never started: removed first.
+    pub replaces: Option<String>,
+    pub sandbox: Sandbox,
+    pub cancelled: CancellationToken,
+}
+
+pub(super) enum StartError {
+    /// The pod is to end.
+    Cancelled,
+    Failed {
+        failure: StartFailure,
+        /// What the engine keeps of a container that did not start.
+        container: Option<ContainerStatus>,
+    },
+}
+
+impl Start {
+    pub async fn run(self) -> Result<ContainerStatus, StartError> {
+        let runtime = &self.context.runtime;
+        let path = pod::field_path(self.role, &self.container.name);
+        if let Some(id) = &self.replaces {
+            let removed = runtime.remove_container(id).await;
+            removed.map_err(|error| self.failed(FailureKind::Create, "CreateContainerError", error.to_string()))?;
+        }
+        let image = tokio::select! {
+            image = self.context.images.ensure(&self.pod, &path, &self.container) => image,
+            () = self.cancelled.cancelled() => return Err(StartError::Cancelled),
+        };
+        let image = image.map_err(|error| self.no_image(error))?;
+        let config = self.config(&image.user).await;
+        let config = config.map_err(|error| {
+            self.warn(&path, format!("Error: {error}"));
+            self.failed(FailureKind::Config, "CreateContainerConfigError", error.to_string())
+        })?;
+        let _permit = self.context.engine_starts.acquire().await.ok();
+        if self.cancelled.is_cancelled() {
+            return Err(StartError::Cancelled);
+        }
+        let sandbox_config = sandbox::config(&self.pod, self.sandbox.pod.attempt, &self.context.node_name);
+        let created = runtime
+            .create_container(&self.sandbox.id, &config, &sandbox_config)
+            .await;
+        let id = created.map_err(|error| {
+            self.warn(&path, format!("Error: {error}"));
+            self.failed(FailureKind::Create, "CreateContainerError", error.to_string())
+        })?;
+        let event = |reason, message: &str| {
+            let recorder = &self.context.recorder;
+            recorder.pod(&self.pod, Some(path.clone()), Level::Normal, reason, message.to_owned());
+        };
+        event("Created", "Container created");
+        if let Err(error) = runtime.start_container(&id).await {
+            self.warn(&path, format!("Error: {error}"));
+            return Err(self.not_started(&id, error).await);
+        }
+        event("Started", "Container started");
+        match runtime.container_status(&id).await {
+            Ok(status) => Ok(status),
+            // It runs, so it is not started again: the next look says more.
+            Err(error) => {
+                tracing::warn!(pod = pod::full_name(&self.pod), id, %error, "A started container could not be looked at");
+                Ok(self.assumed(id, &config))
+            }
+        }
+    }
+
+    fn assumed(&self, id: String, config: &ContainerConfig) -> ContainerStatus {
+        let now = SystemTime::now();
+        ContainerStatus {
+            id,
+            sandbox_id: self.sandbox.id.clone(),
+            name: config.name.clone(),
+            attempt: self.attempt,
+            pod_uid: pod::uid(&self.pod).to_owned(),
+            state: ContainerState::Running,
+            created_at: now,
+            started_at: Some(now),
+            finished_at: None,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image: config.image.clone(),
+            image_ref: String::new(),
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            tty: config.tty,
+        }
+    }
+
+    async fn config(&self, image_user: &str) -> Result<ContainerConfig, ConfigError> {
+        let context = &self.context;
+        let mut references = References::default();
+        references.add_environment(&self.container);
+        let objects = Objects::fetch(&context.client, pod::namespace(&self.pod), references).await?;
+        let pod_ips = match pod::host_network(&self.pod) {
+            true => &context.host_ips,
+            false => &self.sandbox.ips,
+        };
+        let sources = env::Sources {
+            objects: &objects,
+            pod_ips,
+            host_ips: &context.host_ips,
+            node: context.figures,
+        };
+        let env = env::environment(&self.pod, &self.container, &sources)?;
+        container::config(Parts {
+            pod: &self.pod,
+            role: self.role,
+            container: &self.container,
+            attempt: self.attempt,
+            image_user,
+            env: &env,
+            mounts: context.volumes.mounts(&self.pod, &self.container, &env)?,
+            node_memory_bytes: context.node_memory_bytes,
+        })
+    }
+
+    fn warn(&self, path: &str, message: String) {
+        let recorder = &self.context.recorder;
+        recorder.pod(&self.pod, Some(path.to_owned()), Level::Warning, "Failed", message);
+    }
+
+    fn failure(&self, kind: FailureKind, reason: &str, message: String) -> StartFailure {
+        StartFailure {
+            kind,
+            reason: reason.to_owned(),
+            message,
+            image: self.container.image.clone().unwrap_or_default(),
+            at: SystemTime::now(),
+            retry_at: None,
+        }
+    }
+
+    fn failed(&self, kind: FailureKind, reason: &str, message: String) -> StartError {
+        StartError::Failed {
+            failure: self.failure(kind, reason, message),
+            container: None,
+        }
+    }
+
+    fn no_image(&self, error: ImageError) -> StartError {
+        let failure = self.failure(error.kind, error.reason, error.message);
+        StartError::Failed {
+            failure: StartFailure {
+                retry_at: error.retry_at,
+                ..failure
+            },
+            container: None,
+        }
+    }
+
+    /// A container that could not be started counts as one that ended, as containerd shows it.
+    async fn not_started(&self, id: &str, error: RuntimeError) -> StartError {
+        let message = error.to_string();
+        let now = SystemTime::now();
+        let known = self.context.runtime.container_status(id).await.ok();
+        let container = known.map(|status| ContainerStatus {
+            state: ContainerState::Exited,
+            exit_code: 128,
+            reason: "StartError".to_owned(),
+            message: message.clone(),
+            started_at: None,
+            finished_at: Some(now),
+            ..status
+        });
+        StartError::Failed {
+            failure: self.failure(FailureKind::Start, "RunContainerError", message),
+            container,
+        }
+    }
+}
