@@ -1,1 +1,273 @@
-//! Composition root.
+//! The composition root: builds the parts, starts and drains their tasks (upstream: `cmd/kube-apiserver/app` and
+//! friends).
+//!
+//! The order of a start: take the data directory and the port, open database and certificates side by side, make
+//! the system's namespaces, serve; then the engine, and the parts that are clients. The end is the same backwards:
+//! clients first, then the server, then the database.
+
+mod data_dir;
+mod kubeconfig;
+mod namespaces;
+mod node;
+mod signals;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::apiserver::{ApiServer, ApiServerOptions};
+use crate::config::Settings;
+use crate::registry::Registry;
+use crate::runtime::choose::{ChooseError, Chosen};
+use crate::storage::{Storage, StorageError};
+use crate::telemetry::Tasks;
+use crate::transport::InProcessIdentity;
+use crate::transport::dial::KubeletClient;
+use crate::transport::listen::{ListenError, listen};
+use crate::transport::pki::{Pki, PkiError, ServerNames, write_private};
+use crate::transport::serve::{PlainHttp, ServeOptions, serve};
+use crate::{client, controllers, scheduler, storage};
+
+use data_dir::{DataDir, DataDirError};
+pub use kubeconfig::{ADMIN_KUBECONFIG, CONTEXT};
+
+/// The release of Kubernetes whose API this is.
+pub const KUBERNETES_VERSION: &str = "v1.37.0";
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("setting {key:?}: {reason}")]
+    Setting { key: &'static str, reason: String },
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("{0}. Choose another address with --listen")]
+    Listen(#[from] ListenError),
+    #[error("the kubelet's API: {0}")]
+    KubeletListen(#[source] ListenError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("the database: {0}")]
+    Storage(#[from] StorageError),
+    #[error("cannot write {}: {source}", path.display())]
+    Kubeconfig { path: PathBuf, source: std::io::Error },
+    #[error("cannot make the namespace {name}: {source}")]
+    Namespace {
+        name: &'static str,
+        source: Box<kube::Error>,
+    },
+    #[error(transparent)]
+    Runtime(Box<ChooseError>),
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    #[error("a step of the start broke off: {0}")]
+    Start(#[from] tokio::task::JoinError),
+    #[error("{task} ended, and the server with it")]
+    TaskEnded { task: &'static str },
+}
+
+/// Runs a server until it is told to stop, or a part of it fails.
+pub async fn run(settings: Settings) -> Result<(), AppError> {
+    let begin = Instant::now();
+    let signals = signals::Signals::listen().map_err(AppError::Signals)?;
+    let core = Core::start(&settings).await?;
+    tracing::info!(address = %core.address, millis = begin.elapsed().as_millis(), "serving the Kubernetes API");
+    let mut parts = Parts::default();
+    let result = run_parts(&settings, &core, &mut parts, signals).await;
+    let limit = Duration::from_secs(settings.server.shutdown_timeout_seconds);
+    parts.stop(limit).await;
+    core.stop(limit).await;
+    result
+}
+
+/// Starts what is a client of the API, and waits for the end.
+async fn run_parts(
+    settings: &Settings,
+    core: &Core,
+    parts: &mut Parts,
+    mut signals: signals::Signals,
+) -> Result<(), AppError> {
+    let chosen = tokio::select! {
+        chosen = node::choose_runtime(settings, core) => chosen?,
+        () = signals.stop() => return Ok(()),
+    };
+    let stop = parts.stop.clone();
+    let client = core.client("system:kube-scheduler", &[]);
+    parts.tasks.spawn("scheduler", scheduler::run(client, stop.clone()));
+    let client = core.client("system:kube-controller-manager", &[]);
+    parts.tasks.spawn("controllers", controllers::run(client, stop.clone()));
+    if let Some(chosen) = &chosen {
+        node::start(settings, core, chosen, parts).await?;
+    }
+    announce(core, chosen.as_ref());
+    tokio::select! {
+        () = signals.stop() => {
+            tracing::info!("stopping; once more, and it is at once");
+            signals.exit_on_next();
+            Ok(())
+        }
+        Some(end) = parts.tasks.next_end() => {
+            tracing::error!(task = end.name, failure = ?end.failure, "a part of the server ended");
+            Err(AppError::TaskEnded { task: end.name })
+        }
+    }
+}
+
+/// The tasks that are clients of the API.
+#[derive(Default)]
+struct Parts {
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+impl Parts {
+    async fn stop(&mut self, limit: Duration) {
+        self.stop.cancel();
+        self.tasks.drain(limit).await;
+    }
+}
+
+/// Storage and API server, listening.
+struct Core {
+    data_dir: DataDir,
+    /// Where the API listens.
+    address: SocketAddr,
+    pki: Arc<Pki>,
+    storage: Arc<Storage>,
+    api: Arc<ApiServer>,
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+impl Core {
+    async fn start(settings: &Settings) -> Result<Core, AppError> {
+        let names = ServerNames::parse(&settings.server.tls_sans);
+        let names = names.map_err(|error| AppError::Setting {
+            key: "server.tls_sans",
+            reason: error.to_string(),
+        })?;
+        let data_dir = DataDir::take(&settings.data_dir())?;
+        // Early, so that a taken port is found before anything is changed; clients wait in the backlog meanwhile.
+        let listener = listen(settings.server.listen.0)?;
+        let address = listener.local_addr();
+        let address = address.map_err(|source| ListenError::Failed {
+            address: settings.server.listen.0,
+            source,
+        })?;
+
+        let registry = Registry::builtin();
+        let pki_directory = data_dir.path().join("pki");
+        let pki = tokio::task::spawn_blocking(move || Pki::load_or_create(&pki_directory, names));
+        let storage = Storage::open(storage_options(settings, &data_dir), registry.clone()).await?;
+        let pki = Arc::new(pki.await??);
+
+        let kubelet_client = KubeletClient::new(pki.kubelet_client_config()?);
+        let api = ApiServer::new(ApiServerOptions {
+            kubelet_client: Some(kubelet_client),
+            ..ApiServerOptions::new(storage.clone(), registry)
+        });
+        let mut core = Core {
+            data_dir,
+            address,
+            pki,
+            storage,
+            api,
+            tasks: Tasks::default(),
+            stop: CancellationToken::new(),
+        };
+        namespaces::create(&core.client("system:apiserver", &["system:masters"])).await?;
+        write_kubeconfig(&core.kubeconfig_path(), address, &core.pki)?;
+        let options = ServeOptions {
+            connections_max: settings.server.connections_max,
+            drain_timeout: Duration::from_secs(settings.server.shutdown_timeout_seconds),
+            ..ServeOptions::new("apiserver", PlainHttp::TrustedLoopback)
+        };
+        let served = serve(
+            listener,
+            core.pki.api_server_tls()?,
+            Arc::new(core.api.endpoint()),
+            options,
+            core.stop.clone(),
+        );
+        core.tasks.spawn("apiserver", served);
+        core.keep_certificates_fresh();
+        Ok(core)
+    }
+
+    /// A client in this process, under the identity of one of upstream's components.
+    fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        client::in_process(
+            self.api.endpoint(),
+            InProcessIdentity {
+                user: user.to_owned(),
+                groups,
+            },
+        )
+    }
+
+    fn kubeconfig_path(&self) -> PathBuf {
+        self.data_dir.path().join(ADMIN_KUBECONFIG)
+    }
+
+    fn keep_certificates_fresh(&mut self) {
+        let (pki, path, address) = (self.pki.clone(), self.kubeconfig_path(), self.address);
+        let rewrite = move |renewed: &[&str]| {
+            if renewed.contains(&"admin")
+                && let Err(error) = write_kubeconfig(&path, address, &pki)
+            {
+                tracing::error!(%error, "the administrator's kubeconfig holds the old certificate");
+            }
+        };
+        self.tasks
+            .spawn("certificates", self.pki.clone().keep_fresh(self.stop.clone(), rewrite));
+    }
+
+    async fn stop(mut self, limit: Duration) {
+        self.api.begin_shutdown();
+        self.stop.cancel();
+        self.tasks.drain(limit + Duration::from_secs(1)).await;
+        self.storage.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+fn storage_options(settings: &Settings, data_dir: &DataDir) -> storage::Options {
+    let options = match settings.storage.url.as_str() {
+        "" => storage::Options::sqlite(&data_dir.path().join("krust.db")),
+        url => storage::Options::new(url),
+    };
+    storage::Options {
+        history_age: Duration::from_secs(settings.storage.history_age_seconds),
+        history_events_max: settings.storage.history_events_max,
+        ..options
+    }
+}
+
+fn write_kubeconfig(path: &std::path::Path, address: SocketAddr, pki: &Pki) -> Result<(), AppError> {
+    let text = kubeconfig::admin_kubeconfig(&kubeconfig::local_url(address), pki.authority_pem(), &pki.admin());
+    write_private(path, text.as_bytes()).map_err(|source| AppError::Kubeconfig {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Tells the user, on standard output, where things are and what to do next.
+fn announce(core: &Core, chosen: Option<&Chosen>) {
+    let runtime = match chosen {
+        Some(chosen) => format!(
+            "{} {} at {}",
+            chosen.version.name, chosen.version.version, chosen.endpoint
+        ),
+        None => "none, so that pods are stored but do not run".to_owned(),
+    };
+    println!(
+        "Krust {} serves Kubernetes {KUBERNETES_VERSION} on {} (listening on {})\nContainer runtime: {runtime}\n\nNext:\n  export KUBECONFIG={}\n  kubectl apply -f pod.yaml\n",
+        env!("CARGO_PKG_VERSION"),
+        kubeconfig::local_url(core.address),
+        core.address,
+        core.kubeconfig_path().display(),
+    );
+}

@@ -25,6 +25,9 @@ pub enum TelemetryError {
     },
 }
 
+/// Modules of others that tell at info what is for debugging. A filter that names them wins.
+const QUIET: &str = "sea_orm_migration=warn";
+
 /// Sends logs to standard error: what `RUST_LOG` says, else `filter`.
 pub fn start_logs(filter: &str, json: bool) -> Result<(), TelemetryError> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
@@ -32,7 +35,7 @@ pub fn start_logs(filter: &str, json: bool) -> Result<(), TelemetryError> {
         Some(text) => ("RUST_LOG", text),
         None => ("setting \"log.filter\":", filter.to_owned()),
     };
-    let parsed = EnvFilter::builder().parse(&filter);
+    let parsed = EnvFilter::builder().parse(format!("{QUIET},{filter}"));
     let parsed = parsed.map_err(|source| TelemetryError::Filter { origin, filter, source })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)

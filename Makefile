@@ -1,0 +1,42 @@
+# The commands of a working day. `make run` needs nothing but Rust; see scripts/setup.sh for what it installs.
+
+# release or dev
+PROFILE ?= release
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BINARY := target/$(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/krust
+CARGO := cargo
+
+.PHONY: help run build check test bench image tools setup
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: setup ## Build krust, see that there is a container engine, and start a server on port 6443.
+	@scripts/setup.sh engine
+	$(CARGO) build --locked --profile $(PROFILE)
+	@scripts/run.sh $(BINARY)
+
+build: setup ## Build krust.
+	$(CARGO) build --locked --profile $(PROFILE)
+
+check: setup ## Format, lints and the rules of the house.
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --test tidy
+
+test: setup tools ## All tests: with the real kubectl, Docker and containerd, as root.
+	@scripts/setup.sh test
+	$(CARGO) test --locked -- --include-ignored
+
+bench: setup ## Measure start, memory, throughput and pods; prints figures.
+	$(CARGO) bench --locked --bench load
+
+image: setup ## Build the container image krust around a binary that is built here.
+	$(CARGO) build --locked --profile $(PROFILE)
+	@scripts/image.sh $(BINARY)
+
+tools: ## Fetch the kubectl binaries of the tests into target/tools.
+	@scripts/install-kubectl.py
+
+setup: # What it takes to build.
+	@scripts/setup.sh build

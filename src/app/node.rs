@@ -1,0 +1,112 @@
+//! This machine as a node: the container engine, and the kubelet on it (upstream: `cmd/kubelet/app`).
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::{AppError, Core, Parts, namespaces};
+use crate::config::{RuntimeKind, Settings};
+use crate::kubelet::{self, FileSharing, KubeletOptions};
+use crate::runtime::choose::{Chosen, RuntimeChoice, RuntimeOptions, choose};
+use crate::transport::listen::listen_or_any_port;
+use crate::transport::pki::in_container;
+
+/// Connects to the engine that the settings name; `None` where they name none.
+pub(super) async fn choose_runtime(settings: &Settings, core: &Core) -> Result<Option<Chosen>, AppError> {
+    let choice = match settings.runtime.kind {
+        RuntimeKind::Docker => RuntimeChoice::Docker,
+        RuntimeKind::Containerd => RuntimeChoice::Containerd,
+        RuntimeKind::Auto => RuntimeChoice::Auto,
+        RuntimeKind::None => return Ok(None),
+    };
+    let set = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let options = RuntimeOptions {
+        choice,
+        cluster_id: namespaces::cluster_id(&core.client("system:apiserver", &["system:masters"])).await?,
+        docker_host: set(&settings.runtime.docker_host),
+        containerd_address: set(&settings.runtime.containerd_address),
+        state_dir: core.data_dir.path().join("runtime"),
+    };
+    choose(&options)
+        .await
+        .map_err(|error| AppError::Runtime(Box::new(error)))
+}
+
+/// Starts the kubelet.
+pub(super) async fn start(
+    settings: &Settings,
+    core: &Core,
+    chosen: &Chosen,
+    parts: &mut Parts,
+) -> Result<(), AppError> {
+    let name = match settings.node.name.as_str() {
+        "" => kubelet::default_node_name(),
+        name => name.to_owned(),
+    };
+    let node_ip = match settings.node.ip.as_str() {
+        "" => None,
+        ip => Some(ip.parse::<IpAddr>().map_err(|_| AppError::Setting {
+            key: "node.ip",
+            reason: format!("{ip:?} is not allowed: it must be an IP address"),
+        })?),
+    };
+    let listener = listen_or_any_port(settings.node.kubelet_listen.0).map_err(AppError::KubeletListen)?;
+    let listen = listener.local_addr().unwrap_or(settings.node.kubelet_listen.0);
+    let options = KubeletOptions {
+        client: core.client(&format!("system:node:{name}"), &["system:nodes"]),
+        node_name: name,
+        node_ip,
+        runtime: chosen.runtime.clone(),
+        listen,
+        data_dir: core.data_dir.path().to_owned(),
+        files: file_sharing(core.data_dir.path()),
+        version: super::KUBERNETES_VERSION.to_owned(),
+        pods_max: settings.node.pods_max,
+    };
+    let stop = parts.stop.clone();
+    parts.tasks.spawn("kubelet", async move {
+        if let Err(error) = kubelet::run(options, stop).await {
+            tracing::error!(%error, "the kubelet failed");
+        }
+    });
+    Ok(())
+}
+
+/// Whether the engine finds what krust writes under the same path.
+fn file_sharing(data_dir: &Path) -> FileSharing {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if !in_container() || is_mounted_from_same_path(&mounts, data_dir) {
+        return FileSharing::Shared;
+    }
+    FileSharing::Unavailable(format!(
+        "krust runs in a container, and its container engine does not see {0}; start it with -v {0}:{0}",
+        data_dir.display()
+    ))
+}
+
+/// Whether the mount that holds `path` has on the outside the path that it has here. Fields of mountinfo: id, parent,
+/// device, root of the mount in its file system, mount point, … (proc_pid_mountinfo(5)).
+fn is_mounted_from_same_path(mountinfo: &str, path: &Path) -> bool {
+    let holding = mountinfo.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (root, point) = (Path::new(*fields.get(3)?), Path::new(*fields.get(4)?));
+        path.starts_with(point).then_some((root, point))
+    });
+    // The deepest mount is the one that counts; the container's own root always is another one's.
+    let deepest = holding.max_by_key(|(_, point)| point.components().count());
+    deepest.is_some_and(|(root, point)| root == point && point != Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_shared_when_it_is_mounted_under_its_own_path() {
+        let mounts = "22 1 0:20 / / rw - overlay overlay rw\n\
+            30 22 8:1 /var/lib/krust /var/lib/krust rw - ext4 /dev/sda1 rw\n\
+            31 22 8:1 /srv/x /data rw - ext4 /dev/sda1 rw\n";
+        assert!(is_mounted_from_same_path(mounts, Path::new("/var/lib/krust/pods")));
+        assert!(!is_mounted_from_same_path(mounts, Path::new("/data")));
+        assert!(!is_mounted_from_same_path(mounts, Path::new("/elsewhere")));
+    }
+}

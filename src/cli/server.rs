@@ -1,0 +1,62 @@
+//! `krust server` (upstream: `kube-apiserver` and friends).
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::app;
+use crate::config::{LogFormat, Settings, Sources, load};
+use crate::telemetry;
+
+#[derive(Args, Default)]
+pub(super) struct ServerArguments {
+    /// A TOML file with settings; may be given several times, later ones win.
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Where database, certificates and kubeconfig are kept [default: /var/lib/krust, or ~/.local/share/krust].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Address and port of the API [default: [::]:6443].
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// What runs the pods: docker, containerd, auto, or none [default: auto].
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<String>,
+    /// Name of this machine's node [default: its host name].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// A further name or address for the server's certificate; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub tls_san: Vec<String>,
+}
+
+impl ServerArguments {
+    /// The settings of all layers.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let flags = [
+            ("server.data_dir", &self.data_dir),
+            ("server.listen", &self.listen),
+            ("runtime.kind", &self.runtime),
+            ("node.name", &self.node_name),
+        ];
+        let overrides = flags
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value.clone()?)))
+            .collect();
+        let mut settings = load(&Sources::from_process(self.config.clone(), overrides))?;
+        settings.server.tls_sans.extend(self.tls_san.iter().cloned());
+        Ok(settings)
+    }
+}
+
+pub(super) fn run(arguments: &ServerArguments) -> anyhow::Result<()> {
+    let settings = arguments.settings()?;
+    telemetry::start_logs(&settings.log.filter, settings.log.format == LogFormat::Json)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the threads of the server")?;
+    let result = runtime.block_on(app::run(settings));
+    // Blocking work that is still under way (a read of a file, say) must not hold up the end.
+    runtime.shutdown_background();
+    Ok(result?)
+}
