@@ -3,8 +3,9 @@
 //! Adding a kind is one row here (and a strategy file if it has rules of its own).
 
 use super::Kind;
+use super::columns::core as core_columns;
 use super::row::{review, row};
-use super::strategies;
+use super::strategies::{self, Stored, config_map, endpoints, event, lease, secret};
 use k8s_openapi::api::{
     admissionregistration::v1 as admissionregistration, apps::v1 as apps, authentication::v1 as authentication,
     authorization::v1 as authorization, autoscaling::v2 as autoscaling, batch::v1 as batch,
@@ -23,16 +24,24 @@ pub fn all() -> Vec<Kind> {
     let rows = vec![
         // core
         review::<core::Binding>("bindings"),
-        row::<core::ConfigMap>("configmaps").short(&["cm"]),
-        row::<core::Endpoints>("endpoints").short(&["ep"]),
-        row::<core::Event>("events").short(&["ev"]),
+        row::<core::ConfigMap>("configmaps")
+            .short(&["cm"])
+            .strategy(config_map::strategy()),
+        row::<core::Endpoints>("endpoints")
+            .short(&["ep"])
+            .strategy(endpoints::endpoints()),
+        row::<core::Event>("events").short(&["ev"]).strategy(event::CoreEvents),
         row::<core::LimitRange>("limitranges").short(&["limits"]),
         row::<core::Namespace>("namespaces")
             .short(&["ns"])
             .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
             .writes("finalize", &["update"])
-            .status(),
-        row::<core::Node>("nodes").short(&["no"]).status(),
+            .status()
+            .strategy(strategies::namespace::NamespaceStrategy),
+        row::<core::Node>("nodes")
+            .short(&["no"])
+            .status()
+            .strategy(strategies::node::NodeStrategy),
         row::<core::PersistentVolumeClaim>("persistentvolumeclaims")
             .short(&["pvc"])
             .status(),
@@ -59,9 +68,12 @@ pub fn all() -> Vec<Kind> {
             .categories(ALL)
             .status(),
         row::<core::ResourceQuota>("resourcequotas").short(&["quota"]).status(),
-        row::<core::Secret>("secrets"),
-        row::<core::ServiceAccount>("serviceaccounts").short(&["sa"]),
+        row::<core::Secret>("secrets").strategy(secret::strategy()),
+        row::<core::ServiceAccount>("serviceaccounts")
+            .short(&["sa"])
+            .strategy(Stored::new(core_columns::SERVICE_ACCOUNT).returns_deleted()),
         row::<core::Service>("services")
+            .strategy(strategies::service::ServiceStrategy)
             .short(&["svc"])
             .categories(ALL)
             .status(),
@@ -84,7 +96,10 @@ pub fn all() -> Vec<Kind> {
             .categories(ALL)
             .status(),
         // events.k8s.io: the same objects as core's events
-        row::<events::Event>("events").short(&["ev"]).stored_in("v1"),
+        row::<events::Event>("events")
+            .short(&["ev"])
+            .stored_in("v1")
+            .strategy(event::EventsV1),
         // authentication.k8s.io, authorization.k8s.io
         review::<authentication::SelfSubjectReview>("selfsubjectreviews.authentication.k8s.io"),
         review::<authorization::SelfSubjectAccessReview>("selfsubjectaccessreviews.authorization.k8s.io"),
@@ -150,11 +165,11 @@ pub fn all() -> Vec<Kind> {
         // scheduling.k8s.io
         row::<scheduling::PriorityClass>("priorityclasses.scheduling.k8s.io").short(&["pc"]),
         // coordination.k8s.io
-        row::<coordination::Lease>("leases.coordination.k8s.io"),
+        row::<coordination::Lease>("leases.coordination.k8s.io").strategy(lease::strategy()),
         // node.k8s.io
         row::<node::RuntimeClass>("runtimeclasses.node.k8s.io"),
         // discovery.k8s.io
-        row::<discovery::EndpointSlice>("endpointslices.discovery.k8s.io"),
+        row::<discovery::EndpointSlice>("endpointslices.discovery.k8s.io").strategy(endpoints::endpoint_slice()),
         // flowcontrol.apiserver.k8s.io
         row::<flowcontrol::FlowSchema>("flowschemas.flowcontrol.apiserver.k8s.io").status(),
         row::<flowcontrol::PriorityLevelConfiguration>("prioritylevelconfigurations.flowcontrol.apiserver.k8s.io")

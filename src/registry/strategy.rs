@@ -138,7 +138,7 @@ pub trait Strategy: Send + Sync {
     fn columns(&self) -> Vec<Column> {
         super::columns::default_columns()
     }
-    /// One cell per column, JSON scalars. `now` is unix seconds.
+    /// One cell per column, JSON scalars. `now` is unix seconds, the object is in the row's own version.
     fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
         super::columns::default_cells(object, now)
     }

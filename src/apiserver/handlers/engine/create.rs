@@ -72,6 +72,7 @@ pub async fn create(ctx: &Context, kind: &Kind, mut object: Object, dry_run: boo
 fn validate(kind: &Kind, object: &Object) -> Result<(), ApiError> {
     let mut errors = validation::object_meta(kind, metadata::of(object));
     errors.extend(kind.strategy.validate(object));
+    errors.extend(kind.strategy.validate_create(object));
     let name = match metadata::text(object, "name") {
         "" => metadata::text(object, "generateName"),
         name => name,

@@ -1,13 +1,13 @@
 //! Pods (upstream: `pkg/registry/core/pod/strategy.go`).
 
-mod binding;
 pub mod defaults;
 mod qos;
+#[cfg(test)]
+mod tests;
 mod update;
 pub mod validate;
 mod warnings;
 
-pub use binding::{bind, validate_binding};
 pub use qos::class as qos_class;
 
 use crate::registry::columns::pod as printer;
@@ -85,7 +85,12 @@ impl Strategy for PodStrategy {
         match target {
             Target::Main => update::validate(object, old),
             Target::Status => update::validate_status(object, old),
-            Target::Subresource("ephemeralcontainers") => update::validate_ephemeral_containers(object, old),
+            Target::Subresource("ephemeralcontainers") => {
+                let mut errors = validate::pod(object);
+                errors.extend(update::validate_ephemeral_containers(object, old));
+                errors
+            }
+            Target::Subresource("resize") => validate::pod(object),
             Target::Subresource(_) => Vec::new(),
         }
     }

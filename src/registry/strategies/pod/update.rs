@@ -15,8 +15,12 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
 /// What the `resize` subresource may change in a container.
 const RESIZABLE: [&str; 2] = ["resources", "resizePolicy"];
 
-/// Restores from `old` all that the subresource does not write.
+/// Restores from `old` all that the subresource does not write. Binding makes the pod itself, there is nothing to
+/// restore.
 pub fn keep_only(object: &mut Object, old: &Object, subresource: &str) {
+    if !matches!(subresource, "ephemeralcontainers" | "resize") {
+        return;
+    }
     let written = object.get("spec").cloned().unwrap_or_default();
     restore(object, old, "spec");
     restore(object, old, "status");

@@ -9,7 +9,8 @@ mod resources;
 mod security;
 mod volumes;
 
-pub use resources::{container_resources, quantity_value};
+pub use probes::port;
+pub use resources::quantity_value;
 
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, dns1123_subdomain, ip_address, label_key, label_value, range_error};

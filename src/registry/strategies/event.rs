@@ -1,0 +1,264 @@
+//! Events of both groups, stored as core/v1 (upstream: `pkg/registry/core/event`,
+//! `pkg/apis/core/validation/events.go`, `pkg/apis/events/v1/conversion.go`).
+
+use crate::registry::columns::core::EVENT;
+use crate::registry::field::FieldError;
+use crate::registry::formats::{label_key, path_segment};
+use crate::registry::json::{default_text, default_to, number, text};
+use crate::registry::strategy::{Column, Object, Strategy};
+use serde_json::{Map, Value};
+
+const NAME_BYTES_MAX: usize = 128;
+const NOTE_BYTES_MAX: usize = 1024;
+
+/// Names of one field in events.k8s.io/v1 and in core/v1.
+const RENAMED: [(&str, &str); 7] = [
+    ("regarding", "involvedObject"),
+    ("note", "message"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+
+/// The index names of selectable fields, with their path in a stored event.
+const FIELDS: [(&str, &[&str]); 11] = [
+    ("involvedObject.kind", &["involvedObject", "kind"]),
+    ("involvedObject.namespace", &["involvedObject", "namespace"]),
+    ("involvedObject.name", &["involvedObject", "name"]),
+    ("involvedObject.uid", &["involvedObject", "uid"]),
+    ("involvedObject.apiVersion", &["involvedObject", "apiVersion"]),
+    ("involvedObject.resourceVersion", &["involvedObject", "resourceVersion"]),
+    ("involvedObject.fieldPath", &["involvedObject", "fieldPath"]),
+    ("reason", &["reason"]),
+    ("reportingComponent", &["reportingComponent"]),
+    ("source", &["source", "component"]),
+    ("type", &["type"]),
+];
+
+/// The strategy of events in core/v1.
+pub struct CoreEvents;
+
+/// The strategy of events in events.k8s.io/v1.
+pub struct EventsV1;
+
+/// The fields of an event in its storage version.
+fn index(event: &Object) -> Vec<(&'static str, String)> {
+    let value = |name: &str, path: &[&str]| match (name, text(event, path)) {
+        ("source", "") => text(event, &["reportingComponent"]).to_owned(),
+        (_, value) => value.to_owned(),
+    };
+    FIELDS.iter().map(|(name, path)| (*name, value(name, path))).collect()
+}
+
+impl Strategy for CoreEvents {
+    fn validate_name(&self, name: &str, is_prefix: bool) -> Vec<String> {
+        path_segment(name, is_prefix)
+    }
+
+    fn default(&self, object: &mut Object) {
+        default_to(object, "source", Map::new());
+        default_to(object, "reportingComponent", "");
+        default_to(object, "reportingInstance", "");
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        validate(object, "reportingComponent", "message")
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        index(object)
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        const NAMES: [&str; 11] = {
+            let mut names = [""; 11];
+            let mut i = 0;
+            while i < names.len() {
+                names[i] = FIELDS[i].0;
+                i += 1;
+            }
+            names
+        };
+        &NAMES
+    }
+
+    fn unsupported_field(&self, field: &str) -> String {
+        format!("field label not supported: {field}")
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        (EVENT.columns)()
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        (EVENT.cells)(object, now)
+    }
+}
+
+impl Strategy for EventsV1 {
+    fn validate_name(&self, name: &str, is_prefix: bool) -> Vec<String> {
+        path_segment(name, is_prefix)
+    }
+
+    fn default(&self, object: &mut Object) {
+        default_text(object, "reportingController", "");
+        default_text(object, "reportingInstance", "");
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        let mut stored = object.clone();
+        self.convert_to_storage(&mut stored);
+        validate(&stored, "reportingController", "note")
+    }
+
+    fn validate_create(&self, object: &Object) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if text(object, &["eventTime"]).is_empty() {
+            errors.push(FieldError::required("eventTime", ""));
+        }
+        let kind = text(object, &["type"]);
+        if !matches!(kind, "Normal" | "Warning") {
+            errors.push(FieldError::invalid("type", "", &format!("has invalid value: {kind}")));
+        }
+        for (field, shown) in [
+            ("deprecatedFirstTimestamp", "firstTimestamp"),
+            ("deprecatedLastTimestamp", "lastTimestamp"),
+        ] {
+            if !text(object, &[field]).is_empty() {
+                errors.push(FieldError::invalid(shown, "", "needs to be unset"));
+            }
+        }
+        if number(object, &["deprecatedCount"]) != 0 {
+            errors.push(FieldError::invalid("count", "", "needs to be unset"));
+        }
+        errors
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        index(object)
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ]
+    }
+
+    fn field_alias<'a>(&self, field: &'a str) -> &'a str {
+        match field {
+            "regarding.kind" => "involvedObject.kind",
+            "regarding.namespace" => "involvedObject.namespace",
+            "regarding.name" => "involvedObject.name",
+            "regarding.uid" => "involvedObject.uid",
+            "regarding.apiVersion" => "involvedObject.apiVersion",
+            "regarding.resourceVersion" => "involvedObject.resourceVersion",
+            "regarding.fieldPath" => "involvedObject.fieldPath",
+            "reportingController" => "reportingComponent",
+            field => field,
+        }
+    }
+
+    fn unsupported_field(&self, field: &str) -> String {
+        format!("field label not supported: {field}")
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        (EVENT.columns)()
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let mut stored = object.clone();
+        self.convert_to_storage(&mut stored);
+        (EVENT.cells)(&stored, now)
+    }
+
+    fn convert_to_storage(&self, object: &mut Object) {
+        for (here, stored) in RENAMED {
+            rename(object, here, stored);
+        }
+        // Core events always show these, set or not.
+        CoreEvents.default(object);
+    }
+
+    fn convert_from_storage(&self, object: &mut Object) {
+        for (here, stored) in RENAMED {
+            rename(object, stored, here);
+        }
+    }
+}
+
+/// Gives a field its other name, in its place.
+fn rename(object: &mut Object, from: &str, to: &str) {
+    if !object.contains_key(from) {
+        return;
+    }
+    let fields = std::mem::take(object);
+    object.extend(fields.into_iter().map(|(key, value)| {
+        if key == from {
+            (to.to_owned(), value)
+        } else {
+            (key, value)
+        }
+    }));
+}
+
+/// Rules of an event in its storage version; `controller` and `note` are the names of fields in the version written.
+fn validate(event: &Object, controller: &str, note: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let namespace = text(event, &["metadata", "namespace"]);
+    let involved = text(event, &["involvedObject", "namespace"]);
+    // Only events of the newer kind have an eventTime, and only they say who reports.
+    let newer = !text(event, &["eventTime"]).is_empty();
+    let agree = match (involved, newer) {
+        ("", false) => matches!(namespace, "" | "default"),
+        ("", true) => matches!(namespace, "default" | "kube-system"),
+        (involved, false) => involved == namespace,
+        (_, true) => true,
+    };
+    if !agree {
+        let detail = "does not match event.namespace";
+        errors.push(FieldError::invalid("involvedObject.namespace", involved, detail));
+    }
+    if !newer {
+        return errors;
+    }
+    let reporter = text(event, &["reportingComponent"]);
+    if reporter.is_empty() {
+        errors.push(FieldError::required(controller, ""));
+    }
+    errors.extend(
+        label_key(reporter)
+            .iter()
+            .map(|problem| FieldError::invalid(controller, reporter, problem)),
+    );
+    for field in ["reportingInstance", "action", "reason"] {
+        match text(event, &[field]) {
+            "" => errors.push(FieldError::required(field, "")),
+            value if value.len() > NAME_BYTES_MAX => errors.push(FieldError::too_long(field, NAME_BYTES_MAX)),
+            _ => {}
+        }
+    }
+    if text(event, &["message"]).len() > NOTE_BYTES_MAX {
+        errors.push(FieldError::too_long(note, NOTE_BYTES_MAX));
+    }
+    errors
+}

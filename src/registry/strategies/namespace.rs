@@ -1,0 +1,105 @@
+//! Namespaces (upstream: `pkg/registry/core/namespace/strategy.go` and its storage).
+
+use crate::registry::columns::core::NAMESPACE;
+use crate::registry::formats::dns1123_label;
+use crate::registry::json::{child_or_new, items, restore, text};
+use crate::registry::strategy::{Column, Object, Rejection, Strategy, Target, default_prepare_for_update};
+use serde_json::{Value, json};
+
+/// The finalizer of the controller that empties namespaces.
+const FINALIZER: &str = "kubernetes";
+/// The label that lets selectors name a namespace.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// What the cluster cannot do without.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// The strategy of namespaces.
+pub struct NamespaceStrategy;
+
+fn label_with_name(object: &mut Object) {
+    let name = text(object, &["metadata", "name"]).to_owned();
+    if !name.is_empty() {
+        child_or_new(child_or_new(object, "metadata"), "labels").insert(NAME_LABEL.into(), json!(name));
+    }
+}
+
+impl Strategy for NamespaceStrategy {
+    fn validate_name(&self, name: &str, is_prefix: bool) -> Vec<String> {
+        dns1123_label(name, is_prefix)
+    }
+
+    fn default(&self, object: &mut Object) {
+        label_with_name(object);
+        let status = child_or_new(object, "status");
+        if text(status, &["phase"]).is_empty() {
+            status.insert("phase".into(), json!("Active"));
+        }
+    }
+
+    fn prepare_for_create(&self, object: &mut Object) {
+        // Once more: a generated name was not there when defaults were set.
+        label_with_name(object);
+        object.insert("status".into(), json!({"phase": "Active"}));
+        let spec = child_or_new(object, "spec");
+        let finalizers = items(spec, &["finalizers"]);
+        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            let finalizers: Vec<Value> = finalizers.iter().cloned().chain([json!(FINALIZER)]).collect();
+            spec.insert("finalizers".into(), json!(finalizers));
+        }
+    }
+
+    fn prepare_for_update(&self, object: &mut Object, old: &Object, target: Target) {
+        match target {
+            Target::Main => {
+                restore(object, old, "spec");
+                restore(object, old, "status");
+            }
+            Target::Status => default_prepare_for_update(object, old, target),
+            // Finalizing writes spec.finalizers, and the spec holds nothing else.
+            Target::Subresource(_) => restore(object, old, "status"),
+        }
+    }
+
+    fn check_delete(&self, object: &Object) -> Result<(), Rejection> {
+        if IMMORTAL.contains(&text(object, &["metadata", "name"])) {
+            return Err(Rejection::Forbidden("this namespace may not be deleted".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn is_held(&self, object: &Object) -> bool {
+        !items(object, &["spec", "finalizers"]).is_empty()
+    }
+
+    fn mark_deleted(&self, object: &mut Object) {
+        child_or_new(object, "status").insert("phase".into(), json!("Terminating"));
+    }
+
+    fn returns_deleted_object(&self) -> bool {
+        true
+    }
+
+    fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        vec![("status.phase", text(object, &["status", "phase"]).to_owned())]
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &["status.phase"]
+    }
+
+    fn selects_namespace(&self) -> bool {
+        false
+    }
+
+    fn unsupported_field(&self, field: &str) -> String {
+        format!("field label not supported: {field}")
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        (NAMESPACE.columns)()
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        (NAMESPACE.cells)(object, now)
+    }
+}
