@@ -3,22 +3,17 @@
 
 use super::connect::kubelet_url::KubeletUrl;
 use super::connect::node;
-use super::connect::stream;
 use super::connect::target::PodTarget;
+use super::connect::{refusal, stream};
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::Query;
 use crate::apiserver::request::RequestInfo;
 use crate::registry::field::FieldError;
 use crate::storage::Storage;
 use crate::transport::dial::{KubeletClient, empty_body};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use poem::http::{StatusCode, header};
 use poem::{Body, Response};
-
-/// How much of a kubelet's error text is read.
-const ERROR_BYTES_MAX: usize = 50 * 1024;
 
 /// Answers a request for a log.
 pub async fn handle(
@@ -44,26 +39,11 @@ pub async fn handle(
         .await
         .map_err(|error| ApiError::unclassified(format!("Get \"https://{address}{}\": {error}", url.as_str())))?;
     if !answer.status().is_success() {
-        return Err(refusal(answer).await);
+        return Err(refusal(answer, &pod.name).await);
     }
     Ok(Response::builder()
         .header(header::CONTENT_TYPE, "text/plain")
         .body(stream(answer.into_body())))
-}
-
-/// The kubelet's error as one of the API.
-async fn refusal(answer: poem::http::Response<Incoming>) -> ApiError {
-    let status = answer.status();
-    let text = match Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect().await {
-        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned(),
-        Err(error) => return ApiError::unclassified(format!("reading the kubelet's answer: {error}")),
-    };
-    match status {
-        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => ApiError::bad_request(text),
-        StatusCode::SERVICE_UNAVAILABLE => ApiError::service_unavailable(text),
-        // 401 and 403 are between us and the kubelet: no fault of the client's.
-        status => ApiError::internal(format!("the kubelet answered {status}: {text}")),
-    }
 }
 
 /// The parameters, as far as the API checks them.

@@ -22,8 +22,8 @@ pub const QUEUE_PIECES_MAX: usize = 8;
 const CONTROL_FRAMES_MAX: usize = 64;
 const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// While a reader of a stream does not take its data, the connection is not read, and only a write can tell
-/// that the peer is gone.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// that the peer is gone. The first write to a peer that is gone makes its host say so, the second fails.
+const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long the peer may take to close after everything has been said.
 const LINGER: Duration = Duration::from_secs(5);
 

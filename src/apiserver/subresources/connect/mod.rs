@@ -12,13 +12,13 @@ use crate::apiserver::request::RequestInfo;
 use crate::storage::Storage;
 use crate::transport::dial::{KubeletClient, UpgradeAnswer, empty_body};
 use futures_util::TryStreamExt;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use kubelet_url::KubeletUrl;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use poem::{Body, Request, Response};
 use std::io;
-use target::PodTarget;
+use target::{PODS, PodTarget};
 
 /// What of a handshake the kubelet must see. Credentials stay here.
 const HANDSHAKE_HEADERS: [HeaderName; 8] = [
@@ -31,6 +31,9 @@ const HANDSHAKE_HEADERS: [HeaderName; 8] = [
     header::ORIGIN,
     header::USER_AGENT,
 ];
+
+/// How much of a kubelet's error text is read.
+const ERROR_BYTES_MAX: usize = 50 * 1024;
 
 /// A bearer token that a browser put where it could.
 const TOKEN_PROTOCOL_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
@@ -64,7 +67,10 @@ pub async fn handle(
         .await
         .map_err(|error| ApiError::unclassified(format!("error dialing backend: {error}")))?;
     match answer {
-        UpgradeAnswer::Refused(refusal) => Ok(relay(refusal)),
+        // A text that says which protocols the kubelet has is for the client to act on.
+        UpgradeAnswer::Refused(answer) if is_negotiation(answer.status()) => Ok(relay(answer)),
+        // Clients take other texts for YAML and may find a Status without a message in them.
+        UpgradeAnswer::Refused(answer) => Err(refusal(answer, &pod.name).await),
         UpgradeAnswer::Switched { headers, io } => {
             let upgraded = request
                 .take_upgrade()
@@ -107,6 +113,27 @@ fn port_forward_url(pod: &PodTarget, query: &Query) -> KubeletUrl {
         url.query("port", ports);
     }
     url
+}
+
+fn is_negotiation(status: StatusCode) -> bool {
+    matches!(status, StatusCode::FORBIDDEN | StatusCode::UPGRADE_REQUIRED)
+}
+
+/// The kubelet's text about a pod as an error of the API
+/// (upstream: `apiserver/pkg/registry/generic/rest/response_checker.go`).
+pub(super) async fn refusal(answer: poem::http::Response<Incoming>, pod: &str) -> ApiError {
+    let status = answer.status();
+    let text = match Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned(),
+        Err(error) => return ApiError::unclassified(format!("reading the kubelet's answer: {error}")),
+    };
+    match status {
+        StatusCode::BAD_REQUEST => ApiError::bad_request(text),
+        StatusCode::NOT_FOUND => ApiError::not_found(PODS, pod).with_message(text),
+        StatusCode::SERVICE_UNAVAILABLE => ApiError::service_unavailable(text),
+        // 401 and 403 are between us and the kubelet: no fault of the client's.
+        status => ApiError::internal(format!("the kubelet answered {status}: {text}")),
+    }
 }
 
 /// A backend's answer as ours, its body still streaming.
