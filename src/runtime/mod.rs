@@ -7,6 +7,8 @@ pub mod choose;
 pub mod containerd;
 pub mod docker;
 pub mod fake;
+pub mod pause;
+pub mod reference;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -282,7 +284,7 @@ pub enum RuntimeEventKind {
     Resync,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeEvent {
     pub kind: RuntimeEventKind,
     pub pod_uid: String,

@@ -1,13 +1,249 @@
-//! The Docker backend.
+//! The Docker backend: pods as a pause container whose namespaces the app containers join (upstream: dockershim).
+//!
+//! State is the engine's: what belongs to this krust carries its cluster label and is found again after a restart.
 
-use super::{Result, Runtime, RuntimeError};
+mod container;
+mod events;
+mod exec;
+mod files;
+mod frames;
+mod images;
+mod labels;
+mod logs;
+mod port_forward;
+mod prepare;
+mod raw;
+mod sandbox;
+mod status;
+
+use super::*;
+use bollard::Docker;
+use bollard::errors::Error as EngineError;
+use raw::{Address, RawClient};
 use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
 
-/// Connects to the engine at `endpoint` (`unix:///path`, `tcp://host:port`).
-pub async fn connect(endpoint: &str, _cluster_id: &str) -> Result<Arc<dyn Runtime>> {
-    Err(RuntimeError::Unavailable {
-        engine: "Docker",
-        endpoint: endpoint.to_string(),
-        message: "this build has no Docker backend".to_string(),
-    })
+/// See the module's description.
+pub struct DockerRuntime {
+    engine: Arc<Engine>,
+    statuses: Arc<status::Cache>,
+    events: events::Hub,
+    prepared: Arc<prepare::Prepared>,
+    pod_files: files::PodFiles,
+    /// Finds out in the background what the first pod needs to know.
+    _preparing: AbortOnDropHandle<()>,
+}
+
+/// The connection that the parts of this backend share.
+struct Engine {
+    docker: Docker,
+    raw: RawClient,
+    endpoint: String,
+    cluster_id: String,
+    architecture: String,
+    version: String,
+}
+
+/// Connects to the engine at `endpoint` (`unix:///path`, `tcp://host:port`). Objects are marked with `cluster_id`.
+pub async fn connect(endpoint: &str, cluster_id: &str) -> Result<Arc<dyn Runtime>> {
+    Ok(DockerRuntime::connect(endpoint, cluster_id).await?)
+}
+
+impl DockerRuntime {
+    pub async fn connect(endpoint: &str, cluster_id: &str) -> Result<Arc<DockerRuntime>> {
+        let unavailable = |message: String| RuntimeError::Unavailable {
+            engine: "Docker",
+            endpoint: endpoint.to_string(),
+            message,
+        };
+        let address = Address::parse(endpoint)
+            .ok_or_else(|| unavailable("only unix:// and tcp:// (without TLS) are supported".to_string()))?;
+        let docker = Docker::connect_with_host(endpoint).map_err(|error| unavailable(error.to_string()))?;
+        let version = docker
+            .version()
+            .await
+            .map_err(|error| unavailable(root_cause(&error)))?;
+        let docker = docker
+            .negotiate_version()
+            .await
+            .map_err(|error| unavailable(root_cause(&error)))?;
+        let engine = Arc::new(Engine {
+            raw: RawClient::new(address, endpoint, &docker.client_version().to_string()),
+            docker,
+            endpoint: endpoint.to_string(),
+            cluster_id: cluster_id.to_string(),
+            architecture: version.arch.unwrap_or_default(),
+            version: version.version.unwrap_or_default(),
+        });
+        let statuses = Arc::new(status::Cache::default());
+        let events = events::Hub::start(Arc::clone(&engine), Arc::clone(&statuses)).await?;
+        let prepared = Arc::new(prepare::Prepared::default());
+        let preparing = tokio::spawn({
+            let (engine, prepared) = (Arc::clone(&engine), Arc::clone(&prepared));
+            async move { prepared.ahead(&engine).await }
+        });
+        Ok(Arc::new(DockerRuntime {
+            engine,
+            statuses,
+            events,
+            prepared,
+            pod_files: files::PodFiles::default(),
+            _preparing: AbortOnDropHandle::new(preparing),
+        }))
+    }
+}
+
+impl Engine {
+    /// Translates what a call on `what` `id` failed with.
+    fn error(&self, operation: &'static str, what: &'static str, id: &str, error: EngineError) -> RuntimeError {
+        match error {
+            EngineError::DockerResponseServerError { status_code: 404, .. } => RuntimeError::NotFound {
+                what,
+                id: id.to_string(),
+            },
+            EngineError::DockerResponseServerError { message, .. } => failed(operation, id, message),
+            EngineError::DockerStreamError { error } => failed(operation, id, error),
+            error @ (EngineError::HyperLegacyError { .. }
+            | EngineError::HyperResponseError { .. }
+            | EngineError::IOError { .. }
+            | EngineError::RequestTimeoutError
+            | EngineError::SocketNotFoundError(_)) => RuntimeError::Unavailable {
+                engine: "Docker",
+                endpoint: self.endpoint.clone(),
+                message: root_cause(&error),
+            },
+            error => failed(operation, id, error.to_string()),
+        }
+    }
+}
+
+/// The innermost error says what happened; the outer ones say which library noticed.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn failed(operation: &'static str, subject: &str, message: impl Into<String>) -> RuntimeError {
+    RuntimeError::Failed {
+        operation,
+        subject: subject.to_string(),
+        message: message.into(),
+    }
+}
+
+/// Whether the engine says that there is no such object.
+fn is_not_found(error: &EngineError) -> bool {
+    matches!(error, EngineError::DockerResponseServerError { status_code: 404, .. })
+}
+
+/// Whether the engine says that the object's state forbids the call: to remove what is being removed, to kill
+/// what has ended, to take a name that is in use.
+fn is_conflict(error: &EngineError) -> bool {
+    matches!(error, EngineError::DockerResponseServerError { status_code: 409, .. })
+}
+
+#[async_trait]
+impl Runtime for DockerRuntime {
+    async fn version(&self) -> Result<RuntimeVersion> {
+        Ok(RuntimeVersion {
+            name: "docker".to_string(),
+            version: self.engine.version.clone(),
+        })
+    }
+
+    async fn run_pod_sandbox(&self, config: &SandboxConfig) -> Result<String> {
+        self.run_sandbox(config).await
+    }
+
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<()> {
+        self.stop_sandbox(id).await
+    }
+
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<()> {
+        self.remove_sandbox(id).await
+    }
+
+    async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>> {
+        self.list_sandboxes().await
+    }
+
+    async fn pod_sandbox_status(&self, id: &str) -> Result<Sandbox> {
+        self.sandbox_status(id).await
+    }
+
+    async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: &ContainerConfig,
+        sandbox: &SandboxConfig,
+    ) -> Result<String> {
+        self.create(sandbox_id, config, sandbox).await
+    }
+
+    async fn start_container(&self, id: &str) -> Result<()> {
+        self.start(id).await
+    }
+
+    async fn stop_container(&self, id: &str, grace_seconds: u32) -> Result<()> {
+        self.stop(id, grace_seconds).await
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<()> {
+        self.remove(id).await
+    }
+
+    async fn list_containers(&self) -> Result<Vec<ContainerStatus>> {
+        self.list().await
+    }
+
+    async fn container_status(&self, id: &str) -> Result<ContainerStatus> {
+        self.status(id).await
+    }
+
+    async fn read_termination_message(&self, id: &str) -> Result<Vec<u8>> {
+        self.termination_message(id).await
+    }
+
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecSession> {
+        exec::exec(&self.engine, &self.events, id, request).await
+    }
+
+    async fn attach(&self, id: &str, request: &ExecRequest) -> Result<ExecSession> {
+        let status = self.status(id).await?;
+        if status.state != ContainerState::Running {
+            // The engine would take it, and then be silent.
+            return Err(failed("attach", id, "the container does not run"));
+        }
+        exec::attach(&self.engine, id, request, status.tty).await
+    }
+
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>> {
+        port_forward::connect(&self.engine, sandbox_id, port).await
+    }
+
+    async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<LogLine>>> {
+        let tty = self.status(id).await?.tty;
+        logs::open(Arc::clone(&self.engine), id, tty, options).await
+    }
+
+    async fn image_status(&self, image: &str) -> Result<Option<Image>> {
+        images::status(&self.engine, image).await
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>> {
+        images::list(&self.engine).await
+    }
+
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String> {
+        let id = images::pull(&self.engine, image, auth).await?;
+        self.statuses.forget_image_refs();
+        Ok(id)
+    }
+
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        self.events.runtime_events()
+    }
 }

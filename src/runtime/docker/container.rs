@@ -1,0 +1,272 @@
+//! App containers, which join the namespaces of their sandbox (upstream: dockershim's `docker_container.go`).
+
+use super::{ContainerConfig, DockerRuntime, Result, SandboxConfig, images, is_not_found, labels, sandbox};
+use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType};
+use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Upstream's `containerLogMaxSize` and `containerLogMaxFiles`.
+const LOG_BYTES_MAX: &str = "10m";
+const LOG_FILES_MAX: &str = "5";
+/// What a stop may take beyond the grace period before the engine counts as unresponsive.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
+
+impl DockerRuntime {
+    pub(super) async fn create(
+        &self,
+        sandbox_id: &str,
+        config: &ContainerConfig,
+        sandbox: &SandboxConfig,
+    ) -> Result<String> {
+        let mut config = config.clone();
+        if config.resources.oom_score_adj < 0 && !self.prepared.negative_oom_scores(&self.engine).await? {
+            config.resources.oom_score_adj = 0;
+        }
+        let message_path = config.termination_message_path.clone();
+        if !message_path.is_empty() && config.mounts.iter().all(|mount| mount.container_path != message_path) {
+            let file = message_file(&config.name, config.attempt);
+            let host_path = self.pod_files.create(&self.engine, sandbox_id, &file).await?;
+            config.mounts.push(super::Mount {
+                container_path: message_path,
+                host_path,
+                readonly: false,
+            });
+        }
+        let user = self.user(&config).await?;
+        let body = plan(&config, sandbox_id, sandbox, user, &self.engine.cluster_id);
+        let name = labels::container_name(&config.name, &sandbox.pod, config.attempt);
+        sandbox::create_named(&self.engine, &name, body).await
+    }
+
+    /// `uid[:gid]`, or empty for the image's own.
+    async fn user(&self, config: &ContainerConfig) -> Result<String> {
+        let security = &config.security;
+        Ok(match (security.run_as_user, security.run_as_group) {
+            (Some(user), Some(group)) => format!("{user}:{group}"),
+            (Some(user), None) => user.to_string(),
+            (None, None) => String::new(),
+            // Docker takes a group only beside a user.
+            (None, Some(group)) => {
+                let image = images::status(&self.engine, &config.image).await?.unwrap_or_default();
+                let user = image.user.split(':').next().unwrap_or_default();
+                format!("{}:{group}", if user.is_empty() { "0" } else { user })
+            }
+        })
+    }
+
+    pub(super) async fn start(&self, id: &str) -> Result<()> {
+        let started = self
+            .engine
+            .docker
+            .start_container(id, None::<StartContainerOptions>)
+            .await;
+        // A failed start changes the container without an event.
+        self.statuses.forget(id);
+        started.map_err(|error| self.engine.error("start", "container", id, error))
+    }
+
+    pub(super) async fn stop(&self, id: &str, grace_seconds: u32) -> Result<()> {
+        let grace = i32::try_from(grace_seconds).unwrap_or(i32::MAX);
+        let docker = self
+            .engine
+            .docker
+            .clone()
+            .with_timeout(Duration::from_secs(u64::from(grace_seconds)) + STOP_MARGIN);
+        let options = StopContainerOptionsBuilder::default().t(grace).build();
+        let stopped = docker.stop_container(id, Some(options)).await;
+        self.statuses.forget(id);
+        match stopped {
+            Ok(()) => Ok(()),
+            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) => Err(self.engine.error("stop", "container", id, error)),
+        }
+    }
+
+    pub(super) async fn remove(&self, id: &str) -> Result<()> {
+        let removed = sandbox::remove(&self.engine, id).await;
+        self.statuses.forget(id);
+        removed
+    }
+
+    pub(super) async fn termination_message(&self, id: &str) -> Result<Vec<u8>> {
+        let status = self.status(id).await?;
+        let file = message_file(&status.name, status.attempt);
+        self.pod_files.tail(&self.engine, &status.sandbox_id, &file).await
+    }
+}
+
+/// Name of a container's termination message among its pod's files. Container names are DNS labels.
+fn message_file(container: &str, attempt: u32) -> String {
+    format!("{container}_{attempt}_termination-message")
+}
+
+/// What Docker is asked for.
+fn plan(
+    config: &ContainerConfig,
+    sandbox_id: &str,
+    sandbox: &SandboxConfig,
+    user: String,
+    cluster_id: &str,
+) -> ContainerCreateBody {
+    let joined = format!("container:{sandbox_id}");
+    let host = || "host".to_string();
+    let security = &config.security;
+    let resources = &config.resources;
+    // Zero is unset.
+    let unsigned = |value: u64| i64::try_from(value).ok().filter(|value| *value != 0);
+    let memory = unsigned(resources.memory_limit_bytes);
+    let mounts = config.mounts.iter().map(|mount| Mount {
+        // Unlike `binds`, this fails when the source is missing instead of making a directory there.
+        typ: Some(MountType::BIND),
+        source: Some(mount.host_path.clone()),
+        target: Some(mount.container_path.clone()),
+        read_only: Some(mount.readonly),
+        ..Default::default()
+    });
+    let host_config = HostConfig {
+        network_mode: Some(if sandbox.host_network { host() } else { joined.clone() }),
+        uts_mode: sandbox.host_network.then(host),
+        ipc_mode: Some(if sandbox.host_ipc { host() } else { joined.clone() }),
+        pid_mode: match (sandbox.host_pid, sandbox.share_process_namespace) {
+            (true, _) => Some(host()),
+            (false, true) => Some(joined),
+            (false, false) => None,
+        },
+        mounts: Some(mounts.collect()),
+        cpu_shares: unsigned(resources.cpu_shares),
+        cpu_period: unsigned(resources.cpu_period),
+        cpu_quota: Some(resources.cpu_quota).filter(|quota| *quota != 0),
+        memory,
+        // No swap on top of the memory.
+        memory_swap: memory,
+        oom_score_adj: Some(resources.oom_score_adj),
+        privileged: Some(security.privileged),
+        readonly_rootfs: Some(security.readonly_rootfs),
+        cap_add: Some(security.add_capabilities.clone()),
+        cap_drop: Some(security.drop_capabilities.clone()),
+        group_add: Some(security.supplemental_groups.iter().map(i64::to_string).collect()),
+        security_opt: security.no_new_privs.then(|| vec!["no-new-privileges".to_string()]),
+        // Readable through the engine's API whatever its default is, and bounded.
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_string()),
+            config: Some(HashMap::from([
+                ("max-size".to_string(), LOG_BYTES_MAX.to_string()),
+                ("max-file".to_string(), LOG_FILES_MAX.to_string()),
+            ])),
+        }),
+        ..Default::default()
+    };
+    let some = |list: &[String]| Some(list.to_vec()).filter(|list| !list.is_empty());
+    ContainerCreateBody {
+        image: Some(config.image.clone()),
+        user: Some(user).filter(|user| !user.is_empty()),
+        // With an entrypoint of ours Docker leaves the image's cmd out, as Kubernetes wants it.
+        entrypoint: some(&config.command),
+        cmd: some(&config.args),
+        working_dir: Some(config.working_dir.clone()).filter(|path| !path.is_empty()),
+        env: Some(
+            config
+                .env
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
+        ),
+        labels: Some(labels::of_container(config, sandbox_id, &sandbox.pod, cluster_id)),
+        open_stdin: Some(config.stdin),
+        attach_stdin: Some(config.stdin),
+        stdin_once: Some(config.stdin_once),
+        tty: Some(config.tty),
+        stop_signal: Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty()),
+        // Kubernetes has probes of its own and ignores the image's.
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_string()]),
+            ..Default::default()
+        }),
+        host_config: Some(host_config),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Resources, SecurityContext};
+    use super::*;
+
+    #[test]
+    fn namespaces_are_the_sandboxes_or_the_hosts() {
+        let config = ContainerConfig::default();
+        let plan = |sandbox: SandboxConfig| plan(&config, "s1", &sandbox, String::new(), "c").host_config.unwrap();
+        let own = plan(SandboxConfig::default());
+        assert_eq!(own.network_mode.as_deref(), Some("container:s1"));
+        assert_eq!(own.ipc_mode.as_deref(), Some("container:s1"));
+        assert_eq!((own.pid_mode, own.uts_mode), (None, None));
+        let shared = plan(SandboxConfig {
+            share_process_namespace: true,
+            ..Default::default()
+        });
+        assert_eq!(shared.pid_mode.as_deref(), Some("container:s1"));
+        let hosts = plan(SandboxConfig {
+            host_network: true,
+            host_pid: true,
+            host_ipc: true,
+            ..Default::default()
+        });
+        for mode in [hosts.network_mode, hosts.pid_mode, hosts.ipc_mode, hosts.uts_mode] {
+            assert_eq!(mode.as_deref(), Some("host"));
+        }
+    }
+
+    #[test]
+    fn unset_is_left_to_the_image_and_the_engine() {
+        let body = plan(
+            &ContainerConfig::default(),
+            "s1",
+            &SandboxConfig::default(),
+            String::new(),
+            "c",
+        );
+        assert_eq!(
+            (body.user, body.entrypoint, body.cmd, body.working_dir),
+            (None, None, None, None)
+        );
+        let host = body.host_config.unwrap();
+        assert_eq!(
+            (host.memory, host.memory_swap, host.cpu_quota, host.cpu_shares),
+            (None, None, None, None)
+        );
+    }
+
+    #[test]
+    fn limits_and_identity() {
+        let config = ContainerConfig {
+            command: vec!["/bin/app".into()],
+            env: vec![("A".into(), "b=c".into())],
+            resources: Resources {
+                memory_limit_bytes: 64 << 20,
+                cpu_quota: 50_000,
+                cpu_period: 100_000,
+                oom_score_adj: 900,
+                ..Default::default()
+            },
+            security: SecurityContext {
+                no_new_privs: true,
+                supplemental_groups: vec![5],
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let body = plan(&config, "s1", &SandboxConfig::default(), "1000:2000".into(), "c");
+        assert_eq!(body.user.as_deref(), Some("1000:2000"));
+        assert_eq!(body.env.unwrap(), ["A=b=c"]);
+        assert_eq!(
+            (body.entrypoint.unwrap(), body.cmd),
+            (vec!["/bin/app".to_string()], None)
+        );
+        let host = body.host_config.unwrap();
+        assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
+        assert_eq!((host.cpu_quota, host.oom_score_adj), (Some(50_000), Some(900)));
+        assert_eq!(host.group_add.unwrap(), ["5"]);
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges"]);
+    }
+}

@@ -1,0 +1,152 @@
+//! What the first pod needs from the engine: the pause image, and which oom scores may be set.
+
+use super::super::pause::{self, Architecture};
+use super::{Engine, Result, failed, labels, root_cause, status};
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder, RemoveContainerOptions};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use std::collections::HashMap;
+use tokio::sync::OnceCell;
+
+/// Upstream's score for sandboxes (`PodInfraOOMAdj`).
+pub const SANDBOX_OOM_SCORE_ADJ: i64 = -998;
+
+/// What was found out, once.
+#[derive(Default)]
+pub(super) struct Prepared {
+    pause_image: OnceCell<String>,
+    negative_oom_scores: OnceCell<bool>,
+}
+
+impl Prepared {
+    /// Finds everything out before a pod asks. What fails here is tried again, and told, when a pod asks.
+    pub async fn ahead(&self, engine: &Engine) {
+        if let Err(error) = remove_left_probes(engine).await {
+            tracing::debug!(%error, "probes of an earlier start stay");
+        }
+        if let Err(error) = self.negative_oom_scores(engine).await {
+            tracing::warn!(%error, "cannot prepare the engine for pods yet");
+        }
+    }
+
+    /// Reference of the pause image, which is imported if it is absent.
+    pub async fn pause_image(&self, engine: &Engine) -> Result<&str> {
+        self.pause_image
+            .get_or_try_init(|| import(engine, false))
+            .await
+            .map(String::as_str)
+    }
+
+    /// Imports the pause image although it was there: somebody has removed it.
+    pub async fn restore_pause_image(&self, engine: &Engine) -> Result<()> {
+        import(engine, true).await.map(drop)
+    }
+
+    /// Whether the engine may make processes less likely to be killed than itself. It may not where it runs without
+    /// CAP_SYS_RESOURCE; the kernel says so only when a container starts, hence the trial.
+    pub async fn negative_oom_scores(&self, engine: &Engine) -> Result<bool> {
+        let found = self.negative_oom_scores.get_or_try_init(|| async {
+            let image = self.pause_image(engine).await?;
+            let Err(refused) = try_start(engine, image, SANDBOX_OOM_SCORE_ADJ).await else {
+                return Ok(true);
+            };
+            // Only if the same starts without a score was it the score.
+            try_start(engine, image, 0).await?;
+            tracing::warn!(
+                %refused,
+                "Docker may not set negative oom scores (it lacks CAP_SYS_RESOURCE): they are set to 0 from here on, \
+                 so guaranteed pods are not spared when memory runs out"
+            );
+            Ok(false)
+        });
+        found.await.copied()
+    }
+
+    /// The answer of `negative_oom_scores` if it is known already.
+    pub fn negative_oom_scores_known(&self) -> Option<bool> {
+        self.negative_oom_scores.get().copied()
+    }
+}
+
+async fn import(engine: &Engine, even_if_present: bool) -> Result<String> {
+    let architecture = Architecture::parse(&engine.architecture).ok_or_else(|| {
+        let message = format!(
+            "there is no pause program for the architecture {:?}",
+            engine.architecture
+        );
+        failed("import", "pause image", message)
+    })?;
+    let reference = pause::reference(architecture);
+    if !even_if_present && super::images::inspect(engine, &reference).await?.is_some() {
+        return Ok(reference);
+    }
+    let layer = pause::layer(architecture).map_err(|error| failed("import", &reference, error.to_string()))?;
+    let (repository, tag) = reference.split_once(':').unwrap_or((&reference, "latest"));
+    let options = CreateImageOptionsBuilder::default()
+        .from_src("-")
+        .repo(repository)
+        .tag(tag)
+        .changes(vec![format!("ENTRYPOINT [\"{}\"]", pause::PATH)])
+        .build();
+    let body = bollard::body_full(Bytes::from(layer));
+    engine
+        .docker
+        .create_image(Some(options), Some(body), None)
+        .try_collect::<Vec<_>>()
+        .await
+        .map_err(|error| engine.error("import", "image", &reference, error))?;
+    tracing::debug!(image = reference, "pause image imported");
+    Ok(reference)
+}
+
+/// Starts and removes a pause container.
+async fn try_start(engine: &Engine, image: &str, oom_score_adj: i64) -> Result<()> {
+    let name = format!("krust_probe_{}", uuid::Uuid::new_v4());
+    let body = ContainerCreateBody {
+        image: Some(image.to_string()),
+        labels: Some(HashMap::from([
+            (labels::CLUSTER.to_string(), engine.cluster_id.clone()),
+            (labels::TYPE.to_string(), labels::TYPE_PROBE.to_string()),
+        ])),
+        host_config: Some(HostConfig {
+            network_mode: Some("none".to_string()),
+            oom_score_adj: Some(oom_score_adj),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    let id = engine
+        .docker
+        .create_container(Some(options), body)
+        .await
+        .map_err(|error| engine.error("create", "image", image, error))?
+        .id;
+    let started = engine
+        .docker
+        .start_container(&id, None::<bollard::query_parameters::StartContainerOptions>)
+        .await
+        .map_err(|error| engine.error("start", "container", &name, error));
+    remove_probe(engine, &id).await;
+    started
+}
+
+async fn remove_left_probes(engine: &Engine) -> Result<()> {
+    let left = status::list_by_type(engine, labels::TYPE_PROBE).await?;
+    futures_util::stream::iter(left.iter().filter_map(|probe| probe.id.as_deref()))
+        .for_each(|id| remove_probe(engine, id))
+        .await;
+    Ok(())
+}
+
+async fn remove_probe(engine: &Engine, id: &str) {
+    let options = RemoveContainerOptions {
+        force: true,
+        v: true,
+        ..Default::default()
+    };
+    if let Err(error) = engine.docker.remove_container(id, Some(options)).await {
+        tracing::debug!(error = root_cause(&error), id, "a probe stays until the next start");
+    }
+}

@@ -1,0 +1,586 @@
+//! The cases that every backend passes.
+
+use super::subject::*;
+use futures_util::StreamExt;
+use krust::runtime::*;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Runs until it is told to stop, and then ends at once.
+const SERVICE: &str = "trap 'exit 0' TERM; echo ready; sleep 3600 & wait";
+
+pub async fn a_pod_from_start_to_end(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let config = subject.pod("whole");
+    let before = SystemTime::now() - Duration::from_secs(2);
+    let sandbox = subject.sandbox(&config).await;
+    let status = runtime.pod_sandbox_status(&sandbox).await.unwrap();
+    assert_eq!((status.state, &status.pod), (SandboxState::Ready, &config.pod));
+    assert!(status.created_at > before);
+    assert!(status.ips[0].parse::<std::net::IpAddr>().is_ok(), "{:?}", status.ips);
+    let listed = runtime.list_pod_sandboxes().await.unwrap();
+    let listed = listed.iter().find(|listed| listed.id == sandbox).unwrap();
+    assert_eq!(
+        (listed.state, &listed.pod, &listed.ips),
+        (status.state, &status.pod, &status.ips)
+    );
+
+    let container = subject.script("app", SERVICE);
+    let id = runtime.create_container(&sandbox, &container, &config).await.unwrap();
+    let status = subject.status(&id).await;
+    assert_eq!(status.state, ContainerState::Created);
+    assert_eq!((status.started_at, status.finished_at), (None, None));
+    runtime.start_container(&id).await.unwrap();
+    subject.logged(&id, 1).await;
+    let status = subject.status(&id).await;
+    assert_eq!(status.state, ContainerState::Running);
+    assert_eq!((status.name.as_str(), &status.sandbox_id), ("app", &sandbox));
+    assert_eq!(
+        (&status.pod_uid, status.image.as_str()),
+        (&config.pod.uid, subject.image)
+    );
+    assert!(status.image_ref.contains("sha256:"), "{}", status.image_ref);
+    let (running_since, finished_at) = (status.started_at.unwrap(), status.finished_at);
+    assert_eq!(finished_at, None);
+
+    runtime.stop_container(&id, 30).await.unwrap();
+    let status = subject.status(&id).await;
+    assert_eq!((status.state, status.exit_code), (ContainerState::Exited, 0));
+    assert_eq!(status.reason, "Completed");
+    assert!(status.finished_at.unwrap() >= running_since);
+    let listed = runtime.list_containers().await.unwrap();
+    let listed = listed.iter().find(|listed| listed.id == id).unwrap();
+    assert_eq!((listed.state, listed.finished_at), (status.state, status.finished_at));
+
+    runtime.remove_container(&id).await.unwrap();
+    assert!(is_not_found(runtime.container_status(&id).await));
+    runtime.stop_pod_sandbox(&sandbox).await.unwrap();
+    let status = runtime.pod_sandbox_status(&sandbox).await.unwrap();
+    assert_eq!((status.state, status.ips.len()), (SandboxState::NotReady, 0));
+    runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    assert!(is_not_found(runtime.pod_sandbox_status(&sandbox).await));
+    assert!(
+        runtime
+            .list_pod_sandboxes()
+            .await
+            .unwrap()
+            .iter()
+            .all(|listed| listed.id != sandbox)
+    );
+}
+
+pub async fn repeated_and_unknown_ids(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let (sandbox, id) = subject.start("again", SERVICE).await;
+    subject.logged(&id, 1).await;
+    for _ in 0..2 {
+        runtime.stop_container(&id, 10).await.unwrap();
+    }
+    for _ in 0..2 {
+        runtime.remove_container(&id).await.unwrap();
+        runtime.stop_pod_sandbox(&sandbox).await.unwrap();
+    }
+    for _ in 0..2 {
+        runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    }
+    runtime.stop_container(&id, 10).await.unwrap();
+    runtime.stop_pod_sandbox(&sandbox).await.unwrap();
+    assert!(is_not_found(runtime.container_status(&id).await));
+    assert!(is_not_found(runtime.start_container(&id).await));
+    assert!(is_not_found(runtime.logs(&id, &LogOptions::default()).await));
+    assert!(is_not_found(runtime.exec(&id, &exec_request(&["true"])).await));
+    assert!(is_not_found(runtime.port_forward(&sandbox, 80).await));
+    let config = subject.pod("again");
+    let created = runtime
+        .create_container(&sandbox, &subject.script("app", SERVICE), &config)
+        .await;
+    assert!(created.is_err());
+}
+
+pub async fn exit_codes_reasons_and_times(subject: &Subject) {
+    let config = subject.pod("codes");
+    let sandbox = subject.sandbox(&config).await;
+    for (name, script, code, reason) in [
+        ("zero", "true", 0, "Completed"),
+        ("three", "sleep 0.2; exit 3", 3, "Error"),
+        ("two-five-five", "exit 255", 255, "Error"),
+    ] {
+        let before = SystemTime::now() - Duration::from_secs(1);
+        let id = subject.start_in(&sandbox, &config, &subject.script(name, script)).await;
+        let status = subject.exited(&id).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (code, reason));
+        let (started_at, finished_at) = (status.started_at.unwrap(), status.finished_at.unwrap());
+        assert!(
+            status.created_at <= started_at && started_at <= finished_at,
+            "{status:?}"
+        );
+        assert!(before < started_at && finished_at < SystemTime::now() + Duration::from_secs(1));
+    }
+}
+
+pub async fn what_cannot_start(subject: &Subject) {
+    let config = subject.pod("broken");
+    let sandbox = subject.sandbox(&config).await;
+    let container = ContainerConfig {
+        command: vec!["/no/such/program".to_string()],
+        ..subject.script("app", "")
+    };
+    let id = subject
+        .runtime
+        .create_container(&sandbox, &container, &config)
+        .await
+        .unwrap();
+    let error = subject.runtime.start_container(&id).await.unwrap_err();
+    assert!(error.to_string().contains("no such"), "{error}");
+    let listed = subject.runtime.list_containers().await.unwrap();
+    let listed = listed.into_iter().find(|listed| listed.id == id).unwrap();
+    for status in [listed, subject.status(&id).await] {
+        assert_eq!(status.state, ContainerState::Exited);
+        assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+        assert!(status.message.contains("/no/such/program"), "{}", status.message);
+        assert!(status.finished_at.is_some());
+    }
+    // The pod's sandbox is none the worse.
+    let retry = ContainerConfig {
+        attempt: 1,
+        ..subject.script("app", "exit 4")
+    };
+    let id = subject.start_in(&sandbox, &config, &retry).await;
+    assert_eq!(subject.exited(&id).await.exit_code, 4);
+
+    let absent = ContainerConfig {
+        image: "example.com/absent:1".to_string(),
+        ..subject.script("other", "true")
+    };
+    let created = subject.runtime.create_container(&sandbox, &absent, &config).await;
+    assert!(is_not_found(created));
+}
+
+pub async fn stop_signal_then_kill(subject: &Subject) {
+    let config = subject.pod("stop");
+    let sandbox = subject.sandbox(&config).await;
+    let polite = subject.script("polite", "trap 'exit 7' TERM; echo ready; sleep 3600 & wait");
+    let polite = subject.start_in(&sandbox, &config, &polite).await;
+    let deaf = subject.script("deaf", "trap '' TERM; echo ready; sleep 3600");
+    let deaf = subject.start_in(&sandbox, &config, &deaf).await;
+    subject.logged(&polite, 1).await;
+    subject.logged(&deaf, 1).await;
+
+    let started = Instant::now();
+    subject.runtime.stop_container(&polite, 30).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(subject.status(&polite).await.exit_code, 7);
+
+    let started = Instant::now();
+    subject.runtime.stop_container(&deaf, 1).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    assert_eq!(subject.status(&deaf).await.exit_code, 137);
+
+    // Stopping the sandbox does not wait for anybody.
+    let deaf = ContainerConfig {
+        attempt: 1,
+        ..subject.script("deaf", "trap '' TERM; echo ready; sleep 3600")
+    };
+    let deaf = subject.start_in(&sandbox, &config, &deaf).await;
+    subject.logged(&deaf, 1).await;
+    let started = Instant::now();
+    subject.runtime.stop_pod_sandbox(&sandbox).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert_eq!(subject.exited(&deaf).await.exit_code, 137);
+}
+
+pub async fn labels_annotations_and_attempts(subject: &Subject) {
+    let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect()
+    };
+    let mut config = subject.pod("labels");
+    config.pod.attempt = 2;
+    config.labels = map(&[("app", "web")]);
+    config.annotations = map(&[("note", "with spaces, and \"quotes\"\n")]);
+    let sandbox = subject.sandbox(&config).await;
+    let container = ContainerConfig {
+        attempt: 5,
+        labels: map(&[("io.kubernetes.container.name", "app"), ("x", "y")]),
+        annotations: map(&[("io.kubernetes.container.hash", "abc")]),
+        ..subject.script("app", "true")
+    };
+    let id = subject.start_in(&sandbox, &config, &container).await;
+    subject.exited(&id).await;
+    let sandboxes = subject.runtime.list_pod_sandboxes().await.unwrap();
+    let listed = sandboxes.into_iter().find(|listed| listed.id == sandbox).unwrap();
+    for found in [listed, subject.runtime.pod_sandbox_status(&sandbox).await.unwrap()] {
+        assert_eq!(found.pod, config.pod);
+        assert_eq!(found.labels.get("app").map(String::as_str), Some("web"));
+        assert_eq!(found.annotations, config.annotations);
+    }
+    let containers = subject.runtime.list_containers().await.unwrap();
+    let listed = containers.into_iter().find(|listed| listed.id == id).unwrap();
+    for found in [listed, subject.status(&id).await] {
+        assert_eq!(found.attempt, 5);
+        assert_eq!(found.labels.get("x").map(String::as_str), Some("y"));
+        assert_eq!(found.annotations, container.annotations);
+    }
+}
+
+pub async fn pods_do_not_mix(subject: &Subject) {
+    let (one, first) = subject.start("one", SERVICE).await;
+    let (two, second) = subject.start("two", SERVICE).await;
+    let address = |status: Sandbox| status.ips.first().cloned().unwrap();
+    let of_one = address(subject.runtime.pod_sandbox_status(&one).await.unwrap());
+    let of_two = address(subject.runtime.pod_sandbox_status(&two).await.unwrap());
+    assert_ne!(of_one, of_two);
+    subject.runtime.remove_pod_sandbox(&one).await.unwrap();
+    assert!(is_not_found(subject.runtime.container_status(&first).await));
+    assert_eq!(subject.status(&second).await.state, ContainerState::Running);
+    assert_eq!(
+        subject.runtime.pod_sandbox_status(&two).await.unwrap().state,
+        SandboxState::Ready
+    );
+}
+
+pub async fn twenty_pods_at_once(subject: &Subject) {
+    let names: Vec<String> = (0..20).map(|number| format!("crowd-{number}")).collect();
+    let pods = futures_util::future::join_all(names.iter().map(|name| subject.start(name, SERVICE))).await;
+    let listed = subject.runtime.list_containers().await.unwrap();
+    let mut addresses = std::collections::HashSet::new();
+    for (sandbox, id) in &pods {
+        let found = listed.iter().find(|listed| listed.id == *id).unwrap();
+        assert_eq!(found.state, ContainerState::Running);
+        let status = subject.runtime.pod_sandbox_status(sandbox).await.unwrap();
+        assert!(addresses.insert(status.ips[0].clone()), "{:?} twice", status.ips);
+    }
+    let removals = pods
+        .iter()
+        .map(|(sandbox, _)| subject.runtime.remove_pod_sandbox(sandbox));
+    for removed in futures_util::future::join_all(removals).await {
+        removed.unwrap();
+    }
+}
+
+pub async fn log_lines_and_options(subject: &Subject) {
+    let script = "echo one; sleep 0.05; echo two >&2; sleep 0.05; echo three";
+    let (_, id) = subject.start("log", script).await;
+    subject.exited(&id).await;
+    let all = subject.log(&id, LogOptions::default()).await;
+    assert_eq!(texts(&all), ["one\n", "two\n", "three\n"]);
+    let streams: Vec<LogStream> = all.iter().map(|line| line.stream).collect();
+    assert_eq!(streams, [LogStream::Stdout, LogStream::Stderr, LogStream::Stdout]);
+    assert!(all[0].time < all[1].time && all[1].time < all[2].time);
+    for (lines, expected) in [(0, &[][..]), (1, &["three\n"]), (2, &["two\n", "three\n"])] {
+        let options = LogOptions {
+            tail_lines: Some(lines),
+            ..Default::default()
+        };
+        assert_eq!(texts(&subject.log(&id, options).await), expected);
+    }
+    let since = LogOptions {
+        since: Some(all[1].time),
+        ..Default::default()
+    };
+    assert_eq!(texts(&subject.log(&id, since.clone()).await), ["two\n", "three\n"]);
+    let both = LogOptions {
+        tail_lines: Some(1),
+        ..since
+    };
+    assert_eq!(texts(&subject.log(&id, both).await), ["three\n"]);
+}
+
+pub async fn following_a_log(subject: &Subject) {
+    let script = "echo one; sleep 0.4; echo two; sleep 0.4; echo three; sleep 0.2";
+    let (_, id) = subject.start("follow", script).await;
+    let follow = LogOptions {
+        follow: true,
+        ..Default::default()
+    };
+    let mut log = subject.runtime.logs(&id, &follow).await.unwrap();
+    let first = tokio::time::timeout(PATIENCE, log.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(&first.text[..], b"one\n");
+    // It comes while the container runs, not at its end.
+    assert_eq!(subject.status(&id).await.state, ContainerState::Running);
+    let rest: Vec<LogLine> = tokio::time::timeout(PATIENCE, log.map(Result::unwrap).collect())
+        .await
+        .unwrap();
+    assert_eq!(texts(&rest), ["two\n", "three\n"]);
+    // Following what has ended ends as well.
+    assert_eq!(subject.log(&id, follow.clone()).await.len(), 3);
+    let tail = LogOptions {
+        tail_lines: Some(1),
+        ..follow
+    };
+    assert_eq!(texts(&subject.log(&id, tail).await), ["three\n"]);
+}
+
+pub async fn a_last_line_without_newline(subject: &Subject) {
+    let config = subject.pod("partial");
+    let sandbox = subject.sandbox(&config).await;
+    let follow = LogOptions {
+        follow: true,
+        ..Default::default()
+    };
+    for (name, script, expected) in [
+        ("after", "echo one; sleep 0.3; printf two", &["one\n", "two"][..]),
+        ("alone", "sleep 0.3; printf only", &["only"]),
+        ("none", "sleep 0.1", &[]),
+    ] {
+        let id = subject.start_in(&sandbox, &config, &subject.script(name, script)).await;
+        assert_eq!(
+            texts(&subject.log(&id, follow.clone()).await),
+            expected,
+            "followed {name}"
+        );
+        assert_eq!(
+            texts(&subject.log(&id, LogOptions::default()).await),
+            expected,
+            "read {name}"
+        );
+    }
+}
+
+pub async fn exec_streams_and_exit_codes(subject: &Subject) {
+    let (_, id) = subject.start("exec", SERVICE).await;
+    let command = ["sh", "-c", "echo out; echo err >&2; exit 5"];
+    assert_eq!(subject.exec(&id, &command).await, ("out\n".into(), "err\n".into(), 5));
+    assert_eq!(subject.exec(&id, &["true"]).await, (String::new(), String::new(), 0));
+    // Nobody reads, and the process ends all the same.
+    let request = ExecRequest {
+        stdout: false,
+        stderr: false,
+        ..exec_request(&["sh", "-c", "echo out; exit 6"])
+    };
+    let session = subject.runtime.exec(&id, &request).await.unwrap();
+    let code = tokio::time::timeout(PATIENCE, session.control.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(code, 6);
+    // Many at once do not get each other's output.
+    let one = async |number: i32| {
+        let text = format!("echo {number}; exit {number}");
+        let (stdout, _, code) = subject.exec(&id, &["sh", "-c", &text]).await;
+        assert_eq!((stdout, code), (format!("{number}\n"), number));
+    };
+    futures_util::future::join_all((0..10).map(one)).await;
+}
+
+pub async fn exec_with_stdin(subject: &Subject) {
+    let (_, id) = subject.start("stdin", SERVICE).await;
+    let request = ExecRequest {
+        stdin: true,
+        ..exec_request(&["cat"])
+    };
+    let mut session = subject.runtime.exec(&id, &request).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    let mut stdout = session.stdout.take().unwrap();
+    // Larger than every buffer on the way.
+    let sent: Vec<u8> = (0..1_000_000u32).map(|number| (number % 253) as u8).collect();
+    let expected = sent.clone();
+    let writer = tokio::spawn(async move {
+        stdin.write_all(&sent).await.unwrap();
+        stdin.shutdown().await.unwrap();
+    });
+    let mut received = Vec::new();
+    tokio::time::timeout(PATIENCE, stdout.read_to_end(&mut received))
+        .await
+        .unwrap()
+        .unwrap();
+    writer.await.unwrap();
+    assert!(received == expected, "{} bytes of {}", received.len(), expected.len());
+    assert_eq!(session.control.wait().await.unwrap(), 0);
+
+    // Dropping the writer ends stdin too.
+    let mut session = subject.runtime.exec(&id, &request).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(b"end").await.unwrap();
+    stdin.flush().await.unwrap();
+    drop(stdin);
+    assert_eq!(output(session).await, ("end".into(), String::new(), 0));
+}
+
+pub async fn exec_on_a_tty(subject: &Subject) {
+    let (_, id) = subject.start("tty", SERVICE).await;
+    let request = ExecRequest {
+        stdin: true,
+        tty: true,
+        ..exec_request(&["sh", "-c", "echo out; echo err >&2; sleep 0.5; exit 3"])
+    };
+    let session = subject.runtime.exec(&id, &request).await.unwrap();
+    assert!(session.stderr.is_none());
+    session.control.resize(120, 40).await.unwrap();
+    let mut session = session;
+    // Dropping stdin would hang up.
+    let stdin = session.stdin.take();
+    let (stdout, _, code) = output(session).await;
+    drop(stdin);
+    assert_eq!(stdout.replace('\r', ""), "out\nerr\n");
+    assert_eq!(code, 3);
+}
+
+pub async fn exec_where_it_cannot(subject: &Subject) {
+    let config = subject.pod("cannot");
+    let sandbox = subject.sandbox(&config).await;
+    let id = subject
+        .start_in(&sandbox, &config, &subject.script("app", SERVICE))
+        .await;
+    // Either the call fails or the session does, as a shell would.
+    if let Ok(session) = subject.runtime.exec(&id, &exec_request(&["/no/such/program"])).await {
+        let (stdout, stderr, code) = output(session).await;
+        assert!([126, 127].contains(&code), "{code} {stdout} {stderr}");
+    }
+    assert!(subject.runtime.exec(&id, &exec_request(&[])).await.is_err());
+    let ended = subject
+        .start_in(&sandbox, &config, &subject.script("ended", "true"))
+        .await;
+    subject.exited(&ended).await;
+    assert!(subject.runtime.exec(&ended, &exec_request(&["true"])).await.is_err());
+}
+
+pub async fn attach_to_stdin_and_stdout(subject: &Subject) {
+    let config = subject.pod("attach");
+    let sandbox = subject.sandbox(&config).await;
+    let container = ContainerConfig {
+        stdin: true,
+        stdin_once: true,
+        ..subject.script("app", "cat")
+    };
+    let id = subject.start_in(&sandbox, &config, &container).await;
+    let request = ExecRequest {
+        stdin: true,
+        ..exec_request(&[])
+    };
+    let mut session = subject.runtime.attach(&id, &request).await.unwrap();
+    let (mut stdin, mut stdout) = (session.stdin.take().unwrap(), session.stdout.take().unwrap());
+    stdin.write_all(b"hello\n").await.unwrap();
+    stdin.flush().await.unwrap();
+    let mut line = [0; 6];
+    tokio::time::timeout(PATIENCE, stdout.read_exact(&mut line))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&line, b"hello\n");
+    stdin.shutdown().await.unwrap();
+    let code = tokio::time::timeout(PATIENCE, session.control.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(subject.exited(&id).await.exit_code, 0);
+    assert!(subject.runtime.attach(&id, &request).await.is_err());
+}
+
+pub async fn termination_messages(subject: &Subject) {
+    let config = subject.pod("message");
+    let sandbox = subject.sandbox(&config).await;
+    let message = |name: &str, path: &str, script: &str| ContainerConfig {
+        termination_message_path: path.to_string(),
+        ..subject.script(name, script)
+    };
+    for (container, expected) in [
+        (
+            message(
+                "usual",
+                "/dev/termination-log",
+                "printf bye > /dev/termination-log; exit 1",
+            ),
+            "bye",
+        ),
+        (message("other", "/tmp/message", "printf other > /tmp/message"), "other"),
+        (message("silent", "/dev/termination-log", "true"), ""),
+        (message("none", "", "true"), ""),
+    ] {
+        let id = subject.start_in(&sandbox, &config, &container).await;
+        subject.exited(&id).await;
+        let found = subject.runtime.read_termination_message(&id).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&found), expected, "{}", container.name);
+    }
+    assert!(is_not_found(
+        subject.runtime.read_termination_message(&"0".repeat(64)).await
+    ));
+}
+
+pub async fn images(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let image = runtime
+        .image_status(subject.image)
+        .await
+        .unwrap()
+        .expect("the test's image");
+    assert!(image.id.starts_with("sha256:"), "{}", image.id);
+    assert!(image.size_bytes > 0);
+    assert_eq!(
+        runtime.image_status(&image.id).await.unwrap().expect("by id").id,
+        image.id
+    );
+    assert!(runtime.image_status("example.com/absent:1").await.unwrap().is_none());
+    let listed = runtime.list_images().await.unwrap();
+    let found = listed.iter().find(|listed| listed.id == image.id).unwrap();
+    assert_eq!(found.repo_tags, image.repo_tags);
+    assert!(found.repo_tags.iter().any(|tag| tag.ends_with(subject.image)));
+    assert!(
+        listed
+            .iter()
+            .all(|listed| !listed.repo_tags.iter().any(|tag| tag.contains("pause")))
+    );
+}
+
+pub async fn events_tell_of_changes(subject: &Subject) {
+    let mut events = subject.runtime.events();
+    let config = subject.pod("events");
+    let sandbox = subject.sandbox(&config).await;
+    let id = subject
+        .start_in(&sandbox, &config, &subject.script("app", "exit 0"))
+        .await;
+    subject.exited(&id).await;
+    subject.runtime.remove_container(&id).await.unwrap();
+    subject.runtime.stop_pod_sandbox(&sandbox).await.unwrap();
+    use RuntimeEventKind as Kind;
+    for (kind, object) in [
+        (Kind::SandboxStarted, &sandbox),
+        (Kind::ContainerStarted, &id),
+        (Kind::ContainerExited, &id),
+        (Kind::ContainerRemoved, &id),
+        (Kind::SandboxStopped, &sandbox),
+    ] {
+        let expected = RuntimeEvent {
+            kind,
+            pod_uid: config.pod.uid.clone(),
+            container_id: object.clone(),
+        };
+        let next = async { while events.next().await.expect("events never end") != expected {} };
+        let seen = tokio::time::timeout(PATIENCE, next).await;
+        assert!(seen.is_ok(), "{expected:?} does not come");
+    }
+}
+
+pub async fn removing_a_sandbox_removes_its_containers(subject: &Subject) {
+    let config = subject.pod("removal");
+    let sandbox = subject.sandbox(&config).await;
+    let running = subject
+        .start_in(&sandbox, &config, &subject.script("running", SERVICE))
+        .await;
+    let ended = subject
+        .start_in(&sandbox, &config, &subject.script("ended", "true"))
+        .await;
+    let fresh = subject.script("fresh", "true");
+    let fresh = subject
+        .runtime
+        .create_container(&sandbox, &fresh, &config)
+        .await
+        .unwrap();
+    subject.exited(&ended).await;
+    let started = Instant::now();
+    subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    let listed = subject.runtime.list_containers().await.unwrap();
+    for id in [running, ended, fresh] {
+        assert!(listed.iter().all(|listed| listed.id != id));
+        assert!(is_not_found(subject.runtime.container_status(&id).await));
+    }
+}

@@ -1,0 +1,58 @@
+//! What every runtime backend must do, run against each of them, and what is particular to one.
+//!
+//! A new backend is an `on` line for the common cases below.
+
+mod cases;
+mod docker;
+#[path = "../support/dockerd.rs"]
+mod dockerd;
+mod subject;
+
+/// One test for every common case on a backend.
+macro_rules! contract {
+    (on $backend:ident: $($case:ident,)*) => {
+        mod $backend {
+            $(
+                #[test]
+                fn $case() {
+                    super::subject::run(async {
+                        let subject = super::subject::$backend().await;
+                        super::cases::$case(&subject).await;
+                        subject.clean().await;
+                    });
+                }
+            )*
+        }
+    };
+    ($($backend:ident,)* => $cases:tt) => {
+        $( contract!(@expand $backend $cases); )*
+    };
+    (@expand $backend:ident { $($case:ident,)* }) => {
+        contract!(on $backend: $($case,)*);
+    };
+}
+
+contract! {
+    on_fake, on_docker, => {
+        a_pod_from_start_to_end,
+        repeated_and_unknown_ids,
+        exit_codes_reasons_and_times,
+        what_cannot_start,
+        stop_signal_then_kill,
+        labels_annotations_and_attempts,
+        pods_do_not_mix,
+        twenty_pods_at_once,
+        log_lines_and_options,
+        following_a_log,
+        a_last_line_without_newline,
+        exec_streams_and_exit_codes,
+        exec_with_stdin,
+        exec_on_a_tty,
+        exec_where_it_cannot,
+        attach_to_stdin_and_stdout,
+        termination_messages,
+        images,
+        events_tell_of_changes,
+        removing_a_sandbox_removes_its_containers,
+    }
+}

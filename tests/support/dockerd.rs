@@ -1,0 +1,294 @@
+//! A private Docker engine for a test binary: own data, socket and bridge, started once, stopped at its end.
+//!
+//! Needs root, `dockerd` (package docker.io), `ip` (iproute2) and busybox-static; a test that misses one fails.
+#![allow(dead_code)]
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+/// The image that every engine here has.
+pub const BUSYBOX: &str = "busybox:test";
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The engine of this test binary.
+pub fn shared() -> &'static Dockerd {
+    static SHARED: OnceLock<Dockerd> = OnceLock::new();
+    SHARED.get_or_init(|| Dockerd::start("shared"))
+}
+
+pub struct Dockerd {
+    /// `unix:///…/docker.sock`
+    pub endpoint: String,
+    /// Address of the bridge, which is this host's in the containers' network.
+    pub gateway: String,
+    directory: PathBuf,
+    bridge: String,
+    subnet: String,
+    child: Mutex<Option<Child>>,
+}
+
+/// What is still to be stopped when the process exits: statics are not dropped.
+static RUNNING: Mutex<Vec<Remains>> = Mutex::new(Vec::new());
+
+#[derive(Clone)]
+struct Remains {
+    pid: u32,
+    directory: PathBuf,
+    bridge: String,
+}
+
+impl Dockerd {
+    /// Starts an engine. `name` tells several of one test binary apart.
+    pub fn start(name: &str) -> Dockerd {
+        static COUNT: Mutex<u32> = Mutex::new(0);
+        let count = {
+            let mut count = COUNT.lock().unwrap();
+            *count += 1;
+            *count
+        };
+        let process = std::process::id();
+        let directory = std::env::temp_dir().join(format!("krust-dockerd-{process}-{name}"));
+        std::fs::create_dir_all(&directory).unwrap();
+        // Of an address range that few use, one network for each engine at a time.
+        let network = (process * 7 + count) % 250;
+        let dockerd = Dockerd {
+            endpoint: format!("unix://{}", directory.join("docker.sock").display()),
+            gateway: format!("10.213.{network}.1"),
+            bridge: format!("krt{process}-{count}").chars().take(15).collect(),
+            subnet: format!("10.213.{network}.1/24"),
+            directory,
+            child: Mutex::new(None),
+        };
+        run("ip", &["link", "add", &dockerd.bridge, "type", "bridge"]);
+        run("ip", &["address", "add", &dockerd.subnet, "dev", &dockerd.bridge]);
+        run("ip", &["link", "set", &dockerd.bridge, "up"]);
+        dockerd.spawn();
+        dockerd.import_busybox();
+        dockerd
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("docker.sock")
+    }
+
+    /// Stops the engine; containers end with it.
+    pub fn stop(&self) {
+        let mut child = self.child.lock().unwrap();
+        if let Some(mut running) = child.take() {
+            kill(Pid::from_raw(running.id() as i32), Signal::SIGTERM).unwrap();
+            running.wait().unwrap();
+            RUNNING.lock().unwrap().retain(|remains| remains.pid != running.id());
+        }
+    }
+
+    /// Starts it again after `stop`.
+    pub fn start_again(&self) {
+        self.spawn();
+    }
+
+    fn spawn(&self) {
+        let path = |name: &str| self.directory.join(name).display().to_string();
+        let log = std::fs::File::create(path("log")).unwrap();
+        let namespace = format!("krust-test-{}", self.bridge);
+        let mut command = Command::new("dockerd");
+        command
+            .args(["--data-root", &path("data"), "--exec-root", &path("exec")])
+            .args(["--pidfile", &path("docker.pid"), "--host", &self.endpoint])
+            .args(["--bridge", &self.bridge, "--iptables=false", "--ip-masq=false"])
+            .args(["--containerd-namespace", &namespace])
+            .args(["--containerd-plugins-namespace", &format!("{namespace}-plugins")])
+            .env_remove("DOCKER_HOST")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let child = spawn_that_dies_with_us(command);
+        register(Remains {
+            pid: child.id(),
+            directory: self.directory.clone(),
+            bridge: self.bridge.clone(),
+        });
+        *self.child.lock().unwrap() = Some(child);
+        let started = Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            let ended = self
+                .child
+                .lock()
+                .unwrap()
+                .as_mut()
+                .and_then(|child| child.try_wait().unwrap());
+            assert!(
+                ended.is_none() && started.elapsed() < START_TIMEOUT,
+                "dockerd does not start:\n{}",
+                std::fs::read_to_string(path("log")).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn import_busybox(&self) {
+        let endpoint = self.endpoint.clone();
+        // On a thread of its own: the caller may be within an async runtime.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let docker = bollard::Docker::connect_with_host(&endpoint).unwrap();
+                let docker = docker.negotiate_version().await.unwrap();
+                let (repository, tag) = BUSYBOX.split_once(':').unwrap();
+                let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
+                    .from_src("-")
+                    .repo(repository)
+                    .tag(tag)
+                    .changes(vec!["CMD [\"sh\"]".to_string()])
+                    .build();
+                let body = bollard::body_full(Bytes::from(busybox_archive()));
+                docker
+                    .create_image(Some(options), Some(body), None)
+                    .try_collect::<Vec<_>>()
+                    .await
+                    .unwrap();
+            });
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        self.stop();
+        tidy(&self.directory, &self.bridge);
+    }
+}
+
+/// A root file system with the static busybox and its applets.
+fn busybox_archive() -> Vec<u8> {
+    let listed = Command::new("dpkg")
+        .args(["-L", "busybox-static"])
+        .output()
+        .expect("dpkg");
+    let busybox = String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .find(|path| path.ends_with("/busybox"))
+        .map(str::to_string)
+        .expect("the package busybox-static is not installed");
+    let applets = Command::new(&busybox)
+        .arg("--list")
+        .output()
+        .expect("busybox --list")
+        .stdout;
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o755);
+    let program = std::fs::read(&busybox).unwrap();
+    header.set_size(program.len() as u64);
+    archive
+        .append_data(&mut header, "bin/busybox", program.as_slice())
+        .unwrap();
+    for applet in String::from_utf8_lossy(&applets)
+        .lines()
+        .filter(|applet| *applet != "busybox")
+    {
+        let mut link = tar::Header::new_ustar();
+        link.set_entry_type(tar::EntryType::Symlink);
+        link.set_size(0);
+        archive
+            .append_link(&mut link, format!("bin/{applet}"), "busybox")
+            .unwrap();
+    }
+    for (path, mode) in [("tmp/", 0o1777), ("root/", 0o700)] {
+        let mut directory = tar::Header::new_ustar();
+        directory.set_entry_type(tar::EntryType::Directory);
+        directory.set_mode(mode);
+        directory.set_size(0);
+        archive.append_data(&mut directory, path, std::io::empty()).unwrap();
+    }
+    for (path, text) in [
+        (
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+        ),
+        ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+    ] {
+        let mut file = tar::Header::new_ustar();
+        file.set_mode(0o644);
+        file.set_size(text.len() as u64);
+        archive.append_data(&mut file, path, text.as_bytes()).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// The kernel ends the child when the thread that started it ends, so that one stays until the process ends.
+fn spawn_that_dies_with_us(mut command: Command) -> Child {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        // SAFETY: prctl is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+                Ok(())
+            });
+        }
+        sender.send(command.spawn()).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    let name = "dockerd (package docker.io) must be installed and started as root";
+    receiver.recv().unwrap().expect(name)
+}
+
+fn register(remains: Remains) {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    RUNNING.lock().unwrap().push(remains);
+    ONCE.get_or_init(|| {
+        // SAFETY: the handler touches nothing that is gone by then.
+        assert_eq!(unsafe { libc::atexit(stop_all) }, 0);
+    });
+}
+
+extern "C" fn stop_all() {
+    let Ok(running) = RUNNING.lock().map(|running| running.clone()) else {
+        return;
+    };
+    for remains in &running {
+        let _ = kill(Pid::from_raw(remains.pid as i32), Signal::SIGTERM);
+    }
+    for remains in running {
+        let started = Instant::now();
+        let pid = Pid::from_raw(remains.pid as i32);
+        let flags = nix::sys::wait::WaitPidFlag::WNOHANG;
+        while started.elapsed() < STOP_TIMEOUT
+            && matches!(
+                nix::sys::wait::waitpid(pid, Some(flags)),
+                Ok(nix::sys::wait::WaitStatus::StillAlive)
+            )
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        tidy(&remains.directory, &remains.bridge);
+    }
+}
+
+fn tidy(directory: &Path, bridge: &str) {
+    let _ = Command::new("ip").args(["link", "delete", bridge]).status();
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
