@@ -7,7 +7,8 @@
 //! 4. [`subresources`]: what lies below objects; [`reviews`]: kinds that are questions.
 //! 5. [`admission`]: one plug-in per file.
 //! 6. [`codec`]: bodies in, answers out.
-//! 7. [`error`]: every refusal; the only place where a Status is built.
+//! 7. [`openapi`]: the documents that describe it all.
+//! 8. [`error`]: every refusal; the only place where a Status is built.
 
 pub mod admission;
 pub mod codec;
@@ -18,6 +19,7 @@ pub mod filters;
 pub mod handlers;
 pub mod health;
 pub mod metrics_endpoint;
+pub mod openapi;
 pub mod options;
 pub mod request;
 pub mod reviews;
@@ -31,6 +33,7 @@ use crate::transport::dial::KubeletClient;
 use discovery::Discovery;
 use filters::authentication::Authenticator;
 use filters::inflight::InFlight;
+use openapi::OpenApiDocuments;
 use poem::endpoint::{BoxEndpoint, EndpointExt, make};
 use poem::{Request, Response};
 use std::sync::Arc;
@@ -70,12 +73,14 @@ pub struct ApiServer {
     authenticator: Authenticator,
     in_flight: InFlight,
     discovery: Discovery,
+    openapi: Arc<OpenApiDocuments>,
     shutdown: CancellationToken,
 }
 
 impl ApiServer {
     pub fn new(options: ApiServerOptions) -> Arc<Self> {
         Arc::new(Self {
+            openapi: OpenApiDocuments::new(options.registry.clone()),
             storage: options.storage,
             registry: options.registry,
             kubelet_client: options.kubelet_client,

@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::handlers;
 use super::reviews;
 use super::subresources;
-use super::{discovery, health, metrics_endpoint, version};
+use super::{discovery, health, metrics_endpoint, openapi, version};
 use crate::registry::Kind;
 use crate::registry::strategy::Target;
 use poem::{Request, Response};
@@ -76,7 +76,7 @@ async fn resource(ctx: &Context, kind: &Arc<Kind>, request: &mut Request) -> Res
 }
 
 /// Paths that are no resources.
-async fn path(ctx: &Context, _request: &mut Request) -> Result<Response, ApiError> {
+async fn path(ctx: &Context, request: &Request) -> Result<Response, ApiError> {
     let path = ctx.info.path.trim_end_matches('/');
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     if !matches!(ctx.info.verb.as_str(), "get" | "head") {
@@ -92,6 +92,7 @@ async fn path(ctx: &Context, _request: &mut Request) -> Result<Response, ApiErro
         ["version"] => version::handle(ctx).await,
         [endpoint @ ("healthz" | "livez" | "readyz")] => health::handle(ctx, endpoint, None),
         [endpoint @ ("healthz" | "livez" | "readyz"), check] => health::handle(ctx, endpoint, Some(check)),
+        ["openapi" | "docs", ..] => openapi::serve(&ctx.server.openapi, request).await,
         ["metrics"] => metrics_endpoint::handle(ctx),
         _ => Err(ApiError::unknown_path()),
     }

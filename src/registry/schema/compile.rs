@@ -54,19 +54,17 @@ fn object(name: &str, schema: &Value, schemas: &Map<String, Value>, catalogue: &
     let facts = facts::of(name);
     let mut rows: HashMap<&str, facts::Row, ahash::RandomState> = facts.rows().collect();
     let properties = schema.get("properties").and_then(Value::as_object);
+    let mut required = Vec::new();
     let properties = properties.into_iter().flatten().map(|(name, schema)| {
-        let node = node(schema, schemas, catalogue);
         let row = rows.remove(name.as_str()).unwrap_or_default();
-        (name.clone(), property(node, row))
+        if row.required {
+            required.push(name.clone());
+        }
+        (name.clone(), property(node(schema, schemas, catalogue), row))
     });
-    let required = schema.get("required").and_then(Value::as_array);
     Object {
         properties: properties.collect(),
-        required: required
-            .into_iter()
-            .flatten()
-            .filter_map(|name| name.as_str().map(str::to_owned))
-            .collect(),
+        required,
         atomic: facts.atomic,
     }
 }
@@ -88,7 +86,7 @@ fn property(node: Node, row: facts::Row) -> Property {
         patch_merge_key: row.merge_key,
         list_type: row.list_type,
         list_map_keys: row.list_map_keys,
-        atomic_map: row.atomic_map,
+        atomic_map: row.map_type == Some("atomic"),
         go_type: row.go_type,
         omit_empty: known && can_be_empty && !row.keep_empty && !row.go_type.starts_with('*'),
         wire: row.wire,

@@ -14,7 +14,7 @@ const DEFINITION_PREFIX: &str = "io.k8s.";
 
 /// The facts about one definition.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// `x-kubernetes-map-type: atomic` on the type.
     pub atomic: bool,
     rows: &'static str,
@@ -22,18 +22,20 @@ pub(super) struct Facts {
 
 /// The facts about one property.
 #[derive(Default)]
-pub(super) struct Row {
+pub(crate) struct Row {
     pub wire: Vec<u32>,
     pub go_type: &'static str,
     /// An empty value is written out all the same.
     pub keep_empty: bool,
+    pub required: bool,
     pub merge: bool,
     pub retain_keys: bool,
     pub replace: bool,
     pub merge_key: Option<String>,
     pub list_type: Option<ListType>,
     pub list_map_keys: Vec<String>,
-    pub atomic_map: bool,
+    /// `atomic` or `granular`.
+    pub map_type: Option<&'static str>,
 }
 
 static DEFINITIONS: LazyLock<HashMap<&'static str, Facts, ahash::RandomState>> = LazyLock::new(|| {
@@ -58,7 +60,7 @@ static DEFINITIONS: LazyLock<HashMap<&'static str, Facts, ahash::RandomState>> =
 });
 
 /// The facts about the definition of this name; empty if nothing is known.
-pub(super) fn of(definition: &str) -> Facts {
+pub(crate) fn of(definition: &str) -> Facts {
     DEFINITIONS.get(definition).copied().unwrap_or_default()
 }
 
@@ -85,8 +87,9 @@ impl Facts {
 }
 
 impl Row {
-    fn set(&mut self, token: &str) {
+    fn set(&mut self, token: &'static str) {
         match token.split_once('=').unwrap_or((token, "")) {
+            ("required", _) => self.required = true,
             ("merge", _) => self.merge = true,
             ("retainKeys", _) => self.retain_keys = true,
             ("replace", _) => self.replace = true,
@@ -95,8 +98,7 @@ impl Row {
             ("list", "set") => self.list_type = Some(ListType::Set),
             ("list", "atomic") => self.list_type = Some(ListType::Atomic),
             ("keys", keys) => self.list_map_keys = keys.split(',').map(str::to_owned).collect(),
-            ("map", "atomic") => self.atomic_map = true,
-            // `map=granular` is the default.
+            ("map", map_type) => self.map_type = Some(map_type),
             _ => {}
         }
     }
@@ -129,7 +131,17 @@ mod tests {
             {
                 let name = token.split('=').next().unwrap_or_default();
                 assert!(
-                    ["merge", "retainKeys", "replace", "key", "list", "keys", "map"].contains(&name),
+                    [
+                        "required",
+                        "merge",
+                        "retainKeys",
+                        "replace",
+                        "key",
+                        "list",
+                        "keys",
+                        "map"
+                    ]
+                    .contains(&name),
                     "{line:?}"
                 );
             }

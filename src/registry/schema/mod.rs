@@ -8,7 +8,7 @@
 mod bodies;
 mod compile;
 mod decode;
-mod facts;
+pub(crate) mod facts;
 pub(crate) mod scalars;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,201 @@
+//! The documents as they are served: one per group-version for `/openapi/v3`, one for `/openapi/v2`
+//! (upstream: `kube-openapi/pkg/handler3` and `handler`).
+
+use super::{decorate, gnostic, swagger, table::Table};
+use crate::apiserver::version::git_version;
+use crate::registry::Registry;
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use parking_lot::RwLock;
+use poem_openapi::OpenApiService;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha512};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// Why there is no document.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenApiError {
+    #[error("generate the OpenAPI document: {0}")]
+    Generate(#[source] serde_json::Error),
+    #[error("compress an OpenAPI document: {0}")]
+    Compress(#[source] std::io::Error),
+    #[error("the task that generates the OpenAPI documents ended early: {0}")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+/// One document, ready to be sent. It is kept compressed: a cluster's worth of them is ten times smaller so, and
+/// nearly every client takes it as it is.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub gzip: Bytes,
+    /// SHA-512 of the uncompressed bytes, upper-case hexadecimal.
+    pub hash: String,
+}
+
+impl Document {
+    fn new(bytes: &[u8]) -> Result<Self, OpenApiError> {
+        let hash = hex::encode_upper(Sha512::digest(bytes));
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).map_err(OpenApiError::Compress)?;
+        let gzip = encoder.finish().map_err(OpenApiError::Compress)?.into();
+        Ok(Self { gzip, hash })
+    }
+
+    fn json(value: &impl Serialize) -> Result<Self, OpenApiError> {
+        Self::new(&serde_json::to_vec(value).map_err(OpenApiError::Generate)?)
+    }
+}
+
+/// The documents of `/openapi/v3`.
+pub struct V3 {
+    /// What `/openapi/v3` answers.
+    pub index: Document,
+    /// `api/v1`, `apis/apps/v1`, `apis/apps`, …
+    pub documents: BTreeMap<String, Document>,
+}
+
+/// The document of `/openapi/v2`, in its two encodings.
+pub struct V2 {
+    pub json: Document,
+    pub protobuf: Document,
+}
+
+/// One state of the schema; all documents of it are made at most once.
+#[derive(Default)]
+struct Generation {
+    v3: OnceCell<Arc<V3>>,
+    v2: OnceCell<Arc<V2>>,
+}
+
+/// All documents, made when they are first asked for.
+pub struct OpenApiDocuments {
+    registry: Arc<Registry>,
+    generation: RwLock<Arc<Generation>>,
+}
+
+impl OpenApiDocuments {
+    /// Costs nothing until a document is asked for.
+    pub fn new(registry: Arc<Registry>) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            generation: RwLock::default(),
+        })
+    }
+
+    /// The schema has changed: documents are made anew when they are next asked for, under new hashes if their
+    /// contents differ.
+    pub fn invalidate(&self) {
+        *self.generation.write() = Arc::default();
+    }
+
+    pub async fn v3(&self) -> Result<Arc<V3>, OpenApiError> {
+        let generation = self.generation.read().clone();
+        let made = generation.v3.get_or_try_init(|| self.make(v3)).await?;
+        Ok(made.clone())
+    }
+
+    pub async fn v2(&self) -> Result<Arc<V2>, OpenApiError> {
+        let generation = self.generation.read().clone();
+        let made = generation.v2.get_or_try_init(|| self.make(v2)).await?;
+        Ok(made.clone())
+    }
+
+    /// Makes documents on a thread that may block: it takes some tenths of a second.
+    async fn make<T: Send + 'static>(
+        &self,
+        from: fn(&Value) -> Result<T, OpenApiError>,
+    ) -> Result<Arc<T>, OpenApiError> {
+        let registry = self.registry.clone();
+        let made = tokio::task::spawn_blocking(move || from(&whole(&registry)?)).await;
+        made.map_err(OpenApiError::Task)?.map(Arc::new)
+    }
+}
+
+/// The whole API as one OpenAPI v3 document.
+fn whole(registry: &Registry) -> Result<Value, OpenApiError> {
+    let service = OpenApiService::new(Table, "Kubernetes", git_version());
+    let mut document = serde_json::from_str(&service.spec()).map_err(OpenApiError::Generate)?;
+    decorate::decorate(&mut document, registry);
+    Ok(document)
+}
+
+fn v2(whole: &Value) -> Result<V2, OpenApiError> {
+    let swagger = swagger::from_v3(whole);
+    Ok(V2 {
+        json: Document::json(&swagger)?,
+        protobuf: Document::new(&gnostic::encode(&swagger))?,
+    })
+}
+
+fn v3(whole: &Value) -> Result<V3, OpenApiError> {
+    let none = Map::new();
+    let object = |pointer: &str| whole.pointer(pointer).and_then(Value::as_object).unwrap_or(&none);
+    let schemas = object("/components/schemas");
+    let mut groups: BTreeMap<&str, BTreeMap<&str, &Value>> = BTreeMap::new();
+    for (path, operations) in object("/paths") {
+        groups.entry(document_key(path)).or_default().insert(path, operations);
+    }
+    let mut documents = BTreeMap::new();
+    for (key, paths) in groups {
+        let document = json!({
+            "openapi": "3.0.0",
+            "info": whole["info"],
+            "paths": paths,
+            "components": {
+                "schemas": referred(&paths, schemas),
+                "securitySchemes": whole["components"]["securitySchemes"],
+            },
+            "security": [{"BearerToken": []}],
+        });
+        documents.insert(key.to_owned(), Document::json(&document)?);
+    }
+    let paths: BTreeMap<&str, Value> = documents
+        .iter()
+        .map(|(key, document)| {
+            (
+                key.as_str(),
+                json!({"serverRelativeURL": format!("/openapi/v3/{key}?hash={}", document.hash)}),
+            )
+        })
+        .collect();
+    let index = Document::json(&json!({"paths": paths}))?;
+    Ok(V3 { index, documents })
+}
+
+/// The document that a path belongs to: `apis/apps/v1` for `/apis/apps/v1/namespaces/…`.
+fn document_key(path: &str) -> &str {
+    let path = path.trim_matches('/');
+    let segments = if path.starts_with("apis/") { 3 } else { 2 };
+    path.match_indices('/')
+        .nth(segments - 1)
+        .map_or(path, |(end, _)| &path[..end])
+}
+
+/// The schemas that the paths refer to, directly or through others.
+fn referred<'a>(paths: &BTreeMap<&str, &'a Value>, schemas: &'a Map<String, Value>) -> BTreeMap<&'a str, &'a Value> {
+    let mut found = BTreeMap::new();
+    let mut open: Vec<&Value> = paths.values().copied().collect();
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Object(object) => {
+                let reference = object
+                    .get("$ref")
+                    .and_then(Value::as_str)
+                    .and_then(|path| path.rsplit('/').next());
+                if let Some((name, schema)) = reference.and_then(|name| schemas.get_key_value(name))
+                    && found.insert(name.as_str(), schema).is_none()
+                {
+                    open.push(schema);
+                }
+                open.extend(object.values());
+            }
+            Value::Array(items) => open.extend(items),
+            _ => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,186 @@
+//! The table of kinds as a poem-openapi API: poem-openapi checks that every reference resolves, drops what nobody
+//! refers to, and writes the document.
+//!
+//! What its types cannot express (`x-kubernetes-*`, texts beside references) is added afterwards by
+//! [`super::decorate`]. Routing does not go through here: one endpoint serves built-in kinds and custom resources
+//! alike (see [`crate::apiserver`]), and poem-openapi's routes are fixed when the program is compiled.
+
+use super::operations::{Answer, Body, DELETE_OPTIONS, Operation, PATCH, STATUS, WATCH_EVENT, routes};
+use super::parameters::Parameter;
+use super::schemas;
+use crate::registry::Registry as Kinds;
+use parking_lot::Mutex;
+use poem::endpoint::BoxEndpoint;
+use poem::http::Method;
+use poem_openapi::OpenApi;
+use poem_openapi::registry::{
+    MetaApi, MetaMediaType, MetaOperation, MetaOperationParam, MetaParamIn, MetaPath, MetaRequest, MetaResponse,
+    MetaResponses, MetaSchema, MetaSchemaRef, MetaSecurityScheme, Registry,
+};
+use std::collections::{HashMap, HashSet};
+
+/// The kinds of [`Kinds::builtin`].
+pub struct Table;
+
+impl OpenApi for Table {
+    fn meta() -> Vec<MetaApi> {
+        let paths = routes(&Kinds::builtin())
+            .into_iter()
+            .map(|route| MetaPath {
+                path: route.path,
+                operations: route.operations.into_iter().map(operation).collect(),
+            })
+            .collect();
+        vec![MetaApi { paths }]
+    }
+
+    fn register(registry: &mut Registry) {
+        registry.schemas.extend(schemas::meta_schemas(&Kinds::builtin()));
+        registry.create_security_scheme(
+            "BearerToken",
+            MetaSecurityScheme {
+                ty: "apiKey",
+                description: Some("Bearer Token authentication"),
+                name: Some("authorization"),
+                key_in: Some("header"),
+                scheme: None,
+                bearer_format: None,
+                flows: None,
+                openid_connect_url: None,
+            },
+        );
+    }
+
+    fn add_routes(self, _routes: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}
+
+/// poem-openapi takes names as `&'static str`. Each text is leaked once, however often documents are made; there
+/// are as many as the table has operations and properties.
+pub fn intern(text: &str) -> &'static str {
+    static TEXTS: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
+    let mut texts = TEXTS.lock();
+    let texts = texts.get_or_insert_default();
+    if let Some(known) = texts.get(text) {
+        return known;
+    }
+    let text: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    texts.insert(text);
+    text
+}
+
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+const WATCH: &str = "application/json;stream=watch";
+const ANYTHING: &str = "*/*";
+const PATCHES: [&str; 4] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+fn operation(operation: Operation) -> MetaOperation {
+    MetaOperation {
+        method: operation.method,
+        tags: vec![intern(&operation.tag)],
+        summary: None,
+        description: None,
+        external_docs: None,
+        params: operation.parameters.iter().map(parameter).collect(),
+        request: request(&operation.body),
+        responses: MetaResponses {
+            responses: responses(&operation.answer),
+        },
+        deprecated: false,
+        security: Vec::new(),
+        operation_id: Some(intern(&operation.id)),
+        code_samples: Vec::new(),
+    }
+}
+
+fn parameter(parameter: &Parameter) -> MetaOperationParam {
+    MetaOperationParam {
+        name: parameter.name.to_owned(),
+        schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new(parameter.kind))),
+        in_type: if parameter.in_path {
+            MetaParamIn::Path
+        } else {
+            MetaParamIn::Query
+        },
+        description: Some(parameter.description.to_owned()),
+        required: parameter.in_path,
+        deprecated: false,
+        explode: true,
+        style: None,
+    }
+}
+
+fn media(content_types: &[&'static str], definition: &str) -> Vec<MetaMediaType> {
+    let media = |&content_type| MetaMediaType {
+        content_type,
+        schema: MetaSchemaRef::Reference(definition.to_owned()),
+    };
+    content_types.iter().map(media).collect()
+}
+
+fn request(body: &Body) -> Option<MetaRequest> {
+    let (content, required) = match body {
+        Body::None => return None,
+        Body::Object(definition) => (media(&[ANYTHING], definition), true),
+        Body::DeleteOptions => (media(&[ANYTHING], DELETE_OPTIONS), false),
+        Body::Patch => (media(&PATCHES, PATCH), true),
+    };
+    Some(MetaRequest {
+        description: None,
+        content,
+        required,
+    })
+}
+
+fn responses(answer: &Answer) -> Vec<MetaResponse> {
+    let object = |definition: &str| media(&[JSON, YAML], definition);
+    let text = |content_type| {
+        vec![MetaMediaType {
+            content_type,
+            schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
+        }]
+    };
+    let (content, more): (Vec<MetaMediaType>, &[u16]) = match answer {
+        Answer::Read(definition) => (object(definition), &[]),
+        Answer::List(definition) => {
+            let mut content = object(definition);
+            content.extend(media(&[WATCH], WATCH_EVENT));
+            (content, &[])
+        }
+        Answer::Created(definition) => (object(definition), &[201, 202]),
+        Answer::Written(definition) => (object(definition), &[201]),
+        Answer::Deleted(definition) => (object(definition), &[202]),
+        Answer::Text => (text("text/plain"), &[]),
+        Answer::Connection => (text(ANYTHING), &[]),
+    };
+    let response = |status, description, content| MetaResponse {
+        description,
+        status: Some(status),
+        status_range: None,
+        content,
+        headers: Vec::new(),
+    };
+    let mut responses = Vec::with_capacity(2 + more.len());
+    for &status in more {
+        let content = content
+            .iter()
+            .map(|media| MetaMediaType {
+                content_type: media.content_type,
+                schema: media.schema.clone(),
+            })
+            .collect();
+        responses.push(response(
+            status,
+            if status == 201 { "Created" } else { "Accepted" },
+            content,
+        ));
+    }
+    responses.insert(0, response(200, "OK", content));
+    responses.push(response(401, "Unauthorized", object(STATUS)));
+    responses
+}
