@@ -4,9 +4,7 @@ mod process;
 mod tasks;
 
 use std::io::IsTerminal;
-use std::sync::LazyLock;
 
-use prometheus::{Encoder, Registry, TextEncoder};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
@@ -61,21 +59,11 @@ impl FormatTime for Clock {
     }
 }
 
-/// The metrics of this process; every part registers its own.
-pub fn metrics() -> &'static Registry {
-    static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
-        let registry = Registry::new();
-        if let Err(error) = registry.register(Box::new(process::ProcessCollector::new())) {
-            tracing::error!(%error, "metrics of the process are missing");
-        }
-        registry
-    });
-    &REGISTRY
-}
-
-/// All metrics in Prometheus' text format, version 0.0.4.
-pub fn render_metrics() -> Result<String, prometheus::Error> {
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&metrics().gather(), &mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+/// Adds figures about the process to prometheus' default registry, where every part registers its own.
+pub fn register_process_metrics() {
+    match prometheus::register(Box::new(process::ProcessCollector::new())) {
+        // A second start in one process finds them registered.
+        Ok(()) | Err(prometheus::Error::AlreadyReg) => {}
+        Err(error) => tracing::error!(%error, "metrics of the process are missing"),
+    }
 }

@@ -2,13 +2,17 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
 
 use super::{AppError, Core, Parts, namespaces};
 use crate::config::{RuntimeKind, Settings};
-use crate::kubelet::{self, FileSharing, KubeletOptions};
+use crate::kubelet::{self, FileSharing, Kubelet, KubeletOptions};
 use crate::runtime::choose::{Chosen, RuntimeChoice, RuntimeOptions, choose};
 use crate::transport::listen::listen_or_any_port;
 use crate::transport::pki::in_container;
+use crate::transport::serve::{PlainHttp, ServeOptions, serve};
 
 /// Connects to the engine that the settings name; `None` where they name none.
 pub(super) async fn choose_runtime(settings: &Settings, core: &Core) -> Result<Option<Chosen>, AppError> {
@@ -62,9 +66,30 @@ pub(super) async fn start(
         version: super::KUBERNETES_VERSION.to_owned(),
         pods_max: settings.node.pods_max,
     };
-    let stop = parts.stop.clone();
+    let kubelet = Kubelet::new(options);
+    let (sessions, stop) = (TaskTracker::new(), parts.stop.clone());
+    let endpoint = kubelet::server::endpoint(
+        kubelet.lookup(),
+        chosen.runtime.clone(),
+        kubelet::server::ServerOptions::default(),
+        stop.clone(),
+        sessions.clone(),
+    );
+    let limits = ServeOptions::new("kubelet", PlainHttp::Refuse);
+    let served = serve(
+        listener,
+        core.pki.kubelet_tls()?,
+        Arc::new(endpoint),
+        limits,
+        stop.clone(),
+    );
+    parts.tasks.spawn("kubelet-server", async move {
+        served.await;
+        sessions.close();
+        sessions.wait().await;
+    });
     parts.tasks.spawn("kubelet", async move {
-        if let Err(error) = kubelet::run(options, stop).await {
+        if let Err(error) = kubelet.run(stop).await {
             tracing::error!(%error, "the kubelet failed");
         }
     });

@@ -53,10 +53,22 @@ impl ServerArguments {
 pub(super) fn run(arguments: &ServerArguments) -> anyhow::Result<()> {
     let settings = arguments.settings()?;
     telemetry::start_logs(&settings.log.filter, settings.log.format == LogFormat::Json)?;
+    telemetry::register_process_metrics();
+    raise_open_files_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the threads of the server")?;
     let result = runtime.block_on(app::run(settings));
     // Blocking work that is still under way (a read of a file, say) must not hold up the end.
     runtime.shutdown_background();
     Ok(result?)
+}
+
+/// As Go's runtime does: the soft limit is for programs that use select(2), and a watch is a file.
+fn raise_open_files_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files, so that connections may be refused");
+    }
 }

@@ -96,7 +96,11 @@ impl Collector for ProcessCollector {
 mod tests {
     #[test]
     fn the_process_is_in_the_metrics() {
-        let text = crate::telemetry::render_metrics().unwrap();
+        crate::telemetry::register_process_metrics();
+        crate::telemetry::register_process_metrics();
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&prometheus::gather())
+            .unwrap();
         for name in [
             "process_cpu_seconds_total",
             "process_resident_memory_bytes",
