@@ -244,10 +244,10 @@ impl Writer {
     }
 
     fn remember(&mut self, key: Key, name: String) {
-        if self.known.len() >= REMEMBERED_EVENTS_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.known.remove(&oldest);
-            }
+        if self.known.len() >= REMEMBERED_EVENTS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
         }
         if self.known.insert(key.clone(), Known { name, count: 1 }).is_none() {
             self.order.push_back(key);

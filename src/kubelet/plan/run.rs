@@ -4,7 +4,7 @@ use super::stop::{self, kill_because};
 use super::{Action, KillReason, Plan};
 use crate::kubelet::container::definition_changed;
 use crate::kubelet::pod::{self, Role};
-use crate::kubelet::state::{FailureKind, Memory, Step, is_alive};
+use crate::kubelet::state::{FailureKind, Memory, StartFailure, Step, is_alive};
 use crate::runtime::{ContainerState, ContainerStatus, SandboxState};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeSet;
@@ -201,12 +201,12 @@ impl<'a> Run<'a> {
             return;
         };
         self.plan.wake(until);
-        if let Some(failure) = self.memory.start_failures.get(name) {
-            if failure.kind == FailureKind::Start && now < failure.at + FIRST_ERROR_SHOWN {
-                self.plan.wake(failure.at + FIRST_ERROR_SHOWN);
-                self.plan.wait(name, &failure.reason, &failure.message);
-                return;
-            }
+        let failure = self.memory.start_failures.get(name);
+        let fresh = |failure: &&StartFailure| now < failure.at + FIRST_ERROR_SHOWN;
+        if let Some(failure) = failure.filter(|f| f.kind == FailureKind::Start).filter(fresh) {
+            self.plan.wake(failure.at + FIRST_ERROR_SHOWN);
+            self.plan.wait(name, &failure.reason, &failure.message);
+            return;
         }
         let delay = self.memory.crash_back_off.delay(name, ended).unwrap_or_default();
         let message = format!(

@@ -228,7 +228,7 @@ impl Worker {
         };
         let (failure, container) = error;
         if let Some(container) = container {
-            self.put(container).await;
+            self.put(*container).await;
         }
         let now = SystemTime::now();
         let retry_at = match failure.kind {

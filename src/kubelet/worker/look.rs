@@ -6,7 +6,6 @@ use crate::kubelet::state::{Step, StepFailure};
 use crate::runtime::{ContainerState, ContainerStatus, LogOptions, RuntimeError, SandboxState};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Container;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,8 +31,14 @@ impl Worker {
         }
         self.gone |= mail.gone;
         let now = SystemTime::now();
-        let due = self.look_again.extract_if(.., |_, at| *at <= now).map(|(id, _)| id);
-        let ids: BTreeSet<String> = mail.dirty.into_iter().chain(due).collect();
+        let mut ids = mail.dirty;
+        ids.extend(
+            self.look_again
+                .iter()
+                .filter(|(_, at)| **at <= now)
+                .map(|(id, _)| id.clone()),
+        );
+        self.look_again.retain(|_, at| *at > now);
         for id in ids {
             self.look_at(&id).await;
         }

@@ -64,6 +64,8 @@ pub struct Worker {
     /// Termination messages by container id.
     messages: BTreeMap<String, String>,
     step_back_off: BackOff,
+    /// Waiting reasons of the last plan, by container name.
+    held_back: BTreeMap<String, String>,
     /// What the runtime could not be asked about, and when to ask again.
     look_again: BTreeMap<String, SystemTime>,
     reporter: Reporter,
@@ -89,6 +91,7 @@ impl Worker {
             first_seen: SystemTime::now(),
             messages: BTreeMap::new(),
             step_back_off: BackOff::new(STEP_RETRY_FIRST, STEP_RETRY_MAX),
+            held_back: BTreeMap::new(),
             look_again: BTreeMap::new(),
             reporter: Reporter::default(),
             finishing: finish::Finishing::default(),
@@ -117,6 +120,7 @@ impl Worker {
             let ending = plan.finished || intent != Intent::Run;
             let status = self.status(&plan, ending, now);
             self.publish(&plan, &status);
+            self.announce(&plan);
             self.report_when_due(&status, ending);
             self.execute(&plan);
             if plan.stopped && self.finish(&status) {
@@ -142,10 +146,9 @@ impl Worker {
 
     /// Whether the pod is to run or to end, and since when.
     fn intent(&mut self, now: SystemTime) -> Intent {
-        if self.failure.is_none() && !self.gone && !pod::is_terminal(&self.pod) {
-            if let Err(failure) = plan::deadline(&self.pod, now) {
-                self.fail(failure);
-            }
+        let may_expire = self.failure.is_none() && !self.gone && !pod::is_terminal(&self.pod);
+        if may_expire && let Err(failure) = plan::deadline(&self.pod, now) {
+            self.fail(failure);
         }
         let ends = self.gone
             || self.failure.is_some()
@@ -222,6 +225,40 @@ impl Worker {
             containers: containers.collect(),
             waiting,
         });
+    }
+
+    /// Events for back-offs that have just begun.
+    fn announce(&mut self, plan: &Plan) {
+        for (name, waiting) in &plan.waiting {
+            if self.held_back.get(name) == Some(&waiting.reason) {
+                continue;
+            }
+            let Some((role, container)) = pod::find_container(&self.pod, name) else {
+                continue;
+            };
+            let event = |level, reason, message| {
+                let path = Some(pod::field_path(role, name));
+                self.context.recorder.pod(&self.pod, path, level, reason, message);
+            };
+            match waiting.reason.as_str() {
+                "CrashLoopBackOff" => {
+                    let pod = pod::full_name(&self.pod);
+                    let message = format!("Back-off restarting failed container {name} in pod {pod}");
+                    event(Level::Warning, "BackOff", message);
+                }
+                "ImagePullBackOff" => {
+                    let image = container.image.as_deref().unwrap_or_default();
+                    event(Level::Normal, "BackOff", format!("Back-off pulling image {image:?}"));
+                    event(Level::Warning, "Failed", "Error: ImagePullBackOff".to_owned());
+                }
+                _ => {}
+            }
+        }
+        let reasons = plan
+            .waiting
+            .iter()
+            .map(|(name, waiting)| (name.clone(), waiting.reason.clone()));
+        self.held_back = reasons.collect();
     }
 
     /// Takes the outcome of a step into the memory.

@@ -32,7 +32,7 @@ pub(super) enum StartError {
     Failed {
         failure: StartFailure,
         /// What the engine keeps of a container that did not start.
-        container: Option<ContainerStatus>,
+        container: Option<Box<ContainerStatus>>,
     },
 }
 
@@ -185,6 +185,7 @@ impl Start {
             finished_at: Some(now),
             ..status
         });
+        let container = container.map(Box::new);
         StartError::Failed {
             failure: self.failure(FailureKind::Start, "RunContainerError", message),
             container,

@@ -1,0 +1,481 @@
+//! The node agent against the API server of this process and the runtime in memory.
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod};
+use krust::apiserver::{ApiServer, ApiServerOptions};
+use krust::kubelet::{FileSharing, Kubelet, KubeletOptions, PodLookup};
+use krust::registry::Registry;
+use krust::runtime::fake::{Behaviour, FakeRuntime};
+use krust::runtime::{ContainerState, Runtime};
+use krust::storage::{Options, Storage};
+use krust::transport::InProcessIdentity;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const NODE: &str = "node-1";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An API server, a runtime, and a kubelet that can be stopped and started again.
+struct Cluster {
+    admin: kube::Client,
+    node_client: kube::Client,
+    runtime: Arc<FakeRuntime>,
+    data: tempfile::TempDir,
+    kubelet: Option<RunningKubelet>,
+}
+
+struct RunningKubelet {
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+    lookup: Arc<dyn PodLookup>,
+}
+
+fn identity(user: &str, group: &str) -> InProcessIdentity {
+    InProcessIdentity {
+        user: user.to_owned(),
+        groups: vec![group.to_owned()],
+    }
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let registry = Registry::builtin();
+        let storage = Storage::open(Options::new("sqlite::memory:"), registry.clone())
+            .await
+            .unwrap();
+        let server = ApiServer::new(ApiServerOptions::new(storage, registry));
+        let client = |identity| krust::client::in_process(server.endpoint(), identity);
+        let admin = client(identity("system:admin", "system:masters"));
+        let node_client = client(identity("system:node:node-1", "system:nodes"));
+        for name in ["default", "kube-node-lease"] {
+            let namespace = json!({"metadata": {"name": name}});
+            let api: Api<Namespace> = Api::all(admin.clone());
+            api.create(&PostParams::default(), &serde_json::from_value(namespace).unwrap())
+                .await
+                .unwrap();
+        }
+        let account = json!({"metadata": {"name": "default"}});
+        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(admin.clone(), "default");
+        accounts
+            .create(&PostParams::default(), &serde_json::from_value(account).unwrap())
+            .await
+            .unwrap();
+        let runtime = FakeRuntime::new();
+        runtime.add_image("app:1");
+        let mut cluster = Self {
+            admin,
+            node_client,
+            runtime,
+            data: tempfile::tempdir().unwrap(),
+            kubelet: None,
+        };
+        cluster.start_kubelet();
+        cluster
+    }
+
+    fn start_kubelet(&mut self) {
+        let kubelet = Kubelet::new(KubeletOptions {
+            node_name: NODE.to_owned(),
+            node_ip: Some([192, 168, 7, 1].into()),
+            client: self.node_client.clone(),
+            runtime: self.runtime.clone(),
+            listen: ([127, 0, 0, 1], 10250).into(),
+            data_dir: self.data.path().to_owned(),
+            files: FileSharing::Shared,
+            version: "v1.37.0-test".to_owned(),
+            pods_max: 110,
+        });
+        let shutdown = CancellationToken::new();
+        let lookup = kubelet.lookup();
+        let run = kubelet.run(shutdown.clone());
+        let task = tokio::spawn(async move { run.await.expect("the kubelet runs until it is stopped") });
+        self.kubelet = Some(RunningKubelet { shutdown, task, lookup });
+    }
+
+    async fn stop_kubelet(&mut self) {
+        let kubelet = self.kubelet.take().unwrap();
+        kubelet.shutdown.cancel();
+        kubelet.task.await.unwrap();
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.admin.clone(), "default")
+    }
+
+    /// Creates a pod that is bound already; grace 1 s unless the spec says otherwise.
+    async fn create(&self, name: &str, mut spec: Value) -> Pod {
+        spec["nodeName"] = json!(NODE);
+        let pod = json!({"metadata": {"name": name}, "spec": spec});
+        self.pods()
+            .create(&PostParams::default(), &serde_json::from_value(pod).unwrap())
+            .await
+            .unwrap()
+    }
+
+    /// The pod once `done` holds.
+    async fn wait(&self, name: &str, what: &str, done: impl Fn(&Pod) -> bool) -> Pod {
+        let begun = Instant::now();
+        loop {
+            let pod = self.pods().get(name).await.unwrap();
+            if done(&pod) {
+                return pod;
+            }
+            let status = serde_json::to_string(&pod.status).unwrap();
+            assert!(begun.elapsed() < PATIENCE, "{name} is not {what}: {status}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn wait_phase(&self, name: &str, phase: &str) -> Pod {
+        self.wait(name, phase, |pod| {
+            pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some(phase)
+        })
+        .await
+    }
+
+    async fn wait_gone(&self, name: &str) {
+        eventually(&format!("{name} is gone"), async || {
+            self.pods().get_opt(name).await.unwrap().is_none()
+        })
+        .await;
+    }
+
+    async fn wait_event(&self, reason: &str, part: &str) -> Event {
+        let events: Api<Event> = Api::namespaced(self.admin.clone(), "default");
+        let begun = Instant::now();
+        loop {
+            let all = events.list(&ListParams::default()).await.unwrap().items;
+            let fits =
+                |e: &&Event| e.reason.as_deref() == Some(reason) && e.message.as_deref().unwrap_or("").contains(part);
+            if let Some(found) = all.iter().find(fits) {
+                return found.clone();
+            }
+            let seen: Vec<_> = all.iter().map(|e| (e.reason.clone(), e.message.clone())).collect();
+            assert!(begun.elapsed() < PATIENCE, "no event {reason} {part:?} in {seen:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn container_ids(&self) -> Vec<String> {
+        self.runtime
+            .list_containers()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|c| c.id)
+            .collect()
+    }
+}
+
+async fn eventually(what: &str, done: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !done().await {
+        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn app(command: &[&str]) -> Value {
+    json!({"terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "image": "app:1", "command": command}]})
+}
+
+/// Ends on the stop signal.
+const POLITE: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 3600"];
+
+fn state(pod: &Pod) -> (i32, Value) {
+    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+    (status.restart_count, serde_json::to_value(&status.state).unwrap())
+}
+
+#[tokio::test]
+async fn the_node_is_ready_at_once_and_has_a_lease() {
+    let begun = Instant::now();
+    let cluster = Cluster::start().await;
+    let nodes: Api<Node> = Api::all(cluster.admin.clone());
+    let ready = async || {
+        let node = nodes.get_opt(NODE).await.unwrap();
+        let conditions = node
+            .and_then(|node| node.status)
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
+        conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    };
+    eventually("the node is ready", ready).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "took {:?}", begun.elapsed());
+    let status = nodes.get(NODE).await.unwrap().status.unwrap();
+    assert_eq!(status.capacity.as_ref().unwrap()["pods"].0, "110");
+    assert_eq!(status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap().port, 10250);
+    assert_eq!(status.addresses.unwrap()[0].address, "192.168.7.1");
+    let leases: Api<Lease> = Api::namespaced(cluster.admin.clone(), "kube-node-lease");
+    eventually("the lease is there", async || {
+        leases.get_opt(NODE).await.unwrap().is_some()
+    })
+    .await;
+    let lease = leases.get(NODE).await.unwrap();
+    assert_eq!(lease.spec.unwrap().lease_duration_seconds, Some(40));
+    assert_eq!(lease.metadata.owner_references.unwrap()[0].name, NODE);
+}
+
+#[tokio::test]
+async fn a_pod_runs_and_goes_within_half_a_second() {
+    let cluster = Cluster::start().await;
+    cluster.create("web", app(&POLITE)).await;
+    let pod = cluster.wait_phase("web", "Running").await;
+    let status = pod.status.as_ref().unwrap();
+    assert!(status.pod_ip.is_some() && status.start_time.is_some());
+    assert_eq!(status.host_ip.as_deref(), Some("192.168.7.1"));
+    let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!(ready.status, "True");
+    for (reason, part) in [("Pulled", "already present"), ("Created", ""), ("Started", "")] {
+        let event = cluster.wait_event(reason, part).await;
+        assert_eq!(event.involved_object.field_path.as_deref(), Some("spec.containers{c}"));
+    }
+    let lookup = &cluster.kubelet.as_ref().unwrap().lookup;
+    let container = lookup.container("default", "web", "c", false).unwrap();
+    assert_eq!(container.state, ContainerState::Running);
+    assert!(lookup.sandbox("default", "web").is_some());
+
+    let begun = Instant::now();
+    cluster.pods().delete("web", &DeleteParams::default()).await.unwrap();
+    cluster.wait_gone("web").await;
+    assert!(
+        begun.elapsed() < Duration::from_millis(500),
+        "took {:?}",
+        begun.elapsed()
+    );
+    let empty = async || cluster.runtime.list_pod_sandboxes().await.unwrap().is_empty();
+    eventually("the sandbox is removed", empty).await;
+    eventually("the worker has left", async || lookup.pods().is_empty()).await;
+    cluster.wait_event("Killing", "Stopping container c").await;
+}
+
+#[tokio::test]
+async fn a_start_is_few_writes() {
+    let cluster = Cluster::start().await;
+    let created = cluster.create("web", app(&POLITE)).await;
+    let running = cluster.wait_phase("web", "Running").await;
+    let revision = |pod: &Pod| pod.metadata.resource_version.as_ref().unwrap().parse::<u64>().unwrap();
+    // The revisions in between are the pod's status and events: Pulled, Created, Started.
+    assert!(
+        revision(&running) - revision(&created) <= 8,
+        "{} writes",
+        revision(&running) - revision(&created)
+    );
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let later = cluster.pods().get("web").await.unwrap();
+    assert_eq!(
+        revision(&later),
+        revision(&running),
+        "nothing is written when nothing changes"
+    );
+}
+
+#[tokio::test]
+async fn restart_policies() {
+    let cluster = Cluster::start().await;
+    let with = |policy: &str, code: &str| {
+        let mut spec = app(&["sh", "-c", &format!("exit {code}")]);
+        spec["restartPolicy"] = json!(policy);
+        spec
+    };
+    cluster.create("done", with("OnFailure", "0")).await;
+    cluster.create("failed", with("Never", "3")).await;
+    cluster.create("loop", with("Always", "1")).await;
+    let done = cluster.wait_phase("done", "Succeeded").await;
+    assert_eq!(state(&done).1["terminated"]["reason"], "Completed");
+    let failed = cluster.wait_phase("failed", "Failed").await;
+    assert_eq!(state(&failed).1["terminated"]["exitCode"], 3);
+    let looping = |pod: &Pod| {
+        pod.status.as_ref().unwrap().container_statuses.is_some()
+            && state(pod).1["waiting"]["reason"] == "CrashLoopBackOff"
+    };
+    let pod = cluster.wait("loop", "in a crash loop", looping).await;
+    let (restarts, state) = state(&pod);
+    assert_eq!(restarts, 1, "the first restart is immediate, the second waits");
+    let message = state["waiting"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("back-off 10s restarting failed container=c pod=loop_default("),
+        "{message}"
+    );
+    cluster
+        .wait_event("BackOff", "Back-off restarting failed container c in pod loop_default(")
+        .await;
+    let lookup = &cluster.kubelet.as_ref().unwrap().lookup;
+    let newest = lookup.container("default", "loop", "c", false).unwrap();
+    let previous = lookup.container("default", "loop", "c", true).unwrap();
+    assert_eq!((newest.attempt, previous.attempt), (1, 0));
+}
+
+#[tokio::test]
+async fn running_containers_are_adopted() {
+    let mut cluster = Cluster::start().await;
+    cluster.create("web", app(&POLITE)).await;
+    cluster.create("gone", app(&POLITE)).await;
+    cluster.create("stubborn", app(&POLITE)).await;
+    for name in ["web", "gone", "stubborn"] {
+        cluster.wait_phase(name, "Running").await;
+    }
+    let before = cluster.pods().get("web").await.unwrap();
+    assert_eq!(cluster.container_ids().await.len(), 3);
+    cluster.stop_kubelet().await;
+    assert_eq!(
+        cluster.container_ids().await.len(),
+        3,
+        "stopping leaves the containers alone"
+    );
+    // One is deleted by force, another one begins to end, while nobody looks.
+    let now = DeleteParams::default().grace_period(0);
+    cluster.pods().delete("gone", &now).await.unwrap();
+    cluster
+        .pods()
+        .delete("stubborn", &DeleteParams::default())
+        .await
+        .unwrap();
+    cluster.start_kubelet();
+    cluster.wait_gone("stubborn").await;
+    let left = async || cluster.container_ids().await.len() == 1;
+    eventually("what was deleted meanwhile is cleaned up", left).await;
+    let after = cluster.pods().get("web").await.unwrap();
+    assert_eq!(state(&after), state(&before), "the container was not restarted");
+    assert!(
+        cluster
+            .kubelet
+            .as_ref()
+            .unwrap()
+            .lookup
+            .container("default", "web", "c", false)
+            .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn images() {
+    let cluster = Cluster::start().await;
+    let fails = Behaviour {
+        pull_error: Some("no such host".to_owned()),
+        ..Behaviour::default()
+    };
+    cluster.runtime.set_behaviour("far:1", fails);
+    let with =
+        |image: &str, policy: &str| json!({"containers": [{"name": "c", "image": image, "imagePullPolicy": policy}]});
+    cluster.create("far", with("far:1", "IfNotPresent")).await;
+    cluster.create("never", with("absent:1", "Never")).await;
+    cluster.create("pulled", with("near:1", "IfNotPresent")).await;
+    let waiting = |reason: &'static str| {
+        move |pod: &Pod| {
+            pod.status.as_ref().unwrap().container_statuses.is_some() && state(pod).1["waiting"]["reason"] == reason
+        }
+    };
+    cluster
+        .wait("never", "ErrImageNeverPull", waiting("ErrImageNeverPull"))
+        .await;
+    cluster.wait("far", "ErrImagePull", waiting("ErrImagePull")).await;
+    let pod = cluster
+        .wait("far", "ImagePullBackOff", waiting("ImagePullBackOff"))
+        .await;
+    let message = state(&pod).1["waiting"]["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.starts_with("Back-off pulling image \"far:1\": ErrImagePull: "),
+        "{message}"
+    );
+    cluster.wait_event("Failed", "Failed to pull image \"far:1\"").await;
+    cluster.wait_event("BackOff", "Back-off pulling image \"far:1\"").await;
+    cluster.wait_phase("pulled", "Running").await;
+    assert_eq!(cluster.runtime.pulls("near:1"), 1);
+    // A pod that waits for its image goes at once.
+    let begun = Instant::now();
+    cluster.pods().delete("far", &DeleteParams::default()).await.unwrap();
+    cluster.wait_gone("far").await;
+    assert!(
+        begun.elapsed() < Duration::from_millis(500),
+        "took {:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn config_maps_are_waited_for() {
+    let cluster = Cluster::start().await;
+    let env = json!([{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]);
+    cluster
+        .create(
+            "env",
+            json!({"containers": [{"name": "c", "image": "app:1", "env": env}]}),
+        )
+        .await;
+    cluster
+        .create(
+            "volume",
+            json!({
+                "volumes": [{"name": "v", "configMap": {"name": "cm"}}],
+                "containers": [{"name": "c", "image": "app:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            }),
+        )
+        .await;
+    let config_error = |pod: &Pod| {
+        pod.status.as_ref().unwrap().container_statuses.is_some()
+            && state(pod).1["waiting"]["reason"] == "CreateContainerConfigError"
+    };
+    let pod = cluster.wait("env", "CreateContainerConfigError", config_error).await;
+    assert_eq!(state(&pod).1["waiting"]["message"], "configmap \"cm\" not found");
+    cluster
+        .wait_event(
+            "FailedMount",
+            "MountVolume.SetUp failed for volume \"v\" : configmap \"cm\" not found",
+        )
+        .await;
+    let config_maps: Api<ConfigMap> = Api::namespaced(cluster.admin.clone(), "default");
+    let config_map = json!({"metadata": {"name": "cm"}, "data": {"k": "value"}});
+    config_maps
+        .create(&PostParams::default(), &serde_json::from_value(config_map).unwrap())
+        .await
+        .unwrap();
+    cluster.wait_phase("env", "Running").await;
+    let pod = cluster.wait_phase("volume", "Running").await;
+    let uid = pod.metadata.uid.unwrap();
+    let volume = cluster
+        .data
+        .path()
+        .join("pods")
+        .join(&uid)
+        .join("volumes/kubernetes.io~configmap/v/k");
+    assert_eq!(std::fs::read_to_string(&volume).unwrap(), "value");
+    cluster.pods().delete("volume", &DeleteParams::default()).await.unwrap();
+    cluster.wait_gone("volume").await;
+    eventually("the volume is removed", async || !volume.exists()).await;
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_pod() {
+    let cluster = Cluster::start().await;
+    let mut spec = app(&POLITE);
+    spec["activeDeadlineSeconds"] = json!(1);
+    cluster.create("slow", spec).await;
+    let pod = cluster.wait_phase("slow", "Failed").await;
+    assert_eq!(pod.status.unwrap().reason.as_deref(), Some("DeadlineExceeded"));
+}
+
+#[tokio::test]
+async fn many_pods_start_at_once() {
+    let cluster = Cluster::start().await;
+    let begun = Instant::now();
+    let names: Vec<String> = (0..50).map(|i| format!("p{i}")).collect();
+    for name in &names {
+        cluster.create(name, app(&POLITE)).await;
+    }
+    for name in &names {
+        cluster.wait_phase(name, "Running").await;
+    }
+    assert!(begun.elapsed() < PATIENCE, "took {:?}", begun.elapsed());
+    let deleting = names
+        .iter()
+        .map(|name| async { cluster.pods().delete(name, &DeleteParams::default()).await.map(|_| ()) });
+    futures_util::future::try_join_all(deleting).await.unwrap();
+    for name in &names {
+        cluster.wait_gone(name).await;
+    }
+}
