@@ -1,0 +1,25 @@
+//! The API server in this process, verb by verb, on a SQLite file (no socket, no node).
+
+#[path = "api/harness.rs"]
+mod harness;
+
+#[path = "api/bad_requests.rs"]
+mod bad_requests;
+#[path = "api/create.rs"]
+mod create;
+#[path = "api/delete.rs"]
+mod delete;
+#[path = "api/discovery.rs"]
+mod discovery;
+#[path = "api/list.rs"]
+mod list;
+#[path = "api/negotiation.rs"]
+mod negotiation;
+#[path = "api/patch.rs"]
+mod patch;
+#[path = "api/subresources.rs"]
+mod subresources;
+#[path = "api/update.rs"]
+mod update;
+#[path = "api/watch.rs"]
+mod watch;

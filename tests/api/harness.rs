@@ -1,0 +1,259 @@
+//! A server on a database of its own, and requests to it.
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use krust::apiserver::{ApiServer, ApiServerOptions};
+use krust::registry::Registry;
+use krust::storage::{Options, Storage};
+use krust::transport::Peer;
+use poem::endpoint::BoxEndpoint;
+use poem::http::{HeaderMap, Method, StatusCode};
+use poem::{Endpoint, Request, Response};
+use serde_json::{Value, json};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// No answer and no watch event takes longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Server {
+    pub api: Arc<ApiServer>,
+    endpoint: BoxEndpoint<'static, Response>,
+    _directory: TempDir,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("{} is no JSON: {e}", String::from_utf8_lossy(&self.body)))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn warnings(&self) -> Vec<&str> {
+        self.headers
+            .get_all("warning")
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
+    }
+
+    /// The object, after checking the code.
+    pub fn expect(&self, code: u16) -> Value {
+        assert_eq!(self.status.as_u16(), code, "{}", self.text());
+        self.json()
+    }
+
+    /// The Status, after checking code and reason, and that it is a complete Status.
+    pub fn failure(&self, code: u16, reason: &str) -> Value {
+        let status = self.expect(code);
+        assert_eq!(status["kind"], "Status");
+        assert_eq!(status["apiVersion"], "v1");
+        assert_eq!(status["status"], "Failure");
+        assert_eq!(status["code"], code);
+        assert_eq!(status["reason"], reason, "{status}");
+        assert!(status["message"].as_str().is_some_and(|message| !message.is_empty()));
+        status
+    }
+}
+
+impl Server {
+    /// A fresh server with the namespace `default`.
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Registry::builtin();
+        let options = Options::sqlite(&directory.path().join("krust.db"));
+        let storage = Storage::open(options, registry.clone()).await.unwrap();
+        let api = ApiServer::new(ApiServerOptions::new(storage, registry));
+        let server = Self {
+            endpoint: api.endpoint(),
+            api,
+            _directory: directory,
+        };
+        server
+            .post("/api/v1/namespaces", json!({"metadata": {"name": "default"}}))
+            .await
+            .expect(201);
+        server
+    }
+
+    pub fn endpoint(&self) -> BoxEndpoint<'static, Response> {
+        self.api.endpoint()
+    }
+
+    /// Sends a request as the administrator and returns the response with its body unread.
+    pub async fn open(
+        &self,
+        method: Method,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<poem::Body>,
+    ) -> Response {
+        let mut builder = Request::builder()
+            .method(method)
+            .uri(uri.parse().unwrap())
+            .extension(Peer::TrustedLoopback);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        let answer = self.endpoint.get_response(builder.body(body));
+        tokio::time::timeout(PATIENCE, answer)
+            .await
+            .unwrap_or_else(|_| panic!("{uri} hangs"))
+    }
+
+    pub async fn send(
+        &self,
+        method: Method,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<poem::Body>,
+    ) -> Answer {
+        let (parts, body) = self.open(method, uri, headers, body).await.into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.into_bytes()).await;
+        let body = body
+            .unwrap_or_else(|_| panic!("the body of {uri} does not end"))
+            .unwrap();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    pub async fn get(&self, uri: &str) -> Answer {
+        self.send(Method::GET, uri, &[], ()).await
+    }
+
+    pub async fn get_as(&self, uri: &str, accept: &str) -> Answer {
+        self.send(Method::GET, uri, &[("accept", accept)], ()).await
+    }
+
+    pub async fn post(&self, uri: &str, body: Value) -> Answer {
+        self.send(
+            Method::POST,
+            uri,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
+    }
+
+    pub async fn put(&self, uri: &str, body: Value) -> Answer {
+        self.send(
+            Method::PUT,
+            uri,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
+    }
+
+    /// `kind`: `json`, `merge` or `strategic-merge`.
+    pub async fn patch(&self, uri: &str, kind: &str, body: Value) -> Answer {
+        let content_type = format!("application/{kind}-patch+json");
+        self.send(Method::PATCH, uri, &[("content-type", &content_type)], body.to_string())
+            .await
+    }
+
+    pub async fn delete(&self, uri: &str) -> Answer {
+        self.send(Method::DELETE, uri, &[], ()).await
+    }
+
+    pub async fn delete_with(&self, uri: &str, options: Value) -> Answer {
+        self.send(
+            Method::DELETE,
+            uri,
+            &[("content-type", "application/json")],
+            options.to_string(),
+        )
+        .await
+    }
+
+    /// Creates a ConfigMap in `default`.
+    pub async fn config_map(&self, name: &str, labels: Value) -> Value {
+        let body = json!({"metadata": {"name": name, "labels": labels}, "data": {"k": "v"}});
+        self.post(CONFIG_MAPS, body).await.expect(201)
+    }
+
+    /// Opens a watch.
+    pub async fn watch(&self, uri: &str, accept: &str) -> Events {
+        let response = self.open(Method::GET, uri, &[("accept", accept)], ()).await;
+        assert_eq!(response.status(), 200);
+        Events {
+            chunks: Box::pin(response.into_body().into_bytes_stream()),
+            buffer: Vec::new(),
+        }
+    }
+}
+
+pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// A pod that validates.
+pub fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"containers": [{"name": "app", "image": "busybox"}]},
+    })
+}
+
+pub fn revision(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+/// The lines of a watch.
+pub struct Events {
+    chunks: Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; None when the watch has ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.chunks.next())
+                .await
+                .expect("no event in time");
+            match chunk {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk.unwrap()),
+                None => {
+                    assert!(self.buffer.is_empty(), "the last line is cut off");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Type and object name of the next event.
+    pub async fn next_name(&mut self) -> (String, String) {
+        let event = self.next().await.expect("the watch ended");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (text(&event["type"]), text(&event["object"]["metadata"]["name"]))
+    }
+
+    /// Nothing arrives for a moment.
+    pub async fn expect_silence(&mut self) {
+        let chunk = tokio::time::timeout(Duration::from_millis(100), self.chunks.next()).await;
+        assert!(chunk.is_err() && self.buffer.is_empty(), "an event arrived: {chunk:?}");
+    }
+}
