@@ -52,6 +52,10 @@ impl RequestInfo {
             ..Self::default()
         };
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        // An empty segment would stand for an empty name: such a path is no resource's.
+        if parts.contains(&"") {
+            return info;
+        }
         let (prefix, parts) = match parts.split_first() {
             Some((&"api", rest)) if rest.len() >= 2 => ("api", rest),
             Some((&"apis", rest)) if rest.len() >= 3 => {

@@ -94,6 +94,7 @@ async fn path(ctx: &Context, request: &Request) -> Result<Response, ApiError> {
         [endpoint @ ("healthz" | "livez" | "readyz"), check] => health::handle(ctx, endpoint, Some(check)),
         ["openapi" | "docs", ..] => openapi::serve(&ctx.server.openapi, request).await,
         ["metrics"] => metrics_endpoint::handle(ctx),
+        ["api" | "apis", ..] => Err(ApiError::unknown_resource()),
         _ => Err(ApiError::unknown_path()),
     }
 }

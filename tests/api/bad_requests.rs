@@ -305,7 +305,7 @@ fn patches() -> Vec<Case> {
         patch(MERGE, r#"{"metadata":{"namespace":"b"}}"#, BAD),
         patch(MERGE, r#"{"metadata":{"uid":"b"}}"#, (409, "Conflict")),
         patch(MERGE, r#"{"metadata":{"resourceVersion":"x"}}"#, INVALID),
-        patch(MERGE, r#"{"metadata":null}"#, INVALID),
+        patch(MERGE, r#"{"metadata":{"finalizers":["not qualified"]}}"#, INVALID),
         patch(MERGE, r#"{"apiVersion":"v2"}"#, BAD),
         patch(OPS, "{}", BAD),
         patch(OPS, r#"[{"op":"fly","path":"/data"}]"#, BAD),

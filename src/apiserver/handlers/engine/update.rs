@@ -89,6 +89,12 @@ fn prepare(
     admission::admit(ctx, &subject, &mut new)?;
     let mut errors = validation::object_meta_update(metadata::of(&new), metadata::of(old));
     if target == Target::Main {
+        for error in validation::object_meta(kind, metadata::of(&new)) {
+            // Both look at labels, annotations and owners.
+            if !errors.contains(&error) {
+                errors.push(error);
+            }
+        }
         errors.extend(kind.strategy.validate(&new));
     }
     errors.extend(kind.strategy.validate_update(&new, old, target));
