@@ -5,7 +5,9 @@
 use super::Kind;
 use super::columns::core as core_columns;
 use super::row::{review, row};
-use super::strategies::{self, Stored, config_map, endpoints, event, lease, secret};
+use super::strategies::{
+    self, Stored, batch as batch_strategies, config_map, endpoints, event, lease, secret, workloads,
+};
 use k8s_openapi::api::{
     admissionregistration::v1 as admissionregistration, apps::v1 as apps, authentication::v1 as authentication,
     authorization::v1 as authorization, autoscaling::v2 as autoscaling, batch::v1 as batch,
@@ -62,8 +64,9 @@ pub fn all() -> Vec<Kind> {
             .proxies("PodProxyOptions")
             .writable("resize")
             .status(),
-        row::<core::PodTemplate>("podtemplates"),
+        row::<core::PodTemplate>("podtemplates").strategy(workloads::pod_template()),
         row::<core::ReplicationController>("replicationcontrollers")
+            .strategy(workloads::replication_controller())
             .short(&["rc"])
             .categories(ALL)
             .status(),
@@ -80,18 +83,22 @@ pub fn all() -> Vec<Kind> {
         // apps
         row::<apps::ControllerRevision>("controllerrevisions.apps"),
         row::<apps::DaemonSet>("daemonsets.apps")
+            .strategy(workloads::daemon_set())
             .short(&["ds"])
             .categories(ALL)
             .status(),
         row::<apps::Deployment>("deployments.apps")
+            .strategy(workloads::deployment())
             .short(&["deploy"])
             .categories(ALL)
             .status(),
         row::<apps::ReplicaSet>("replicasets.apps")
+            .strategy(workloads::replica_set())
             .short(&["rs"])
             .categories(ALL)
             .status(),
         row::<apps::StatefulSet>("statefulsets.apps")
+            .strategy(workloads::stateful_set())
             .short(&["sts"])
             .categories(ALL)
             .status(),
@@ -110,10 +117,14 @@ pub fn all() -> Vec<Kind> {
             .status(),
         // batch
         row::<batch::CronJob>("cronjobs.batch")
+            .strategy(batch_strategies::cron_job())
             .short(&["cj"])
             .categories(ALL)
             .status(),
-        row::<batch::Job>("jobs.batch").categories(ALL).status(),
+        row::<batch::Job>("jobs.batch")
+            .strategy(batch_strategies::JobStrategy)
+            .categories(ALL)
+            .status(),
         // networking.k8s.io
         row::<networking::IngressClass>("ingressclasses.networking.k8s.io"),
         row::<networking::Ingress>("ingresses.networking.k8s.io")

@@ -6,6 +6,7 @@ mod duration;
 pub mod network;
 pub mod node;
 pub mod pod;
+pub mod workloads;
 
 pub use duration::{human_duration, seconds_of};
 
@@ -146,4 +147,9 @@ pub fn selector_text(selector: Option<&Value>) -> String {
     parts.sort_unstable();
     let parts: Vec<String> = parts.into_iter().map(|(_, part)| part).collect();
     or_text(&parts.join(","), "<none>").to_owned()
+}
+
+/// Texts joined by commas.
+pub fn join_texts<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.collect::<Vec<_>>().join(",")
 }

@@ -204,7 +204,12 @@ impl<'s> Seed<'_, 's> {
             Node::Int64 => number.as_i64().is_some(),
             Node::Int32 | Node::IntOrString => number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             // Read as text: `cpu: 2` is `cpu: "2"`.
-            Node::Quantity => return Ok(Value::String(number.to_string())),
+            Node::Quantity => {
+                let text = number.to_string();
+                return scalars::quantity(&text)
+                    .map(|canonical| Value::String(canonical.into_owned()))
+                    .map_err(|error| self.walk.fail(error));
+            }
             Node::Either(_, _) => false,
             _ => return Err(self.mismatch("number")),
         };
@@ -222,7 +227,7 @@ impl<'s> Seed<'_, 's> {
             Node::Time if text == scalars::ZERO_TIME => return Ok(Value::Null),
             Node::Time => scalars::time(&text).map(changed),
             Node::MicroTime => scalars::micro_time(&text).map(changed),
-            Node::Quantity => scalars::quantity(&text).map(|()| None),
+            Node::Quantity => scalars::quantity(&text).map(changed),
             _ => return Err(self.mismatch("string")),
         };
         match checked {

@@ -1,6 +1,7 @@
 //! Scalars with a syntax of their own: times, base64, quantities (upstream: their `UnmarshalJSON`).
 //! Errors are Go's texts.
 
+use crate::quantity::{ParseQuantityError, Quantity};
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{DecodeError, Engine};
@@ -158,8 +159,23 @@ pub(crate) fn base64<'a>(text: &'a str, scratch: &mut Vec<u8>) -> Result<Cow<'a,
 const QUANTITY_FORMAT: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
-/// Checks that the text is a quantity.
-pub(crate) fn quantity(text: &str) -> Result<(), String> {
+/// A quantity in its canonical text, as `Quantity` prints what it read: `1024Mi` is `1Gi`.
+pub(crate) fn quantity(text: &str) -> Result<Cow<'_, str>, String> {
+    check_quantity(text)?;
+    let parsed: Quantity = text
+        .trim()
+        .parse()
+        .map_err(|error: ParseQuantityError| error.to_string())?;
+    let canonical = parsed.to_string();
+    Ok(if canonical == text {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(canonical)
+    })
+}
+
+/// Tells a malformed quantity from one with an unknown suffix.
+fn check_quantity(text: &str) -> Result<(), String> {
     let text = text.trim();
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let number = unsigned
@@ -252,11 +268,13 @@ mod tests {
     #[test]
     fn quantities() {
         for good in ["1", "0.5", "100m", "1Ki", "+3E", "-2e3", "1E-2", "1.", ".5", "12E"] {
-            assert_eq!(quantity(good), Ok(()), "{good}");
+            assert!(quantity(good).is_ok(), "{good}");
         }
         for bad in ["", "m", "1 Gi", "1..2", "abc", "1x"] {
             assert_eq!(quantity(bad), Err(QUANTITY_FORMAT.into()), "{bad}");
         }
+        assert_eq!(quantity("1024Mi").as_deref(), Ok("1Gi"));
+        assert_eq!(quantity("0.5").as_deref(), Ok("500m"));
         assert!(quantity("1Kii").is_err_and(|error| error.contains("suffix")));
     }
 }

@@ -1,6 +1,7 @@
 //! One file per kind (or family of kinds) that has rules of its own (upstream: the `strategy.go` files of
 //! `pkg/registry`, `pkg/apis/*/v1/defaults.go`, `pkg/apis/*/validation`).
 
+pub mod batch;
 pub mod config_map;
 pub mod endpoints;
 pub mod event;
@@ -11,5 +12,6 @@ pub mod pod;
 pub mod secret;
 pub mod service;
 mod stored;
+pub mod workloads;
 
 pub use stored::{Printer, Stored};

@@ -180,8 +180,7 @@ fn scalar(node: &Node, field: &Field<'_>, depth: usize) -> Result<Value, String>
         Node::MicroTime => time(field, "%Y-%m-%dT%H:%M:%S.%6fZ")?,
         Node::Quantity => {
             let text = inner(field, 1)?.map_or(Ok("0"), |field| field.text())?;
-            scalars::quantity(text)?;
-            text.into()
+            scalars::quantity(text)?.into_owned().into()
         }
         Node::IntOrString => int_or_string(field)?,
         Node::Any => any(field, depth)?,

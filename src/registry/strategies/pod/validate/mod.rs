@@ -9,6 +9,7 @@ mod resources;
 mod security;
 mod volumes;
 
+pub use affinity::label_selector;
 pub use probes::port;
 pub use resources::quantity_value;
 
