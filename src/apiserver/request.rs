@@ -143,7 +143,7 @@ fn verb_of_method(method: &Method) -> &'static str {
     }
 }
 
-fn decode(segment: &str) -> String {
+pub(super) fn decode(segment: &str) -> String {
     if !segment.contains('%') {
         return segment.to_owned();
     }

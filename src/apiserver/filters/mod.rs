@@ -7,14 +7,16 @@
 //! 5. [`timeout`]: requests that are not long-running end after a minute.
 //! 6. [`warnings`]: `Warning` headers.
 //! 7. [`authentication`]: who asks; 401.
-//! 8. [`inflight`]: how many at once; 429.
-//! 9. [`authorization`]: who may; 403.
+//! 8. [`impersonation`]: as whom; 403.
+//! 9. [`inflight`]: how many at once; 429.
+//! 10. [`authorization`]: who may; 403.
 //!
 //! What is left goes to [`crate::apiserver::routes`].
 
 pub mod authentication;
 pub mod authorization;
 pub mod headers;
+pub mod impersonation;
 pub mod inflight;
 pub mod metrics;
 pub mod panic_recovery;
@@ -61,7 +63,8 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
 }
 
 async fn inner(ctx: &mut Context, request: &mut Request) -> Result<Response, ApiError> {
-    ctx.user = ctx.server.authenticator.authenticate(request)?;
+    let user = ctx.server.authenticator.authenticate(request)?;
+    ctx.user = impersonation::impersonate(user, request.headers())?;
     request.extensions_mut().insert(ctx.user.clone());
     let _place = inflight::enter(ctx)?;
     authorization::authorize(&ctx.user, &ctx.info)?;
