@@ -3,10 +3,11 @@
 //! Adding a kind is one row here (and a strategy file if it has rules of its own).
 
 use super::Kind;
-use super::columns::core as core_columns;
+use super::columns::{core as core_columns, workloads as workload_columns};
 use super::row::{review, row};
 use super::strategies::{
-    self, Stored, batch as batch_strategies, config_map, endpoints, event, lease, secret, workloads,
+    self, Stored, access, batch as batch_strategies, cluster, config_map, endpoints, event, lease, secret, volumes,
+    workloads,
 };
 use k8s_openapi::api::{
     admissionregistration::v1 as admissionregistration, apps::v1 as apps, authentication::v1 as authentication,
@@ -33,7 +34,9 @@ pub fn all() -> Vec<Kind> {
             .short(&["ep"])
             .strategy(endpoints::endpoints()),
         row::<core::Event>("events").short(&["ev"]).strategy(event::CoreEvents),
-        row::<core::LimitRange>("limitranges").short(&["limits"]),
+        row::<core::LimitRange>("limitranges")
+            .strategy(cluster::limit_range())
+            .short(&["limits"]),
         row::<core::Namespace>("namespaces")
             .short(&["ns"])
             .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
@@ -45,9 +48,11 @@ pub fn all() -> Vec<Kind> {
             .status()
             .strategy(strategies::node::NodeStrategy),
         row::<core::PersistentVolumeClaim>("persistentvolumeclaims")
+            .strategy(volumes::persistent_volume_claim())
             .short(&["pvc"])
             .status(),
         row::<core::PersistentVolume>("persistentvolumes")
+            .strategy(volumes::persistent_volume())
             .short(&["pv"])
             .status(),
         row::<core::Pod>("pods")
@@ -70,7 +75,10 @@ pub fn all() -> Vec<Kind> {
             .short(&["rc"])
             .categories(ALL)
             .status(),
-        row::<core::ResourceQuota>("resourcequotas").short(&["quota"]).status(),
+        row::<core::ResourceQuota>("resourcequotas")
+            .strategy(cluster::resource_quota())
+            .short(&["quota"])
+            .status(),
         row::<core::Secret>("secrets").strategy(secret::strategy()),
         row::<core::ServiceAccount>("serviceaccounts")
             .short(&["sa"])
@@ -81,7 +89,8 @@ pub fn all() -> Vec<Kind> {
             .categories(ALL)
             .status(),
         // apps
-        row::<apps::ControllerRevision>("controllerrevisions.apps"),
+        row::<apps::ControllerRevision>("controllerrevisions.apps")
+            .strategy(Stored::new(workload_columns::CONTROLLER_REVISION)),
         row::<apps::DaemonSet>("daemonsets.apps")
             .strategy(workloads::daemon_set())
             .short(&["ds"])
@@ -112,6 +121,7 @@ pub fn all() -> Vec<Kind> {
         review::<authorization::SelfSubjectAccessReview>("selfsubjectaccessreviews.authorization.k8s.io"),
         // autoscaling
         row::<autoscaling::HorizontalPodAutoscaler>("horizontalpodautoscalers.autoscaling")
+            .strategy(cluster::horizontal_pod_autoscaler())
             .short(&["hpa"])
             .categories(ALL)
             .status(),
@@ -126,70 +136,100 @@ pub fn all() -> Vec<Kind> {
             .categories(ALL)
             .status(),
         // networking.k8s.io
-        row::<networking::IngressClass>("ingressclasses.networking.k8s.io"),
+        row::<networking::IngressClass>("ingressclasses.networking.k8s.io").strategy(cluster::ingress_class()),
         row::<networking::Ingress>("ingresses.networking.k8s.io")
+            .strategy(cluster::ingress())
             .short(&["ing"])
             .status(),
-        row::<networking::IPAddress>("ipaddresses.networking.k8s.io").short(&["ip"]),
-        row::<networking::NetworkPolicy>("networkpolicies.networking.k8s.io").short(&["netpol"]),
-        row::<networking::ServiceCIDR>("servicecidrs.networking.k8s.io").status(),
+        row::<networking::IPAddress>("ipaddresses.networking.k8s.io")
+            .strategy(cluster::ip_address())
+            .short(&["ip"]),
+        row::<networking::NetworkPolicy>("networkpolicies.networking.k8s.io")
+            .strategy(cluster::network_policy())
+            .short(&["netpol"]),
+        row::<networking::ServiceCIDR>("servicecidrs.networking.k8s.io")
+            .strategy(cluster::service_cidr())
+            .status(),
         // policy
         row::<policy::PodDisruptionBudget>("poddisruptionbudgets.policy")
+            .strategy(cluster::pod_disruption_budget())
             .short(&["pdb"])
             .status(),
         // rbac.authorization.k8s.io
-        row::<rbac::ClusterRoleBinding>("clusterrolebindings.rbac.authorization.k8s.io"),
-        row::<rbac::ClusterRole>("clusterroles.rbac.authorization.k8s.io"),
-        row::<rbac::RoleBinding>("rolebindings.rbac.authorization.k8s.io"),
-        row::<rbac::Role>("roles.rbac.authorization.k8s.io"),
+        row::<rbac::ClusterRoleBinding>("clusterrolebindings.rbac.authorization.k8s.io")
+            .strategy(access::cluster_role_binding()),
+        row::<rbac::ClusterRole>("clusterroles.rbac.authorization.k8s.io").strategy(access::cluster_role()),
+        row::<rbac::RoleBinding>("rolebindings.rbac.authorization.k8s.io").strategy(access::role_binding()),
+        row::<rbac::Role>("roles.rbac.authorization.k8s.io").strategy(access::role()),
         // storage.k8s.io
-        row::<storage::CSIDriver>("csidrivers.storage.k8s.io"),
-        row::<storage::CSINode>("csinodes.storage.k8s.io"),
-        row::<storage::CSIStorageCapacity>("csistoragecapacities.storage.k8s.io"),
-        row::<storage::StorageClass>("storageclasses.storage.k8s.io").short(&["sc"]),
-        row::<storage::VolumeAttachment>("volumeattachments.storage.k8s.io").status(),
-        row::<storage::VolumeAttributesClass>("volumeattributesclasses.storage.k8s.io").short(&["vac"]),
+        row::<storage::CSIDriver>("csidrivers.storage.k8s.io").strategy(volumes::csi_driver()),
+        row::<storage::CSINode>("csinodes.storage.k8s.io").strategy(volumes::csi_node()),
+        row::<storage::CSIStorageCapacity>("csistoragecapacities.storage.k8s.io")
+            .strategy(volumes::csi_storage_capacity()),
+        row::<storage::StorageClass>("storageclasses.storage.k8s.io")
+            .strategy(volumes::storage_class())
+            .short(&["sc"]),
+        row::<storage::VolumeAttachment>("volumeattachments.storage.k8s.io")
+            .strategy(volumes::volume_attachment())
+            .status(),
+        row::<storage::VolumeAttributesClass>("volumeattributesclasses.storage.k8s.io")
+            .strategy(volumes::volume_attributes_class())
+            .short(&["vac"]),
         // admissionregistration.k8s.io
         row::<admissionregistration::MutatingAdmissionPolicy>("mutatingadmissionpolicies.admissionregistration.k8s.io")
+            .strategy(cluster::mutating_policy())
             .categories(API_EXTENSIONS),
         row::<admissionregistration::MutatingAdmissionPolicyBinding>(
             "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
         )
+        .strategy(cluster::policy_binding())
         .categories(API_EXTENSIONS),
         row::<admissionregistration::MutatingWebhookConfiguration>(
             "mutatingwebhookconfigurations.admissionregistration.k8s.io",
         )
+        .strategy(cluster::webhooks())
         .categories(API_EXTENSIONS),
         row::<admissionregistration::ValidatingAdmissionPolicy>(
             "validatingadmissionpolicies.admissionregistration.k8s.io",
         )
+        .strategy(cluster::validating_policy())
         .categories(API_EXTENSIONS)
         .status(),
         row::<admissionregistration::ValidatingAdmissionPolicyBinding>(
             "validatingadmissionpolicybindings.admissionregistration.k8s.io",
         )
+        .strategy(cluster::policy_binding())
         .categories(API_EXTENSIONS),
         row::<admissionregistration::ValidatingWebhookConfiguration>(
             "validatingwebhookconfigurations.admissionregistration.k8s.io",
         )
+        .strategy(cluster::webhooks())
         .categories(API_EXTENSIONS),
         // scheduling.k8s.io
-        row::<scheduling::PriorityClass>("priorityclasses.scheduling.k8s.io").short(&["pc"]),
+        row::<scheduling::PriorityClass>("priorityclasses.scheduling.k8s.io")
+            .strategy(cluster::priority_class())
+            .short(&["pc"]),
         // coordination.k8s.io
         row::<coordination::Lease>("leases.coordination.k8s.io").strategy(lease::strategy()),
         // node.k8s.io
-        row::<node::RuntimeClass>("runtimeclasses.node.k8s.io"),
+        row::<node::RuntimeClass>("runtimeclasses.node.k8s.io").strategy(cluster::runtime_class()),
         // discovery.k8s.io
         row::<discovery::EndpointSlice>("endpointslices.discovery.k8s.io").strategy(endpoints::endpoint_slice()),
         // flowcontrol.apiserver.k8s.io
-        row::<flowcontrol::FlowSchema>("flowschemas.flowcontrol.apiserver.k8s.io").status(),
+        row::<flowcontrol::FlowSchema>("flowschemas.flowcontrol.apiserver.k8s.io")
+            .strategy(cluster::flow_schema())
+            .status(),
         row::<flowcontrol::PriorityLevelConfiguration>("prioritylevelconfigurations.flowcontrol.apiserver.k8s.io")
+            .strategy(cluster::priority_level())
             .status(),
         // resource.k8s.io
-        row::<resource::DeviceClass>("deviceclasses.resource.k8s.io"),
-        row::<resource::ResourceClaim>("resourceclaims.resource.k8s.io").status(),
-        row::<resource::ResourceClaimTemplate>("resourceclaimtemplates.resource.k8s.io"),
-        row::<resource::ResourceSlice>("resourceslices.resource.k8s.io"),
+        row::<resource::DeviceClass>("deviceclasses.resource.k8s.io").strategy(cluster::device_class()),
+        row::<resource::ResourceClaim>("resourceclaims.resource.k8s.io")
+            .strategy(cluster::resource_claim())
+            .status(),
+        row::<resource::ResourceClaimTemplate>("resourceclaimtemplates.resource.k8s.io")
+            .strategy(cluster::resource_claim_template()),
+        row::<resource::ResourceSlice>("resourceslices.resource.k8s.io").strategy(cluster::resource_slice()),
     ];
     rows.into_iter().map(Kind::from).collect()
 }

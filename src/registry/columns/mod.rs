@@ -3,9 +3,12 @@
 
 pub mod core;
 mod duration;
+pub mod extension;
 pub mod network;
 pub mod node;
 pub mod pod;
+pub mod policy;
+pub mod storage;
 pub mod workloads;
 
 pub use duration::{human_duration, seconds_of};

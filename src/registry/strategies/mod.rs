@@ -1,7 +1,9 @@
 //! One file per kind (or family of kinds) that has rules of its own (upstream: the `strategy.go` files of
 //! `pkg/registry`, `pkg/apis/*/v1/defaults.go`, `pkg/apis/*/validation`).
 
+pub mod access;
 pub mod batch;
+pub mod cluster;
 pub mod config_map;
 pub mod endpoints;
 pub mod event;
@@ -12,6 +14,7 @@ pub mod pod;
 pub mod secret;
 pub mod service;
 mod stored;
+pub mod volumes;
 pub mod workloads;
 
 pub use stored::{Printer, Stored};

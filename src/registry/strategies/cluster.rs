@@ -1,0 +1,375 @@
+//! Kinds with few rules of their own: networking, policy, scheduling, quotas, autoscaling, admission, flow control,
+//! devices (upstream: the defaults and validation of `pkg/apis/{networking,policy,scheduling,…}`).
+
+use super::Stored;
+use super::pod::validate::label_selector;
+use crate::registry::columns::{core as core_printers, extension, network, policy};
+use crate::registry::field::FieldError;
+use crate::registry::json::{
+    child, child_or_new, children, default_number, default_text, default_to, is_set, map, number, objects, text,
+};
+use crate::registry::strategy::Object;
+use crate::registry::validation::immutable;
+use serde_json::json;
+
+/// User-defined priorities stay below those of the system's own classes.
+const PRIORITY_MAX: i64 = 1_000_000_000;
+const NOT_EVALUATED: &str = "admission webhooks and policies are stored, but not evaluated yet";
+const NO_FLOW_CONTROL: &str = "flow control objects are stored, but requests are not shaped by them yet";
+const NO_DEVICES: &str = "device claims are stored, but nothing allocates devices yet";
+
+pub fn limit_range() -> Stored {
+    Stored::default()
+        .upsert()
+        .defaults(default_limit_range)
+        .unattended("limit ranges are stored, but not enforced yet")
+}
+
+pub fn resource_quota() -> Stored {
+    Stored::new(core_printers::RESOURCE_QUOTA)
+        .returns_deleted()
+        .defaults(|quota| {
+            if let Some(hard) = child(quota, "spec").and_then(|spec| child(spec, "hard")) {
+                super::pod::defaults::resource_list(hard);
+            }
+        })
+        .status(|| json!({}))
+        .unattended("resource quotas are stored, but not enforced yet")
+}
+
+pub fn ingress() -> Stored {
+    Stored::new(network::INGRESS)
+        .generation()
+        .rules(validate_ingress)
+        .status(|| json!({"loadBalancer": {}}))
+        .unattended("ingresses are stored, but no controller acts on them yet")
+}
+
+pub fn ingress_class() -> Stored {
+    Stored::new(network::INGRESS_CLASS)
+        .generation()
+        .defaults(|class| {
+            if let Some(parameters) = child(class, "spec").and_then(|spec| child(spec, "parameters")) {
+                default_text(parameters, "scope", "Cluster");
+            }
+        })
+        .update_rules(|new, old| {
+            let controller = |class| crate::registry::json::at(class, &["spec", "controller"]);
+            Vec::from_iter(immutable(controller(new), controller(old), "spec.controller"))
+        })
+        .unattended("ingress classes are stored, but no controller acts on them yet")
+}
+
+pub fn network_policy() -> Stored {
+    Stored::new(network::NETWORK_POLICY)
+        .generation()
+        .defaults(default_network_policy)
+        .rules(|policy| match map(policy, &["spec", "podSelector"]) {
+            Some(selector) => label_selector(selector, "spec.podSelector"),
+            None => Vec::new(),
+        })
+        .unattended("network policies are stored, but not enforced yet")
+}
+
+pub fn service_cidr() -> Stored {
+    Stored::new(network::SERVICE_CIDR)
+        .status(|| json!({}))
+        .unattended("service CIDRs are stored, but no cluster IP is allocated yet")
+}
+
+pub fn ip_address() -> Stored {
+    Stored::new(network::IP_ADDRESS)
+}
+
+pub fn pod_disruption_budget() -> Stored {
+    Stored::new(policy::POD_DISRUPTION_BUDGET)
+        .generation()
+        .conditional()
+        .rules(|budget| {
+            let mut errors = Vec::new();
+            let Some(spec) = map(budget, &["spec"]) else {
+                return errors;
+            };
+            if spec.contains_key("minAvailable") && spec.contains_key("maxUnavailable") {
+                let detail = "minAvailable and maxUnavailable cannot be both set";
+                errors.push(FieldError::invalid("spec", spec.clone(), detail));
+            }
+            if let Some(selector) = map(spec, &["selector"]) {
+                errors.extend(label_selector(selector, "spec.selector"));
+            }
+            errors
+        })
+        .status(|| json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}))
+        .unattended("disruption budgets are stored, but no controller counts for them yet")
+}
+
+pub fn priority_class() -> Stored {
+    Stored::new(policy::PRIORITY_CLASS)
+        .generation()
+        .defaults(|class| default_text(class, "preemptionPolicy", "PreemptLowerPriority"))
+        .rules(|class| {
+            let (name, value) = (text(class, &["metadata", "name"]), number(class, &["value"]));
+            let mut errors = Vec::new();
+            if value > PRIORITY_MAX && !name.starts_with("system-") {
+                let detail = format!("maximum allowed value of a user defined priority is {PRIORITY_MAX}");
+                errors.push(FieldError::forbidden("value", &detail));
+            }
+            errors
+        })
+        .update_rules(|new, old| {
+            let detail = "may not be changed in an update.";
+            let mut errors = Vec::new();
+            if number(new, &["value"]) != number(old, &["value"]) {
+                errors.push(FieldError::forbidden("value", detail));
+            }
+            errors.extend(immutable(
+                new.get("preemptionPolicy"),
+                old.get("preemptionPolicy"),
+                "preemptionPolicy",
+            ));
+            errors
+        })
+        .unattended("priority classes are stored, but pods are not ranked by them yet")
+}
+
+pub fn runtime_class() -> Stored {
+    Stored::new(policy::RUNTIME_CLASS)
+        .conditional()
+        .upsert()
+        .rules(|class| match text(class, &["handler"]) {
+            "" => vec![FieldError::required("handler", "")],
+            handler => super::pod::validate::invalid(
+                "handler",
+                handler,
+                &crate::registry::formats::dns1123_label(handler, false),
+            ),
+        })
+        .update_rules(|new, old| Vec::from_iter(immutable(new.get("handler"), old.get("handler"), "handler")))
+        .unattended("runtime classes are stored, but the node agent does not act on them yet")
+}
+
+pub fn horizontal_pod_autoscaler() -> Stored {
+    Stored::new(policy::HORIZONTAL_POD_AUTOSCALER)
+        .defaults(|autoscaler| {
+            let spec = child_or_new(autoscaler, "spec");
+            default_to(spec, "minReplicas", 1);
+            if !is_set(spec, "metrics") {
+                let target = json!({"type": "Utilization", "averageUtilization": 80});
+                let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+                spec.insert("metrics".into(), json!([metric]));
+            }
+        })
+        .rules(|autoscaler| {
+            let mut errors = Vec::new();
+            let (minimum, maximum) = (
+                number(autoscaler, &["spec", "minReplicas"]),
+                number(autoscaler, &["spec", "maxReplicas"]),
+            );
+            if minimum < 1 {
+                let detail = "must be greater than or equal to 1";
+                errors.push(FieldError::invalid("spec.minReplicas", minimum, detail));
+            }
+            if maximum < 1 {
+                errors.push(FieldError::invalid(
+                    "spec.maxReplicas",
+                    maximum,
+                    "must be greater than 0",
+                ));
+            }
+            if maximum < minimum {
+                let detail = "must be greater than or equal to `minReplicas`";
+                errors.push(FieldError::invalid("spec.maxReplicas", maximum, detail));
+            }
+            for field in ["kind", "name"] {
+                if text(autoscaler, &["spec", "scaleTargetRef", field]).is_empty() {
+                    errors.push(FieldError::required(format!("spec.scaleTargetRef.{field}"), ""));
+                }
+            }
+            errors
+        })
+        .status(|| json!({"currentMetrics": [], "desiredReplicas": 0}))
+        .unattended("autoscalers are stored, but no controller acts on them yet")
+}
+
+pub fn webhooks() -> Stored {
+    Stored::new(extension::WEBHOOKS)
+        .generation()
+        .conditional()
+        .defaults(|configuration| {
+            let mutating = text(configuration, &["kind"]) == "MutatingWebhookConfiguration";
+            for webhook in children(configuration, "webhooks") {
+                default_text(webhook, "failurePolicy", "Fail");
+                default_text(webhook, "matchPolicy", "Equivalent");
+                for selector in ["namespaceSelector", "objectSelector"] {
+                    child_or_new(webhook, selector);
+                }
+                default_number(webhook, "timeoutSeconds", 10);
+                if mutating {
+                    default_text(webhook, "reinvocationPolicy", "Never");
+                }
+                for rule in children(webhook, "rules") {
+                    default_text(rule, "scope", "*");
+                }
+            }
+        })
+        .unattended(NOT_EVALUATED)
+}
+
+pub fn validating_policy() -> Stored {
+    Stored::new(extension::VALIDATING_POLICY)
+        .generation()
+        .conditional()
+        .defaults(default_policy)
+        .unattended(NOT_EVALUATED)
+}
+
+pub fn mutating_policy() -> Stored {
+    Stored::new(extension::MUTATING_POLICY)
+        .generation()
+        .conditional()
+        .defaults(default_policy)
+        .unattended(NOT_EVALUATED)
+}
+
+pub fn policy_binding() -> Stored {
+    Stored::new(extension::POLICY_BINDING)
+        .generation()
+        .conditional()
+        .unattended(NOT_EVALUATED)
+}
+
+pub fn flow_schema() -> Stored {
+    Stored::new(extension::FLOW_SCHEMA)
+        .generation()
+        .defaults(|schema| default_number(child_or_new(schema, "spec"), "matchingPrecedence", 1000))
+        .status(|| json!({}))
+        .unattended(NO_FLOW_CONTROL)
+}
+
+pub fn priority_level() -> Stored {
+    Stored::new(extension::PRIORITY_LEVEL)
+        .generation()
+        .status(|| json!({}))
+        .unattended(NO_FLOW_CONTROL)
+}
+
+pub fn device_class() -> Stored {
+    Stored::new(extension::NAME_AND_AGE)
+        .generation()
+        .returns_deleted()
+        .unattended(NO_DEVICES)
+}
+
+pub fn resource_claim() -> Stored {
+    Stored::new(extension::RESOURCE_CLAIM)
+        .returns_deleted()
+        .status(|| json!({}))
+        .unattended(NO_DEVICES)
+}
+
+pub fn resource_claim_template() -> Stored {
+    Stored::new(extension::NAME_AND_AGE)
+        .returns_deleted()
+        .unattended(NO_DEVICES)
+}
+
+pub fn resource_slice() -> Stored {
+    Stored::new(extension::RESOURCE_SLICE)
+        .generation()
+        .returns_deleted()
+        .fields(&["spec.nodeName", "spec.driver"], |slice| {
+            vec![
+                ("spec.nodeName", text(slice, &["spec", "nodeName"]).to_owned()),
+                ("spec.driver", text(slice, &["spec", "driver"]).to_owned()),
+            ]
+        })
+        .unattended(NO_DEVICES)
+}
+
+fn default_limit_range(range: &mut Object) {
+    let Some(spec) = child(range, "spec") else { return };
+    for item in children(spec, "limits").filter(|item| text(item, &["type"]) == "Container") {
+        for (from, to) in [
+            ("max", "default"),
+            ("default", "defaultRequest"),
+            ("min", "defaultRequest"),
+        ] {
+            let Some(amounts) = map(item, &[from]).filter(|amounts| !amounts.is_empty()).cloned() else {
+                continue;
+            };
+            let target = child_or_new(item, to);
+            for (name, amount) in amounts {
+                target.entry(name).or_insert(amount);
+            }
+        }
+    }
+}
+
+fn default_network_policy(policy: &mut Object) {
+    let spec = child_or_new(policy, "spec");
+    for direction in ["ingress", "egress"] {
+        for rule in children(spec, direction) {
+            for port in children(rule, "ports") {
+                default_text(port, "protocol", "TCP");
+            }
+        }
+    }
+    if !is_set(spec, "policyTypes") {
+        let egress = is_set(spec, "egress");
+        let types = if egress {
+            json!(["Ingress", "Egress"])
+        } else {
+            json!(["Ingress"])
+        };
+        spec.insert("policyTypes".into(), types);
+    }
+}
+
+fn default_policy(policy: &mut Object) {
+    let spec = child_or_new(policy, "spec");
+    default_text(spec, "failurePolicy", "Fail");
+    if let Some(constraints) = child(spec, "matchConstraints") {
+        default_text(constraints, "matchPolicy", "Equivalent");
+        for selector in ["namespaceSelector", "objectSelector"] {
+            child_or_new(constraints, selector);
+        }
+        for list in ["resourceRules", "excludeResourceRules"] {
+            for rule in children(constraints, list) {
+                default_text(rule, "scope", "*");
+            }
+        }
+    }
+}
+
+fn validate_ingress(ingress: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let empty = Object::new();
+    let spec = map(ingress, &["spec"]).unwrap_or(&empty);
+    if !is_set(spec, "defaultBackend") && !is_set(spec, "rules") {
+        let detail = "either `defaultBackend` or `rules` must be specified";
+        errors.push(FieldError::invalid("spec", json!([]), detail));
+    }
+    let types = ["Exact", "ImplementationSpecific", "Prefix"];
+    for (index, rule) in objects(spec, &["rules"]) {
+        for (path_index, item) in objects(rule, &["http", "paths"]) {
+            let path = format!("spec.rules[{index}].http.paths[{path_index}]");
+            match text(item, &["pathType"]) {
+                "" => errors.push(FieldError::required(
+                    format!("{path}.pathType"),
+                    "pathType must be specified",
+                )),
+                kind if types.contains(&kind) => {}
+                other => errors.push(FieldError::not_supported(format!("{path}.pathType"), other, &types)),
+            }
+            let target = text(item, &["path"]);
+            if matches!(text(item, &["pathType"]), "Exact" | "Prefix") && !target.starts_with('/') {
+                errors.push(FieldError::invalid(
+                    format!("{path}.path"),
+                    target,
+                    "must be an absolute path",
+                ));
+            }
+        }
+    }
+    errors
+}
