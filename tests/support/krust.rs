@@ -125,6 +125,10 @@ impl Krust {
     pub fn data_dir(&self) -> &Path {
         self.data_dir.path()
     }
+    /// What marks this krust's containers on an engine.
+    pub fn cluster_id(&self) -> String {
+        std::fs::read_to_string(self.data_dir().join("cluster-id")).expect("the cluster id").trim().to_owned()
+    }
     pub fn kubeconfig(&self) -> PathBuf {
         self.data_dir().join("admin.kubeconfig")
     }
