@@ -13,19 +13,50 @@ fn every_version_validates_and_applies() {
     let krust = Krust::start(&["--runtime", "none"]);
     for version in VERSIONS {
         let kubectl = krust.kubectl(version);
-        assert!(kubectl.ok_with(&["create", "-f", "-"], CONFIG_MAP).contains("configmap/cm created"));
+        assert!(
+            kubectl
+                .ok_with(&["create", "-f", "-"], CONFIG_MAP)
+                .contains("configmap/cm created")
+        );
         let changed = CONFIG_MAP.replace("\"1\"", "\"2\"");
-        assert!(kubectl.ok_with(&["apply", "-f", "-"], &changed).contains("configmap/cm configured"));
-        assert!(kubectl.ok_with(&["apply", "-f", "-"], &changed).contains("configmap/cm unchanged"));
+        assert!(
+            kubectl
+                .ok_with(&["apply", "-f", "-"], &changed)
+                .contains("configmap/cm configured")
+        );
+        assert!(
+            kubectl
+                .ok_with(&["apply", "-f", "-"], &changed)
+                .contains("configmap/cm unchanged")
+        );
         assert_eq!(kubectl.ok(&["get", "cm", "cm", "-o", "jsonpath={.data.a}"]), "2");
-        assert!(kubectl.ok_with(&["replace", "-f", "-"], CONFIG_MAP).contains("configmap/cm replaced"));
+        assert!(
+            kubectl
+                .ok_with(&["replace", "-f", "-"], CONFIG_MAP)
+                .contains("configmap/cm replaced")
+        );
         kubectl.ok(&["label", "cm", "cm", "tier=web"]);
         kubectl.ok(&["annotate", "cm", "cm", "note=1"]);
-        kubectl.ok(&["patch", "cm", "cm", "--type=json", "-p", r#"[{"op":"add","path":"/data/b","value":"3"}]"#]);
+        kubectl.ok(&[
+            "patch",
+            "cm",
+            "cm",
+            "--type=json",
+            "-p",
+            r#"[{"op":"add","path":"/data/b","value":"3"}]"#,
+        ]);
         kubectl.ok(&["patch", "cm", "cm", "--type=merge", "-p", r#"{"data":{"a":null}}"#]);
-        assert_eq!(kubectl.ok(&["get", "cm", "-l", "tier=web", "-o", "jsonpath={.items[*].data}"]), r#"{"b":"3"}"#);
+        assert_eq!(
+            kubectl.ok(&["get", "cm", "-l", "tier=web", "-o", "jsonpath={.items[*].data}"]),
+            r#"{"b":"3"}"#
+        );
         kubectl.ok(&["delete", "cm", "cm"]);
-        assert!(kubectl.fails_with(&["get", "cm", "cm"], "").contains(r#"configmaps "cm" not found"#), "{version}");
+        assert!(
+            kubectl
+                .fails_with(&["get", "cm", "cm"], "")
+                .contains(r#"configmaps "cm" not found"#),
+            "{version}"
+        );
     }
 }
 
@@ -43,10 +74,19 @@ fn every_version_rejects_a_misspelt_field() {
                             unknown field \"spec.containers[0].imagePulPolicy\"";
             assert!(error.contains(expected), "kubectl {version} {command}: {error}");
         }
-        assert!(kubectl.fails_with(&["get", "pod", "p"], "").contains("not found"), "{version}");
+        assert!(
+            kubectl.fails_with(&["get", "pod", "p"], "").contains("not found"),
+            "{version}"
+        );
         let relaxed = kubectl.run_with(&["apply", "-f", "-", "--validate=warn"], &misspelt);
         assert_eq!(relaxed.code, Some(0), "{}", relaxed.stderr);
-        assert!(relaxed.stderr.contains(r#"unknown field "spec.containers[0].imagePulPolicy""#), "{}", relaxed.stderr);
+        assert!(
+            relaxed
+                .stderr
+                .contains(r#"unknown field "spec.containers[0].imagePulPolicy""#),
+            "{}",
+            relaxed.stderr
+        );
         kubectl.ok(&["delete", "pod", "p", "--force", "--grace-period=0"]);
     }
 }
@@ -56,8 +96,15 @@ fn every_version_rejects_a_misspelt_field() {
 fn every_version_explains() {
     let krust = Krust::start(&["--runtime", "none"]);
     for version in VERSIONS {
-        let text = krust.kubectl(version).ok(&["explain", "pod.spec.containers", "--recursive"]);
-        for field in ["imagePullPolicy", "configMapKeyRef", "terminationMessagePath", "runAsNonRoot"] {
+        let text = krust
+            .kubectl(version)
+            .ok(&["explain", "pod.spec.containers", "--recursive"]);
+        for field in [
+            "imagePullPolicy",
+            "configMapKeyRef",
+            "terminationMessagePath",
+            "runAsNonRoot",
+        ] {
             assert!(text.contains(field), "kubectl {version} explain lacks {field}:\n{text}");
         }
         let text = krust.kubectl(version).ok(&["explain", "configmap.data"]);
@@ -74,15 +121,46 @@ fn generators_create_objects() {
         let kubectl = krust.kubectl(version);
         kubectl.ok(&["create", "namespace", "made"]);
         kubectl.ok(&["-n", "made", "create", "configmap", "c", "--from-literal=k=v"]);
-        kubectl.ok(&["-n", "made", "create", "secret", "generic", "s", "--from-literal=password=geheim"]);
+        kubectl.ok(&[
+            "-n",
+            "made",
+            "create",
+            "secret",
+            "generic",
+            "s",
+            "--from-literal=password=geheim",
+        ]);
         kubectl.ok(&["-n", "made", "create", "serviceaccount", "robot"]);
-        kubectl.ok(&["-n", "made", "run", "p", "--image=busybox", "--restart=Never"]);
-        assert_eq!(kubectl.ok(&["-n", "made", "get", "cm", "c", "-o", "jsonpath={.data.k}"]), "v", "{version}");
-        assert_eq!(kubectl.ok(&["-n", "made", "get", "secret", "s", "-o", "jsonpath={.data.password}"]), "Z2VoZWlt");
-        assert_eq!(kubectl.ok(&["-n", "made", "get", "pod", "p", "-o", "jsonpath={.spec.containers[0].image}"]), "busybox");
+        kubectl.ok(&["-n", "made", "run", "p", "--image=busybox:test", "--restart=Never"]);
+        assert_eq!(
+            kubectl.ok(&["-n", "made", "get", "cm", "c", "-o", "jsonpath={.data.k}"]),
+            "v",
+            "{version}"
+        );
+        assert_eq!(
+            kubectl.ok(&["-n", "made", "get", "secret", "s", "-o", "jsonpath={.data.password}"]),
+            "Z2VoZWlt"
+        );
+        assert_eq!(
+            kubectl.ok(&[
+                "-n",
+                "made",
+                "get",
+                "pod",
+                "p",
+                "-o",
+                "jsonpath={.spec.containers[0].image}"
+            ]),
+            "busybox:test"
+        );
         kubectl.ok(&["-n", "made", "get", "serviceaccount", "robot", "default"]);
         kubectl.ok(&["delete", "namespace", "made", "--timeout=60s"]);
-        assert!(kubectl.fails_with(&["get", "namespace", "made"], "").contains("not found"), "{version}");
+        assert!(
+            kubectl
+                .fails_with(&["get", "namespace", "made"], "")
+                .contains("not found"),
+            "{version}"
+        );
     }
 }
 
@@ -112,7 +190,10 @@ fn discovery_and_health() {
         let kubectl = krust.kubectl(version);
         let resources = kubectl.ok(&["api-resources", "--no-headers"]);
         for name in ["pods", "configmaps", "namespaces", "leases", "events", "services"] {
-            assert!(resources.lines().any(|line| line.starts_with(name)), "kubectl {version} lacks {name}: {resources}");
+            assert!(
+                resources.lines().any(|line| line.starts_with(name)),
+                "kubectl {version} lacks {name}: {resources}"
+            );
         }
         assert!(kubectl.ok(&["api-versions"]).lines().any(|line| line == "v1"));
         assert!(kubectl.ok(&["version"]).contains("Server Version"));

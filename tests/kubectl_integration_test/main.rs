@@ -15,7 +15,7 @@ mod restart;
 pub fn pod_manifest(name: &str, script: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{app: {name}}}\nspec:\n  \
-         terminationGracePeriodSeconds: 5\n  containers:\n  - name: main\n    image: busybox\n    \
+         terminationGracePeriodSeconds: 5\n  containers:\n  - name: main\n    image: busybox:test\n    \
          imagePullPolicy: IfNotPresent\n    command: [\"sh\", \"-c\", {script:?}]\n"
     )
 }

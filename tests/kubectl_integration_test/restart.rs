@@ -1,6 +1,6 @@
 //! `kill -9` of krust with pods on a real engine: adopted, not restarted; what was deleted meanwhile is cleaned up.
 
-use crate::support::dockerd::Dockerd;
+use crate::support::dockerd;
 use crate::support::krust::Krust;
 use crate::{SLEEPER, pod_manifest};
 use std::time::{Duration, Instant};
@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 #[test]
 #[ignore = "needs kubectl and dockerd"]
 fn pods_outlive_krust() {
-    let docker = Dockerd::shared();
-    let mut krust = Krust::start_with(&["--runtime", "docker"], &[("KRUST_RUNTIME__DOCKER_HOST", &docker.host())]);
+    let docker = dockerd::shared();
+    let mut krust = Krust::start_with(
+        &["--runtime", "docker"],
+        &[("KRUST_RUNTIME__DOCKER_HOST", &docker.endpoint)],
+    );
     let kubectl = krust.kubectl("1.32");
     for name in ["kept", "deleted"] {
         kubectl.ok_with(&["apply", "-f", "-"], &pod_manifest(name, SLEEPER));
@@ -28,14 +31,21 @@ fn pods_outlive_krust() {
     assert_eq!(kubectl.ok(&["logs", "kept"]), "started\n");
     assert_eq!(status(identity), before, "the pod was not adopted as it was");
     let started_after = docker.inspect_containers(&krust, "{{.State.StartedAt}}");
-    assert!(started_after.iter().all(|time| started_before.contains(time)), "a container was restarted");
+    assert!(
+        started_after.iter().all(|time| started_before.contains(time)),
+        "a container was restarted"
+    );
     // An end that happens while krust is away is seen afterwards.
     krust.kill();
     docker.kill_container(&krust, "main");
     krust.start_again();
     let deadline = Instant::now() + Duration::from_secs(60);
     while status("{.status.containerStatuses[0].restartCount}") != "1" {
-        assert!(Instant::now() < deadline, "the ended container was not restarted:\n{}", krust.log());
+        assert!(
+            Instant::now() < deadline,
+            "the ended container was not restarted:\n{}",
+            krust.log()
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
     kubectl.ok(&["delete", "pod", "kept"]);

@@ -7,9 +7,17 @@ use std::process::Command;
 impl Dockerd {
     /// stdout of a docker command that must succeed.
     pub fn docker(&self, arguments: &[&str]) -> String {
-        let output = Command::new("docker").arg("--host").arg(self.host()).args(arguments).output();
+        let output = Command::new("docker")
+            .arg("--host")
+            .arg(&self.endpoint)
+            .args(arguments)
+            .output();
         let output = output.expect("the docker command runs");
-        assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "docker {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -30,7 +38,9 @@ impl Dockerd {
     /// `docker inspect --format` of each application container of this krust.
     pub fn inspect_containers(&self, krust: &Krust, format: &str) -> Vec<String> {
         let ids = self.list(krust, &["label=io.kubernetes.docker.type=container"]);
-        ids.iter().map(|id| self.docker(&["inspect", "--format", format, id]).trim().to_owned()).collect()
+        ids.iter()
+            .map(|id| self.docker(&["inspect", "--format", format, id]).trim().to_owned())
+            .collect()
     }
 
     /// SIGKILL to the running containers of this name in this krust's pods.

@@ -5,6 +5,7 @@ use super::kubectl::Kubectl;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 const START_MAX: Duration = Duration::from_secs(60);
@@ -16,6 +17,7 @@ pub struct Krust {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     data_dir: tempfile::TempDir,
+    cluster_id: OnceLock<String>,
 }
 
 impl Krust {
@@ -34,6 +36,7 @@ impl Krust {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
             data_dir: tempfile::tempdir().expect("a data directory"),
+            cluster_id: OnceLock::new(),
         };
         krust.start_again();
         krust
@@ -125,9 +128,15 @@ impl Krust {
     pub fn data_dir(&self) -> &Path {
         self.data_dir.path()
     }
-    /// What marks this krust's containers on an engine.
+    /// What marks this krust's containers on an engine: the uid of kube-system. Ask while it runs; it is kept.
     pub fn cluster_id(&self) -> String {
-        std::fs::read_to_string(self.data_dir().join("cluster-id")).expect("the cluster id").trim().to_owned()
+        let read = || {
+            let answer = self.plain_get("/api/v1/namespaces/kube-system").expect("an answer");
+            let body = answer.split_once("\r\n\r\n").expect("a head and a body").1;
+            let namespace: serde_json::Value = serde_json::from_str(body).expect("the namespace as JSON");
+            namespace["metadata"]["uid"].as_str().expect("its uid").to_owned()
+        };
+        self.cluster_id.get_or_init(read).clone()
     }
     pub fn kubeconfig(&self) -> PathBuf {
         self.data_dir().join("admin.kubeconfig")
