@@ -1,7 +1,7 @@
 //! `kill -9` at random moments while writers and a watcher run: every acknowledged write is there afterwards,
 //! revisions never repeat, and a watch resumed from the last seen revision misses nothing and repeats nothing.
 //!
-//! `KRUST_CRASH_ROUNDS` sets the number of kills (default 200), `KRUST_CRASH_SEED` the seed.
+//! `CRASH_ROUNDS` sets the number of kills (default 200), `CRASH_SEED` the seed.
 
 mod support;
 
@@ -256,8 +256,8 @@ async fn check_watch(
 async fn kill_nine_loses_nothing() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let rounds: u32 =
-        std::env::var("KRUST_CRASH_ROUNDS").map_or(200, |n| n.parse().expect("KRUST_CRASH_ROUNDS is a number"));
-    let seed: u64 = std::env::var("KRUST_CRASH_SEED").map_or(1, |n| n.parse().expect("KRUST_CRASH_SEED is a number"));
+        std::env::var("CRASH_ROUNDS").map_or(200, |n| n.parse().expect("CRASH_ROUNDS is a number"));
+    let seed: u64 = std::env::var("CRASH_SEED").map_or(1, |n| n.parse().expect("CRASH_SEED is a number"));
     let mut random = StdRng::seed_from_u64(seed);
     let mut krust = Krust::start(&["--runtime", "none"]);
     let model = Arc::new(Mutex::new(Model::default()));
