@@ -38,7 +38,7 @@ const PIPE_BYTES: usize = 32 * 1024;
 /// Why a kubelet did not answer. The texts are Go's, because users know how to read them.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    #[error("dial tcp {address}: {source}")]
+    #[error("dial tcp {address}: connect: {}", plain(source))]
     Connect { address: String, source: io::Error },
     #[error("dial tcp {address}: i/o timeout")]
     ConnectTimeout { address: String },
@@ -50,6 +50,12 @@ pub enum DialError {
     TlsTimeout { address: String },
     #[error("{source}")]
     Http { address: String, source: hyper::Error },
+}
+
+/// `connection refused` rather than `Connection refused (os error 111)`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error ").next().unwrap_or_default().to_lowercase()
 }
 
 /// Where a server listens: a DNS name or an IP address (IPv6 without brackets), and the port.

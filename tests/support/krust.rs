@@ -55,7 +55,7 @@ impl Krust {
             .args(["--listen", &format!("127.0.0.1:{}", self.port), "--data-dir"])
             .arg(self.data_dir())
             .args(&self.arguments)
-            .env("KRUST_NODE__KUBELET_LISTEN", "127.0.0.1:0")
+            .env("KRUST_NODE__KUBELET_LISTEN", "0.0.0.0:0")
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file twice"))

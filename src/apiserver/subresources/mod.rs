@@ -7,7 +7,9 @@ pub mod log;
 
 use super::context::Context;
 use super::error::ApiError;
+use super::filters::authorization::authorize;
 use super::handlers;
+use super::request::RequestInfo;
 use crate::registry::strategy::Target;
 use crate::registry::{Kind, Subresource};
 use crate::transport::dial::KubeletClient;
@@ -26,6 +28,15 @@ pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Resu
         "eviction" => eviction::handle(ctx, kind, request.take_body()).await,
         "log" => log::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query).await,
         "exec" | "attach" | "portforward" => {
+            // A WebSocket handshake is a GET, but whoever may only read must not run things (upstream since 1.35:
+            // AuthorizePodWebsocketUpgradeCreatePermission).
+            if info.verb == "get" {
+                let create = RequestInfo {
+                    verb: "create".to_owned(),
+                    ..info.clone()
+                };
+                authorize(&ctx.user, &create)?;
+            }
             connect::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query, request).await
         }
         _ if speaks_the_kind(kind, sub) => object(ctx, kind, sub, request).await,
