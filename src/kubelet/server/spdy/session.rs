@@ -317,7 +317,7 @@ impl Reader {
     }
 
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> Result<(), SpdyError> {
-        if id % 2 == 0 || id <= self.last_opened {
+        if id.is_multiple_of(2) || id <= self.last_opened {
             return Err(SpdyError::StreamOrder(id));
         }
         self.last_opened = id;
