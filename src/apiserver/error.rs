@@ -1,6 +1,10 @@
 //! Every failure that a client can see, and the only place where a `Status` is built
 //! (upstream: `apimachinery/pkg/api/errors` and `apiserver/pkg/endpoints/handlers/responsewriters`).
 
+mod details;
+
+pub use details::{Cause, Details, Subject, created_status, success_status};
+
 use crate::registry::Kind;
 use crate::registry::field::FieldError;
 use crate::registry::strategy::Rejection;
@@ -9,26 +13,6 @@ use poem::Response;
 use poem::http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use std::fmt;
-
-/// One entry of `details.causes`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cause {
-    pub reason: String,
-    pub message: String,
-    pub field: String,
-}
-
-/// `details` of a Status: the subject of the error. `kind` is the resource's plural, except for Invalid.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details {
-    pub name: String,
-    pub group: String,
-    pub kind: String,
-    pub uid: String,
-    pub causes: Vec<Cause>,
-    /// Above 0 it is sent as the `Retry-After` header, too.
-    pub retry_after_seconds: u32,
-}
 
 /// A failure as the client sees it: a Status with its HTTP code, or plain text where upstream has no Status.
 #[derive(Clone, Debug)]
@@ -51,43 +35,6 @@ impl fmt::Display for ApiError {
     }
 }
 impl std::error::Error for ApiError {}
-
-/// The group and resource that an error speaks of, printed as `pods` or `deployments.apps`.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    pub group: &'a str,
-    pub resource: &'a str,
-}
-
-impl<'a> From<&'a Kind> for Subject<'a> {
-    fn from(kind: &'a Kind) -> Self {
-        Self {
-            group: kind.group,
-            resource: kind.resource,
-        }
-    }
-}
-
-impl fmt::Display for Subject<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.resource)?;
-        if !self.group.is_empty() && !self.resource.is_empty() {
-            write!(f, ".{}", self.group)?;
-        }
-        Ok(())
-    }
-}
-
-impl Subject<'_> {
-    fn details(&self, name: &str) -> Details {
-        Details {
-            name: name.into(),
-            group: self.group.into(),
-            kind: self.resource.into(),
-            ..Details::default()
-        }
-    }
-}
 
 impl ApiError {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
@@ -408,7 +355,7 @@ impl ApiError {
             status.insert("reason".into(), json!(reason));
         }
         if let Some(details) = details {
-            status.insert("details".into(), details_json(details));
+            status.insert("details".into(), details.json());
         }
         status.insert("code".into(), json!(code));
         Value::Object(status)
@@ -439,58 +386,6 @@ impl ApiError {
         }
         response
     }
-}
-
-fn details_json(details: &Details) -> Value {
-    let mut object = Map::new();
-    let texts = [
-        ("name", &details.name),
-        ("group", &details.group),
-        ("kind", &details.kind),
-        ("uid", &details.uid),
-    ];
-    for (key, text) in texts {
-        if !text.is_empty() {
-            object.insert(key.into(), json!(text));
-        }
-    }
-    if !details.causes.is_empty() {
-        let causes = details.causes.iter().map(|cause| {
-            let mut entry = Map::new();
-            for (key, text) in [
-                ("reason", &cause.reason),
-                ("message", &cause.message),
-                ("field", &cause.field),
-            ] {
-                if !text.is_empty() {
-                    entry.insert(key.into(), json!(text));
-                }
-            }
-            Value::Object(entry)
-        });
-        object.insert("causes".into(), causes.collect());
-    }
-    if details.retry_after_seconds > 0 {
-        object.insert("retryAfterSeconds".into(), json!(details.retry_after_seconds));
-    }
-    Value::Object(object)
-}
-
-/// The Status that answers a successful deletion of a kind that does not return the object.
-pub fn success_status(kind: &Kind, name: &str, uid: &str) -> Value {
-    let details = Details {
-        uid: uid.into(),
-        ..Subject::from(kind).details(name)
-    };
-    json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-        "details": details_json(&details),
-    })
-}
-
-/// The Status of an accepted binding or eviction: 201 and no details.
-pub fn created_status() -> Value {
-    json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 })
 }
 
 #[cfg(test)]

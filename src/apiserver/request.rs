@@ -101,13 +101,13 @@ impl RequestInfo {
     }
 
     fn locate(&mut self, mut parts: &[&str]) {
-        if parts[0] == "namespaces" {
-            if let Some(namespace) = parts.get(1) {
-                self.namespace = decode(namespace);
-                // /namespaces/{ns}/pods is below the namespace; /namespaces/{ns}[/status] is the object itself.
-                if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) {
-                    parts = &parts[2..];
-                }
+        if parts[0] == "namespaces"
+            && let Some(namespace) = parts.get(1)
+        {
+            self.namespace = decode(namespace);
+            // /namespaces/{ns}/pods is below the namespace; /namespaces/{ns}[/status] is the object itself.
+            if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) {
+                parts = &parts[2..];
             }
         }
         self.resource = decode(parts[0]);

@@ -65,7 +65,6 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
 async fn inner(ctx: &mut Context, request: &mut Request) -> Result<Response, ApiError> {
     let user = ctx.server.authenticator.authenticate(request)?;
     ctx.user = impersonation::impersonate(user, request.headers())?;
-    request.extensions_mut().insert(ctx.user.clone());
     let _place = inflight::enter(ctx)?;
     authorization::authorize(&ctx.user, &ctx.info)?;
     routes::dispatch(ctx, request).await

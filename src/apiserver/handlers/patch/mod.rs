@@ -94,7 +94,7 @@ fn decode(
     let invalid = |error: String| ApiError::invalid("", "", "", &[FieldError::invalid("patch", text.as_str(), &error)]);
     let decoded = schema::prune(definition, patched).map_err(&invalid)?;
     let mut object = decoded.object;
-    body::apply_validation(ctx, validation, decoded.strict, &invalid)?;
+    body::apply_validation(ctx, validation, decoded.strict, invalid)?;
     body::check_type(kind.group_version(), kind.kind, &mut object)?;
     kind.strategy.default(&mut object);
     Ok(object)
