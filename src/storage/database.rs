@@ -1,20 +1,23 @@
 //! All SQL of the store, through sea-orm, portable between SQLite and PostgreSQL (upstream: `storage/etcd3`'s client).
 
 use super::entities::{change, meta, object};
+use super::error::is_lock_timeout;
 use super::lock::{DatabaseLock, private_file};
 use super::migrations::migrate;
 use super::{Event, EventKind, StorageError};
 use futures_util::stream::BoxStream;
-use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
+use sea_orm::sea_query::{ExprTrait, OnConflict, Query};
 use sea_orm::sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectOptions, ConnectionTrait, Database as SeaOrm, DatabaseConnection,
-    DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
+    DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, RuntimeErr,
+    TransactionTrait,
 };
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A statement takes at most so many keys: SQLite limits the depth of expressions to 1000.
 const KEYS_PER_STATEMENT: usize = 100;
@@ -29,6 +32,10 @@ const FIRST_REVISION: i64 = 1;
 
 pub(super) struct Database {
     connection: DatabaseConnection,
+    /// Sessions opened with a server so far, and which of them has the lock: after a lost one the pool
+    /// silently opens another, which has not.
+    sessions: Arc<AtomicU64>,
+    locked_session: AtomicU64,
     /// For messages: without user and password.
     name: String,
     /// Dropped after the connection.
@@ -40,11 +47,14 @@ impl Database {
     pub async fn open(url: &str) -> Result<Database, StorageError> {
         let file = sqlite_file(url)?;
         let lock = file.map(|file| create_and_lock(&file)).transpose()?;
-        let connection = SeaOrm::connect(connect_options(url))
+        let sessions = Arc::new(AtomicU64::new(0));
+        let connection = SeaOrm::connect(connect_options(url, sessions.clone()))
             .await
             .map_err(|error| StorageError::database("opening the database", error))?;
         let database = Database {
             connection,
+            sessions,
+            locked_session: AtomicU64::new(0),
             name: url.rsplit('@').next().unwrap_or_default().to_owned(),
             _lock: lock,
         };
@@ -64,20 +74,35 @@ impl Database {
             return Ok(());
         }
         let failed = |error| StorageError::database("locking the database", error);
-        let lock = Query::select()
-            .expr(Expr::cust(format!("pg_try_advisory_lock({ADVISORY_LOCK})")))
-            .to_owned();
-        let row = self.connection.query_one(&lock).await.map_err(failed)?;
-        match row
-            .map(|row| row.try_get_by_index::<bool>(0))
-            .transpose()
-            .map_err(failed)?
-        {
-            Some(true) => Ok(()),
-            _ => Err(StorageError::InUse {
-                database: self.name.clone(),
-            }),
+        // Waits a little: the session of a server that was just killed ends when PostgreSQL notices.
+        let wait = "SET lock_timeout = '3s'";
+        self.connection.execute_unprepared(wait).await.map_err(failed)?;
+        let lock = format!("SELECT pg_advisory_lock({ADVISORY_LOCK})");
+        match self.connection.execute_unprepared(&lock).await {
+            Ok(_) => {}
+            Err(error) if is_lock_timeout(&error) => {
+                return Err(StorageError::InUse {
+                    database: self.name.clone(),
+                });
+            }
+            Err(error) => return Err(failed(error)),
         }
+        let forever = "SET lock_timeout = 0";
+        self.connection.execute_unprepared(forever).await.map_err(failed)?;
+        let session = self.sessions.load(Ordering::Acquire);
+        self.locked_session.store(session, Ordering::Release);
+        Ok(())
+    }
+
+    /// Begins a transaction in the session that has the lock.
+    async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        let transaction = self.connection.begin().await?;
+        // Only taking the connection opens a session, and this task alone takes it.
+        if self.sessions.load(Ordering::Acquire) != self.locked_session.load(Ordering::Acquire) {
+            let lost = "the session was lost, and with it the lock on the database";
+            return Err(DbErr::Conn(RuntimeErr::Internal(lost.to_owned())));
+        }
+        Ok(transaction)
     }
 
     /// The compaction floor; in a new database, the first revision.
@@ -128,7 +153,7 @@ impl Database {
                 }
             }
         }
-        let transaction = self.connection.begin().await?;
+        let transaction = self.begin().await?;
         change::Entity::insert_many(events.iter().map(|event| row(event)))
             .exec_without_returning(&transaction)
             .await?;
@@ -174,7 +199,7 @@ impl Database {
             .to_owned();
         let deletions = between(change::Column::Revision).and(change::Column::Kind.eq(change::Kind::Delete));
 
-        let transaction = self.connection.begin().await?;
+        let transaction = self.begin().await?;
         // Replaced first: the deletions name the last versions.
         let replaced = change::Entity::delete_many()
             .filter(change::Column::Revision.in_subquery(replaced))
@@ -230,13 +255,13 @@ impl Database {
         Ok(value.unwrap_or(0) as u64)
     }
 
-    /// Moves SQLite's log into the database file and closes.
+    /// Moves SQLite's log into the database file, or gives PostgreSQL's lock back, and closes.
     pub async fn close(self) -> Result<(), DbErr> {
-        if self.backend() == DbBackend::Sqlite {
-            self.connection
-                .execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)")
-                .await?;
-        }
+        let last = match self.backend() {
+            DbBackend::Sqlite => "PRAGMA wal_checkpoint(TRUNCATE)",
+            _ => "SELECT pg_advisory_unlock_all()",
+        };
+        self.connection.execute_unprepared(last).await?;
         self.connection.close().await
     }
 }
@@ -299,16 +324,22 @@ fn sqlite_file(url: &str) -> Result<Option<PathBuf>, StorageError> {
     Ok(Some(options.get_filename().to_owned()))
 }
 
-fn connect_options(url: &str) -> ConnectOptions {
+fn connect_options(url: &str, sessions: Arc<AtomicU64>) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options
         // One writer, and reads never come here. A database in memory would be another one per connection.
         .max_connections(1)
-        .min_connections(1)
+        .min_connections(0)
         .test_before_acquire(false)
         .sqlx_logging(false)
         .map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
-        .map_sqlx_postgres_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
+        .map_sqlx_postgres_pool_opts(move |pool| {
+            let sessions = sessions.clone();
+            pool.idle_timeout(None).max_lifetime(None).after_connect(move |_, _| {
+                sessions.fetch_add(1, Ordering::AcqRel);
+                Box::pin(async { Ok(()) })
+            })
+        })
         .map_sqlx_sqlite_opts(|options| {
             options
                 .create_if_missing(true)

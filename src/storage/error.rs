@@ -68,16 +68,27 @@ impl StorageError {
 
 /// SQLite's own words if it says that the file is damaged (SQLITE_CORRUPT, 11) or no database (SQLITE_NOTADB, 26).
 fn corruption(error: &DbErr) -> Option<String> {
+    let error = database_error(error)?;
+    // The low byte of an extended result code is the primary one. PostgreSQL's codes have five characters.
+    let code = error.code().filter(|code| code.len() < 5)?.parse::<u32>().ok()?;
+    matches!(code & 0xff, 11 | 26).then(|| error.message().to_owned())
+}
+
+/// Whether PostgreSQL gave up waiting for a lock (`lock_not_available`).
+pub(super) fn is_lock_timeout(error: &DbErr) -> bool {
+    database_error(error).is_some_and(|error| error.code().is_some_and(|code| code == "55P03"))
+}
+
+/// What the database itself answered, if it did.
+fn database_error(error: &DbErr) -> Option<&dyn sea_orm::sqlx::error::DatabaseError> {
     let (DbErr::Conn(RuntimeErr::SqlxError(error))
     | DbErr::Exec(RuntimeErr::SqlxError(error))
     | DbErr::Query(RuntimeErr::SqlxError(error))) = error
     else {
         return None;
     };
-    let SqlxError::Database(error) = &**error else {
-        return None;
-    };
-    // The low byte of an extended result code is the primary one. PostgreSQL's codes have five characters.
-    let code = error.code().filter(|code| code.len() < 5)?.parse::<u32>().ok()?;
-    matches!(code & 0xff, 11 | 26).then(|| error.message().to_owned())
+    match &**error {
+        SqlxError::Database(error) => Some(&**error),
+        _ => None,
+    }
 }

@@ -109,9 +109,7 @@ impl Writer {
     async fn write(&mut self, requests: &mut Vec<Request>) {
         let mut requests = requests.drain(..).peekable();
         while requests.peek().is_some() {
-            if self.in_doubt
-                && let Err(error) = self.settle().await
-            {
+            if let Err(error) = self.settle().await {
                 for request in requests.by_ref() {
                     answer(request.reply, Err(error.clone()));
                 }
@@ -167,8 +165,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Finds out what the database holds after a failure.
+    /// After a failure, finds out what the database holds.
     async fn settle(&mut self) -> Result<(), StorageError> {
+        if !self.in_doubt {
+            return Ok(());
+        }
         self.database.lock().await?;
         catch_up(&self.database, &self.cache, &self.indexer, self.cache.revision()).await?;
         self.in_doubt = false;
@@ -190,7 +191,15 @@ impl Writer {
         let Some(floor) = self.next_floor() else {
             return false;
         };
-        match self.database.compact(self.cache.position.floor(), floor).await {
+        let compacted = match self.settle().await {
+            Ok(()) => {
+                let from = self.cache.position.floor();
+                let compacted = self.database.compact(from, floor).await;
+                compacted.map_err(|error| StorageError::database("compacting", error))
+            }
+            Err(error) => Err(error),
+        };
+        match compacted {
             Ok(rows) => {
                 add(&self.cache.metrics.compacted_rows, rows);
                 self.cache.forget(floor);
