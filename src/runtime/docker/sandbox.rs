@@ -57,24 +57,20 @@ impl DockerRuntime {
                 Some(ContainerSummaryStateEnum::EXITED | ContainerSummaryStateEnum::CREATED)
             )
         });
-        try_join_all(running.filter_map(|container| container.id).map(|id| async move {
+        let containers = try_join_all(running.filter_map(|container| container.id).map(|id| async move {
             let killed = kill(&self.engine, &id).await;
             self.statuses.forget(&id);
             killed
-        }))
-        .await?;
-        kill(&self.engine, id).await
+        }));
+        tokio::try_join!(containers, kill(&self.engine, id)).map(drop)
     }
 
     pub(super) async fn remove_sandbox(&self, id: &str) -> Result<()> {
         let containers = self.containers_of(id).await?;
-        try_join_all(
-            containers
-                .into_iter()
-                .filter_map(|container| container.id)
-                .map(|id| async move { self.remove(&id).await }),
-        )
-        .await?;
+        let ids = containers.into_iter().filter_map(|container| container.id);
+        let removals = try_join_all(ids.map(|id| async move { self.remove(&id).await }));
+        // The sandbox ends meanwhile, and goes last: as long as it is there, what could not be removed is found.
+        tokio::try_join!(removals, kill(&self.engine, id))?;
         self.pod_files.forget(id);
         remove(&self.engine, id).await
     }
