@@ -21,6 +21,8 @@ pub mod selector;
 pub mod strategies;
 pub mod strategy;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod validation;
 
 use crate::storage::Index;

@@ -18,6 +18,8 @@ const STORED: &[&str] = &[
     "update",
     "watch",
 ];
+/// What a kind that is answered and not stored answers to.
+const REVIEW: &[&str] = &["create"];
 /// The verbs of `status`, `scale` and the like.
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
 /// The verbs of `exec`, `attach` and `portforward`.
@@ -56,7 +58,13 @@ where
     T: Resource + JsonSchema,
     T::Scope: RowScope,
 {
-    kind::<T>(storage_resource, &["create"])
+    kind::<T>(storage_resource, REVIEW)
+}
+
+/// What a kind that is answered and not stored has for verbs.
+#[cfg(test)]
+pub fn review_verbs() -> &'static [&'static str] {
+    REVIEW
 }
 
 fn kind<T>(storage_resource: &'static str, verbs: &'static [&'static str]) -> Row

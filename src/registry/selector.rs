@@ -6,3 +6,6 @@ mod label;
 
 pub use field::FieldSelector;
 pub use label::LabelSelector;
+
+#[cfg(test)]
+mod tests;
