@@ -255,8 +255,7 @@ async fn check_watch(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_nine_loses_nothing() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let rounds: u32 =
-        std::env::var("CRASH_ROUNDS").map_or(200, |n| n.parse().expect("CRASH_ROUNDS is a number"));
+    let rounds: u32 = std::env::var("CRASH_ROUNDS").map_or(200, |n| n.parse().expect("CRASH_ROUNDS is a number"));
     let seed: u64 = std::env::var("CRASH_SEED").map_or(1, |n| n.parse().expect("CRASH_SEED is a number"));
     let mut random = StdRng::seed_from_u64(seed);
     let mut krust = Krust::start(&["--runtime", "none"]);

@@ -45,6 +45,7 @@ pub fn all() -> Vec<Kind> {
             .strategy(strategies::namespace::NamespaceStrategy),
         row::<core::Node>("nodes")
             .short(&["no"])
+            .proxies("NodeProxyOptions")
             .status()
             .strategy(strategies::node::NodeStrategy),
         row::<core::PersistentVolumeClaim>("persistentvolumeclaims")
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Kind> {
             .strategy(strategies::service::ServiceStrategy)
             .short(&["svc"])
             .categories(ALL)
+            .proxies("ServiceProxyOptions")
             .status(),
         // apps
         row::<apps::ControllerRevision>("controllerrevisions.apps")

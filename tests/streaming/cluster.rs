@@ -44,6 +44,13 @@ impl Drop for Cluster {
     }
 }
 
+/// This machine's address towards others; no packet is sent to find it. Loopback is not proxied to.
+fn machine_ip() -> String {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").expect("a route to other machines");
+    socket.local_addr().unwrap().ip().to_string()
+}
+
 fn pod() -> Value {
     json!({
         "apiVersion": "v1",
@@ -56,7 +63,7 @@ fn pod() -> Value {
                 {"name": "d", "image": "i"},
             ],
         },
-        "status": {"phase": "Running", "podIP": "127.0.0.1"},
+        "status": {"phase": "Running", "podIP": machine_ip()},
     })
 }
 
@@ -120,7 +127,7 @@ struct Api {
 }
 
 impl Api {
-    async fn answer(&self, request: &Request) -> Result<Response, ApiError> {
+    async fn answer(&self, request: &mut Request) -> Result<Response, ApiError> {
         let json = |value: Value| {
             Ok(Response::builder()
                 .content_type("application/json")
@@ -132,6 +139,7 @@ impl Api {
             "exec" | "attach" | "portforward" => {
                 return connect::handle(&self.storage, &self.kubelets, &info, &query, request).await;
             }
+            "proxy" => return connect::proxy::handle(&self.storage, &self.kubelets, &info, request).await,
             "log" => return log::handle(&self.storage, &self.kubelets, &info, &query).await,
             _ => {}
         }
@@ -160,8 +168,11 @@ impl Api {
 impl Endpoint for Api {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> poem::Result<Response> {
-        Ok(self.answer(&request).await.unwrap_or_else(|error| error.to_response()))
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        Ok(self
+            .answer(&mut request)
+            .await
+            .unwrap_or_else(|error| error.to_response()))
     }
 }
 

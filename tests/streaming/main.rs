@@ -6,6 +6,7 @@ mod forward;
 mod hostile;
 mod local_runtime;
 mod logs;
+mod proxy;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

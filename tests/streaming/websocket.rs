@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 /// TLS of the administrator.
-fn client_tls(cluster: &Cluster) -> rustls::ClientConfig {
+pub fn client_tls(cluster: &Cluster) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     let authority = CertificateDer::from_pem_slice(cluster.pki.authority_pem().as_bytes()).unwrap();
     roots.add(authority).unwrap();

@@ -39,6 +39,7 @@ pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Resu
             }
             connect::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query, request).await
         }
+        "proxy" => connect::proxy::handle(ctx.storage(), kubelets(ctx)?, info, request).await,
         _ if speaks_the_kind(kind, sub) => object(ctx, kind, sub, request).await,
         // Known to the table, and not served by this version of the server.
         other => Err(ApiError::bad_request(format!(

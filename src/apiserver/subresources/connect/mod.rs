@@ -2,8 +2,10 @@
 //! connection handed through, whichever of SPDY and WebSocket it changes to
 //! (upstream: `pkg/registry/core/pod/rest/subresources.go`, `apimachinery/pkg/util/proxy/upgradeaware.go`).
 
+mod backend;
 pub(super) mod kubelet_url;
 pub(super) mod node;
+pub mod proxy;
 pub(super) mod target;
 
 use crate::apiserver::error::ApiError;
