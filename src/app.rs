@@ -52,7 +52,7 @@ pub enum AppError {
     #[error("the database: {0}")]
     Storage(#[from] StorageError),
     #[error("cannot write {}: {source}", path.display())]
-    Kubeconfig { path: PathBuf, source: std::io::Error },
+    Write { path: PathBuf, source: std::io::Error },
     #[error("cannot make the namespace {name}: {source}")]
     Namespace {
         name: &'static str,
@@ -248,7 +248,7 @@ fn storage_options(settings: &Settings, data_dir: &DataDir) -> storage::Options 
 
 fn write_kubeconfig(path: &std::path::Path, address: SocketAddr, pki: &Pki) -> Result<(), AppError> {
     let text = kubeconfig::admin_kubeconfig(&kubeconfig::local_url(address), pki.authority_pem(), &pki.admin());
-    write_private(path, text.as_bytes()).map_err(|source| AppError::Kubeconfig {
+    write_private(path, text.as_bytes()).map_err(|source| AppError::Write {
         path: path.to_owned(),
         source,
     })

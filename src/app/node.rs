@@ -9,9 +9,10 @@ use tokio_util::task::TaskTracker;
 use super::{AppError, Core, Parts, namespaces};
 use crate::config::{RuntimeKind, Settings};
 use crate::kubelet::{self, FileSharing, Kubelet, KubeletOptions};
+use crate::registry;
 use crate::runtime::choose::{Chosen, RuntimeChoice, RuntimeOptions, choose};
 use crate::transport::listen::listen_or_any_port;
-use crate::transport::pki::in_container;
+use crate::transport::pki::{in_container, write_private};
 use crate::transport::serve::{PlainHttp, ServeOptions, serve};
 
 /// Connects to the engine that the settings name; `None` where they name none.
@@ -42,10 +43,7 @@ pub(super) async fn start(
     chosen: &Chosen,
     parts: &mut Parts,
 ) -> Result<(), AppError> {
-    let name = match settings.node.name.as_str() {
-        "" => kubelet::default_node_name(),
-        name => name.to_owned(),
-    };
+    let name = node_name(&settings.node.name, core.data_dir.path())?;
     let node_ip = match settings.node.ip.as_str() {
         "" => None,
         ip => Some(ip.parse::<IpAddr>().map_err(|_| AppError::Setting {
@@ -96,6 +94,30 @@ pub(super) async fn start(
     Ok(())
 }
 
+/// The configured name, else the one that this data directory's node had so far, else the host's. A node keeps its
+/// name when the host gets another one, as every new container does: its pods are bound to it.
+fn node_name(configured: &str, data_dir: &Path) -> Result<String, AppError> {
+    let path = data_dir.join("node-name");
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let name = match (configured, kept.trim()) {
+        ("", "") => kubelet::default_node_name(),
+        ("", kept) => kept.to_owned(),
+        (configured, _) => configured.to_owned(),
+    };
+    let wrong = registry::validation::dns1123_subdomain(&name, false);
+    if let Some(reason) = wrong.first() {
+        return Err(AppError::Setting {
+            key: "node.name",
+            reason: format!("{name:?} is not allowed: {reason}"),
+        });
+    }
+    if name != kept.trim() {
+        let written = write_private(&path, format!("{name}\n").as_bytes());
+        written.map_err(|source| AppError::Write { path, source })?;
+    }
+    Ok(name)
+}
+
 /// Whether the engine finds what krust writes under the same path.
 fn file_sharing(data_dir: &Path) -> FileSharing {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -124,6 +146,17 @@ fn is_mounted_from_same_path(mountinfo: &str, path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_keeps_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = node_name("", directory.path()).unwrap();
+        assert_eq!(first, kubelet::default_node_name());
+        assert_eq!(node_name("other", directory.path()).unwrap(), "other");
+        assert_eq!(node_name("", directory.path()).unwrap(), "other");
+        let error = node_name("Not A Name", directory.path()).unwrap_err().to_string();
+        assert!(error.contains("node.name") && error.contains("Not A Name"), "{error}");
+    }
 
     #[test]
     fn a_directory_is_shared_when_it_is_mounted_under_its_own_path() {
