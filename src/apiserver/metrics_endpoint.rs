@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::error::ApiError;
+use crate::storage::{COMMIT_BUCKETS_MICROS, Metrics};
 use poem::Response;
 use prometheus::{Encoder, TextEncoder};
 use std::fmt::Write;
@@ -26,45 +27,93 @@ fn write_storage(ctx: &Context, text: &mut String) -> std::fmt::Result {
         writeln!(text, "apiserver_storage_objects{{resource=\"{resource}\"}} {objects}")?;
     }
     let metrics = ctx.storage().metrics();
-    let rows: [(&str, &str, &str, &AtomicU64); 6] = [
-        (
+    for (name, kind, help, value) in rows(metrics) {
+        let value = value.load(Ordering::Relaxed);
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")?;
+    }
+    write_commits(metrics, text)
+}
+
+type Row<'a> = (&'static str, &'static str, &'static str, &'a AtomicU64);
+
+fn rows(metrics: &Metrics) -> [Row<'_>; 12] {
+    let counter = |name, help, value| (name, "counter", help, value);
+    let gauge = |name, help, value| (name, "gauge", help, value);
+    [
+        counter(
             "krust_storage_writes_total",
-            "counter",
             "Writes that were acknowledged.",
             &metrics.writes,
         ),
-        (
+        counter(
             "krust_storage_writes_refused_total",
-            "counter",
             "Writes refused by compare-and-swap.",
             &metrics.writes_refused,
         ),
-        (
+        counter(
             "krust_storage_writes_failed_total",
-            "counter",
             "Writes whose transaction failed.",
             &metrics.writes_failed,
         ),
-        (
-            "krust_storage_commits_total",
-            "counter",
-            "Transactions.",
-            &metrics.commits,
+        counter(
+            "krust_storage_written_bytes_total",
+            "Bytes of JSON written.",
+            &metrics.written_bytes,
         ),
-        ("krust_storage_watches", "gauge", "Open watches.", &metrics.watches),
-        (
+        counter(
+            "krust_storage_compacted_rows_total",
+            "Rows deleted by compaction.",
+            &metrics.compacted_rows,
+        ),
+        counter(
+            "krust_storage_lists_shared_total",
+            "Lists answered with bytes made before.",
+            &metrics.lists_shared,
+        ),
+        counter(
+            "krust_storage_lists_joined_total",
+            "Lists whose bytes were joined anew.",
+            &metrics.lists_joined,
+        ),
+        counter(
+            "krust_storage_watches_compacted_total",
+            "Watches behind the history.",
+            &metrics.watches_compacted,
+        ),
+        gauge("krust_storage_watches", "Open watches.", &metrics.watches),
+        gauge(
             "krust_storage_history_events",
-            "gauge",
             "Changes that are remembered.",
             &metrics.history_events,
         ),
-    ];
-    for (name, kind, help, value) in rows {
-        writeln!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {}",
-            value.load(Ordering::Relaxed)
-        )?;
+        gauge(
+            "krust_storage_history_bytes",
+            "Bytes of old versions in memory.",
+            &metrics.history_bytes,
+        ),
+        gauge(
+            "krust_storage_database_bytes",
+            "Size of the SQLite file.",
+            &metrics.database_bytes,
+        ),
+    ]
+}
+
+/// Durations of transactions as a histogram.
+fn write_commits(metrics: &Metrics, text: &mut String) -> std::fmt::Result {
+    const NAME: &str = "krust_storage_commit_duration_seconds";
+    writeln!(
+        text,
+        "# HELP {NAME} Durations of transactions.\n# TYPE {NAME} histogram"
+    )?;
+    let mut sum = 0;
+    for (bucket, count) in metrics.commit_buckets.iter().enumerate() {
+        sum += count.load(Ordering::Relaxed);
+        match COMMIT_BUCKETS_MICROS.get(bucket) {
+            Some(bound) => writeln!(text, "{NAME}_bucket{{le=\"{}\"}} {sum}", *bound as f64 / 1e6)?,
+            None => writeln!(text, "{NAME}_bucket{{le=\"+Inf\"}} {sum}")?,
+        }
     }
-    Ok(())
+    let seconds = metrics.commit_micros.load(Ordering::Relaxed) as f64 / 1e6;
+    writeln!(text, "{NAME}_sum {seconds}\n{NAME}_count {sum}")
 }

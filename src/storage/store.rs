@@ -38,6 +38,11 @@ impl Storage {
         }))
     }
 
+    /// Writes are taken: the store was not closed, and its writer runs.
+    pub fn is_open(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// The latest committed revision, over all resources. A store in which nothing was written is at 1.
     pub fn revision(&self) -> u64 {
         self.cache.revision()

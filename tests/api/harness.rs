@@ -74,9 +74,17 @@ impl Answer {
 impl Server {
     /// A fresh server with the namespace `default`.
     pub async fn start() -> Self {
+        Self::with_history(Options::memory().history_events_max).await
+    }
+
+    /// One that remembers only so many changes.
+    pub async fn with_history(history_events_max: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let registry = Registry::builtin();
-        let options = Options::sqlite(&directory.path().join("krust.db"));
+        let options = Options {
+            history_events_max,
+            ..Options::sqlite(&directory.path().join("krust.db"))
+        };
         let storage = Storage::open(options, registry.clone()).await.unwrap();
         let api = ApiServer::new(ApiServerOptions::new(storage, registry));
         let server = Self {
@@ -89,6 +97,18 @@ impl Server {
             .await
             .expect(201);
         server
+    }
+
+    /// Waits until the history begins at `revision` or later.
+    pub async fn history_reaches(&self, revision: u64) {
+        let reached = async {
+            while self.api.storage.oldest_revision() < revision {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .expect("history is not forgotten");
     }
 
     pub fn endpoint(&self) -> BoxEndpoint<'static, Response> {

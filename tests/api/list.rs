@@ -147,14 +147,26 @@ async fn tokens_that_cannot_be_honoured() {
         .get(&format!("{CONFIG_MAPS}?continue={token}&resourceVersion=5"))
         .await
         .failure(400, "BadRequest");
-    // A token of a revision that the store no longer has: its first, before anything was written.
-    use base64::Engine;
-    let old = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .encode(json!({"v": "meta.k8s.io/v1", "rv": 999_999, "start": "default/b\u{0}"}).to_string());
-    let status = server
-        .get(&format!("{CONFIG_MAPS}?limit=2&continue={old}"))
-        .await
-        .failure(410, "Expired");
+}
+
+#[tokio::test]
+async fn an_expired_token_comes_with_another_to_go_on() {
+    let server = Server::with_history(4).await;
+    for name in ["a", "b", "c", "d", "e"] {
+        server.config_map(name, json!({})).await;
+    }
+    let first = server.get(&format!("{CONFIG_MAPS}?limit=2")).await.expect(200);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    for n in 0..20 {
+        let change = json!({"data": {"k": n.to_string()}});
+        server
+            .patch(&format!("{CONFIG_MAPS}/e"), "merge", change)
+            .await
+            .expect(200);
+    }
+    server.history_reaches(revision(&first) + 1).await;
+    let expired = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    let status = expired.failure(410, "Expired");
     let fresh = status["metadata"]["continue"].as_str().unwrap();
     let rest = server.get(&format!("{CONFIG_MAPS}?continue={fresh}")).await.expect(200);
     assert_eq!(names(&rest), ["c", "d", "e"], "goes on with what is there now");

@@ -147,3 +147,19 @@ async fn apply_patches_are_not_served_yet() {
         .await;
     answer.failure(415, "UnsupportedMediaType");
 }
+
+#[tokio::test]
+async fn strategic_patches_are_shown_as_upstream_does() {
+    let server = Server::start().await;
+    server.post(PODS, pod("p")).await.expect(201);
+    let uri = format!("{PODS}/p?fieldValidation=Strict");
+    let patch = json!({"spec": {"containers": [{"name": "app", "imagee": "x"}]}});
+    let status = server
+        .patch(&uri, "strategic-merge", patch)
+        .await
+        .failure(422, "Invalid");
+    assert_eq!(
+        status["message"],
+        r#" "" is invalid: patch: Invalid value: "map[spec:map[containers:[map[imagee:x name:app]]]]": strict decoding error: unknown field "spec.containers[0].imagee""#
+    );
+}

@@ -154,3 +154,26 @@ async fn pretty_clients_still_get_one_line_per_event() {
     let mut events = server.watch(&format!("{CONFIG_MAPS}?watch=1&pretty=true"), JSON).await;
     assert_eq!(events.next_name().await, pair("ADDED", "a"));
 }
+
+#[tokio::test]
+async fn a_version_whose_history_is_gone_is_told_in_the_stream() {
+    let server = Server::with_history(4).await;
+    let first = server.config_map("a", json!({})).await;
+    for n in 0..20 {
+        let change = json!({"data": {"k": n.to_string()}});
+        server
+            .patch(&format!("{CONFIG_MAPS}/a"), "merge", change)
+            .await
+            .expect(200);
+    }
+    server.history_reaches(revision(&first) + 1).await;
+    let uri = format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", revision(&first));
+    let mut events = server.watch(&uri, JSON).await;
+    let event = events.next().await.unwrap();
+    assert_eq!(event["type"], "ERROR");
+    assert_eq!(
+        (&event["object"]["code"], &event["object"]["reason"]),
+        (&json!(410), &json!("Expired"))
+    );
+    assert_eq!(events.next().await, None);
+}

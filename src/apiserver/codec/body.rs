@@ -1,7 +1,7 @@
 //! Request bodies: reading within the limit, content types, decoding against a kind's schema
 //! (upstream: `limitedReadBody`, `negotiation.NegotiateInputSerializer`, `handlers/create.go`).
 
-use super::yaml;
+use super::{depth, yaml};
 use crate::apiserver::codec::protobuf;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
@@ -157,7 +157,14 @@ fn decode(expected: &Expected<'_>, format: BodyFormat, bytes: &[u8]) -> Result<(
                 protobuf::decode(bytes).map_err(|text| undecodable(expected, None, &text, bytes))?;
             object.insert("apiVersion".into(), Value::String(api_version));
             object.insert("kind".into(), Value::String(kind));
-            Ok((object, Vec::new()))
+            let value = Value::Object(object);
+            if depth::exceeds(&value, depth::LEVELS_MAX) {
+                return Err(undecodable(expected, None, "the object is nested too deep", bytes));
+            }
+            match value {
+                Value::Object(object) => Ok((object, Vec::new())),
+                _ => unreachable!("it was made an object above"),
+            }
         }
     }
 }

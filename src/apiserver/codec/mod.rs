@@ -3,6 +3,7 @@
 //!
 //! - [`accept`]: which form of answer the client wants.
 //! - [`body`]: reads and decodes request bodies.
+//! - [`depth`]: how deep bodies may nest.
 //! - [`yaml`]: YAML in and out.
 //! - [`respond`]: bytes to a response: pretty-printing, YAML, gzip.
 //! - [`stored`]: stored bytes in the version of the URL.
@@ -10,6 +11,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod depth;
 pub mod partial;
 pub mod protobuf;
 pub mod respond;

@@ -1,6 +1,7 @@
 //! PATCH (upstream: `handlers/patch.go`): the patch is applied to the object in the version of the URL; what comes
 //! out is decoded, defaulted and written like any update, and tried again if somebody else wrote in between.
 
+mod go_text;
 mod json;
 mod merge;
 mod strategic;
@@ -8,7 +9,7 @@ mod strategic;
 use super::engine::{self, Update, Written};
 use super::render;
 use crate::apiserver::codec::accept::Shape;
-use crate::apiserver::codec::body;
+use crate::apiserver::codec::{body, depth};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::{FieldValidation, WriteOptions};
@@ -16,6 +17,7 @@ use crate::registry::Kind;
 use crate::registry::field::FieldError;
 use crate::registry::schema::{self, Definition};
 use crate::registry::strategy::{Object, Target};
+use go_text::GoText;
 use poem::http::{StatusCode, header};
 use poem::{Body, Response};
 use serde_json::Value;
@@ -54,7 +56,8 @@ pub async fn handle(ctx: &Context, kind: &Kind, target: Target, request_body: Bo
     };
     let written = engine::update(ctx, &request, &mut |old| {
         let patched = patch.apply(old, &definition)?;
-        decode(ctx, kind, &definition, patched, options.field_validation)
+        let shown = || patch.shown(old, &definition);
+        decode(ctx, kind, &definition, patched, options.field_validation, shown)
     })
     .await?;
     match written.ok_or_else(|| ctx.not_found(kind))? {
@@ -80,18 +83,30 @@ impl Patch {
             Self::Strategic(patch) => strategic::apply(old.clone(), patch, definition).map(Value::Object),
         }
     }
+
+    /// What an error shows: a strategic patch itself, of the others what they made of the object.
+    fn shown(&self, old: &Object, definition: &Arc<Definition>) -> String {
+        match self {
+            Self::Strategic(patch) => GoText(&Value::Object(patch.clone())).to_string(),
+            _ => self.apply(old, definition).unwrap_or_default().to_string(),
+        }
+    }
 }
 
-/// Decodes what a patch made; an object that does not decode is the patch's fault.
+/// Decodes what a patch made; an object that does not decode is the patch's fault. `shown` is the value of the error.
 fn decode(
     ctx: &Context,
     kind: &Kind,
     definition: &Arc<Definition>,
     patched: Value,
     validation: FieldValidation,
+    shown: impl Fn() -> String,
 ) -> Result<Object, ApiError> {
-    let text = patched.to_string();
-    let invalid = |error: String| ApiError::invalid("", "", "", &[FieldError::invalid("patch", text.as_str(), &error)]);
+    let invalid =
+        |error: String| ApiError::invalid("", "", "", &[FieldError::invalid("patch", shown().as_str(), &error)]);
+    if depth::exceeds(&patched, depth::LEVELS_MAX) {
+        return Err(ApiError::bad_request("the patched object is nested too deep"));
+    }
     let decoded = schema::prune(definition, patched).map_err(&invalid)?;
     let mut object = decoded.object;
     body::apply_validation(ctx, validation, decoded.strict, invalid)?;
