@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use tokio_util::task::TaskTracker;
 
 use super::{AppError, Core, Parts, namespaces};
@@ -60,7 +62,7 @@ pub(super) async fn start(
         runtime: chosen.runtime.clone(),
         listen,
         data_dir: core.data_dir.path().to_owned(),
-        files: file_sharing(core.data_dir.path()),
+        files: file_sharing(&chosen.endpoint, core.data_dir.path()),
         version: super::KUBERNETES_VERSION.to_owned(),
         pods_max: settings.node.pods_max,
     };
@@ -119,15 +121,30 @@ fn node_name(configured: &str, data_dir: &Path) -> Result<String, AppError> {
 }
 
 /// Whether the engine finds what krust writes under the same path.
-fn file_sharing(data_dir: &Path) -> FileSharing {
+fn file_sharing(endpoint: &str, data_dir: &Path) -> FileSharing {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if !in_container() || is_mounted_from_same_path(&mounts, data_dir) {
+    if has_same_mounts(endpoint) || !in_container() || is_mounted_from_same_path(&mounts, data_dir) {
         return FileSharing::Shared;
     }
     FileSharing::Unavailable(format!(
         "krust runs in a container, and its container engine does not see {0}; start it with -v {0}:{0}",
         data_dir.display()
     ))
+}
+
+/// Whether the engine behind the socket lives in our mount namespace. The files that mark containers are no proof
+/// of the contrary: they are also in machines made from container images, and an engine may run beside us.
+fn has_same_mounts(endpoint: &str) -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    let peer = std::os::unix::net::UnixStream::connect(path)
+        .ok()
+        .and_then(|socket| getsockopt(&socket, PeerCredentials).ok());
+    // 0 stands for a process outside of our PID namespace.
+    let theirs = peer
+        .filter(|peer| peer.pid() > 0)
+        .and_then(|peer| namespace(&peer.pid().to_string()));
+    theirs.is_some() && theirs == namespace("self")
 }
 
 /// Whether the mount that holds `path` has on the outside the path that it has here. Fields of mountinfo: id, parent,
@@ -156,6 +173,15 @@ mod tests {
         assert_eq!(node_name("", directory.path()).unwrap(), "other");
         let error = node_name("Not A Name", directory.path()).unwrap_err().to_string();
         assert!(error.contains("node.name") && error.contains("Not A Name"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_of_this_process_shares_its_mounts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("engine.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(has_same_mounts(&format!("unix://{}", path.display())));
+        assert!(!has_same_mounts("unix:///nonexistent.sock"));
     }
 
     #[test]

@@ -163,8 +163,10 @@ impl NodeAgent {
         self.facts.runtime = self.runtime.version().await.map_err(|error| error.to_string());
         if self.images_at.elapsed() >= IMAGES_EVERY {
             self.images_at = Instant::now();
-            if let Ok(images) = self.runtime.list_images().await {
-                self.facts.images = images;
+            match self.runtime.list_images().await {
+                Ok(images) => self.facts.images = images,
+                // The version may be remembered; this asks the engine.
+                Err(error) => self.facts.runtime = Err(error.to_string()),
             }
         }
     }
