@@ -3,6 +3,7 @@
 
 use crate::kubelet::back_off::BackOff;
 use crate::runtime::{ContainerState, ContainerStatus, Sandbox, SandboxState};
+use k8s_openapi::api::core::v1::Container;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
@@ -69,6 +70,11 @@ pub fn is_alive(state: ContainerState) -> bool {
     matches!(state, ContainerState::Running | ContainerState::Unknown)
 }
 
+/// A container with another image starts without the old one's back-off.
+pub fn back_off_key(container: &Container) -> String {
+    format!("{} {}", container.name, container.image.as_deref().unwrap_or_default())
+}
+
 /// Which kind of step failed; decides the waiting reason and when it is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
@@ -121,9 +127,11 @@ pub struct Memory {
     pub volumes_failure: Option<StepFailure>,
     pub sandbox_failure: Option<StepFailure>,
     pub start_failures: BTreeMap<String, StartFailure>,
-    /// Per container name, advanced with every restart.
+    /// By [`back_off_key`], advanced with every restart.
     pub crash_back_off: BackOff,
     pub in_flight: BTreeSet<Step>,
+    /// Ids of containers that were killed because their definition changed: they start again whatever the policy.
+    pub replaced: BTreeSet<String>,
     /// Grace of the kills in flight, by container id: a shorter one is sent again.
     pub kill_grace: BTreeMap<String, u32>,
 }
@@ -138,6 +146,7 @@ impl Memory {
             start_failures: BTreeMap::new(),
             crash_back_off: BackOff::upstream(),
             in_flight: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             kill_grace: BTreeMap::new(),
         }
     }

@@ -160,15 +160,19 @@ impl NodeAgent {
     /// Reads what may have changed.
     async fn look(&mut self) {
         self.facts.usage = Usage::read(&self.data_dir);
-        self.facts.runtime = self.runtime.version().await.map_err(|error| error.to_string());
-        if self.images_at.elapsed() >= IMAGES_EVERY {
-            self.images_at = Instant::now();
-            match self.runtime.list_images().await {
-                Ok(images) => self.facts.images = images,
-                // The version may be remembered; this asks the engine.
-                Err(error) => self.facts.runtime = Err(error.to_string()),
-            }
+        // The version may be remembered by the backend; the list of images asks the engine.
+        if self.facts.runtime.is_ok() && self.images_at.elapsed() < IMAGES_EVERY {
+            return;
         }
+        let answer = tokio::try_join!(self.runtime.list_images(), self.runtime.version());
+        self.facts.runtime = match answer {
+            Ok((images, version)) => {
+                self.images_at = Instant::now();
+                self.facts.images = images;
+                Ok(version)
+            }
+            Err(error) => Err(error.to_string()),
+        };
     }
 
     async fn report(&mut self) -> Result<(), KubeletError> {

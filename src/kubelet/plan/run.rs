@@ -4,7 +4,7 @@ use super::stop::{self, kill_because};
 use super::{Action, KillReason, Plan};
 use crate::kubelet::container::definition_changed;
 use crate::kubelet::pod::{self, Role};
-use crate::kubelet::state::{FailureKind, Memory, StartFailure, Step, is_alive};
+use crate::kubelet::state::{FailureKind, Memory, StartFailure, Step, back_off_key, is_alive};
 use crate::runtime::{ContainerState, ContainerStatus, SandboxState};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeSet;
@@ -78,6 +78,7 @@ fn finished(pod: &Pod, memory: &Memory) -> bool {
         runtime.latest(&c.name).is_some_and(|latest| {
             latest.state == ContainerState::Exited
                 && !memory.in_flight.contains(&Step::Start(c.name.clone()))
+                && !memory.replaced.contains(&latest.id)
                 && !pod::container_restart_policy(pod, role, c).restarts(latest.exit_code)
         })
     };
@@ -186,7 +187,8 @@ impl<'a> Run<'a> {
             ContainerState::Exited => {
                 let again = latest.sandbox_id != self.sandbox_id && role == Role::Init;
                 let policy = pod::container_restart_policy(self.pod, role, container);
-                if again || policy.restarts(latest.exit_code) {
+                let replaced = self.memory.replaced.contains(&latest.id);
+                if again || replaced || policy.restarts(latest.exit_code) {
                     self.restart(container, latest);
                 }
             }
@@ -196,7 +198,8 @@ impl<'a> Run<'a> {
     fn restart(&mut self, container: &Container, latest: &ContainerStatus) {
         let (name, now) = (&container.name, self.now);
         let ended = latest.finished_at.unwrap_or(latest.created_at);
-        let Some(until) = self.memory.crash_back_off.blocked_until(name, ended, now) else {
+        let key = back_off_key(container);
+        let Some(until) = self.memory.crash_back_off.blocked_until(&key, ended, now) else {
             self.start(container);
             return;
         };
@@ -208,7 +211,7 @@ impl<'a> Run<'a> {
             self.plan.wait(name, &failure.reason, &failure.message);
             return;
         }
-        let delay = self.memory.crash_back_off.delay(name, ended).unwrap_or_default();
+        let delay = self.memory.crash_back_off.delay(&key, ended).unwrap_or_default();
         let message = format!(
             "back-off {} restarting failed container={name} pod={}",
             pod::go_duration(delay),

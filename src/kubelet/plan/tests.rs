@@ -155,7 +155,7 @@ fn restart_policies() {
 #[test]
 fn crash_loops_back_off_from_the_end() {
     let mut memory = ready(vec![container("c", 1, Some(1))]);
-    memory.crash_back_off.advance("c", at(0), at(0));
+    memory.crash_back_off.advance("c i", at(0), at(0));
     let plan = run(&one("Always"), &memory);
     assert_eq!(plan.actions, []);
     assert_eq!(plan.wake_at, Some(at(20)));
@@ -351,6 +351,20 @@ fn the_count_goes_on_when_the_runtime_forgot_the_container() {
         {"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 4, "containerID": "docker://x"}]}))
     .unwrap();
     assert_eq!(run(&pod, &ready(vec![])).actions, [start("c", 5)]);
+}
+
+#[test]
+fn a_changed_definition_replaces_the_container_whatever_the_policy() {
+    let hash = "io.kubernetes.container.hash".to_owned();
+    let mut running = container("c", 0, None);
+    running.annotations.insert(hash.clone(), "another".to_owned());
+    let plan = run(&one("Never"), &ready(vec![running]));
+    assert_eq!(plan.actions, [kill("c0", 30, KillReason::DefinitionChanged)]);
+    let mut ended = container("c", 0, Some(143));
+    ended.annotations.insert(hash, "another".to_owned());
+    let mut memory = ready(vec![ended]);
+    memory.replaced.insert("c0".to_owned());
+    assert_eq!(run(&one("Never"), &memory).actions, [start("c", 1)]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::start::{Start, StartError};
 use super::{Done, Worker};
 use crate::kubelet::events::Level;
 use crate::kubelet::plan::{Action, KillReason, Plan};
-use crate::kubelet::state::{FailureKind, StartFailure, Step};
+use crate::kubelet::state::{FailureKind, StartFailure, Step, back_off_key};
 use crate::kubelet::{pod, sandbox};
 use crate::runtime::{ContainerState, ContainerStatus, RuntimeError, SandboxState};
 use std::time::{Duration, SystemTime};
@@ -109,7 +109,8 @@ impl Worker {
         };
         if let Some(last) = self.memory.runtime.latest(&name).filter(|_| replaces.is_none()) {
             let ended = last.finished_at.unwrap_or(last.created_at);
-            self.memory.crash_back_off.advance(&name, ended, SystemTime::now());
+            let key = back_off_key(&container);
+            self.memory.crash_back_off.advance(&key, ended, SystemTime::now());
         }
         let start = Start {
             context: self.context.clone(),
@@ -127,6 +128,14 @@ impl Worker {
     }
 
     fn kill_container(&mut self, id: String, name: &str, grace_seconds: u32, reason: &KillReason) {
+        if *reason == KillReason::DefinitionChanged {
+            // Only the newest kill of a container matters.
+            let known = &self.memory.runtime;
+            self.memory
+                .replaced
+                .retain(|id| known.containers.iter().any(|c| c.id == *id));
+            self.memory.replaced.insert(id.clone());
+        }
         let known = self.memory.kill_grace.insert(id.clone(), grace_seconds).is_some();
         if !known {
             let role = pod::find_container(&self.pod, name).map(|(role, _)| role);

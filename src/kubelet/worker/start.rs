@@ -72,8 +72,9 @@ impl Start {
         };
         event("Created", "Container created");
         if let Err(error) = runtime.start_container(&id).await {
-            self.warn(&path, format!("Error: {error}"));
-            return Err(self.not_started(&id, error).await);
+            let message = format!("failed to start container {:?}: {}", self.container.name, cause(&error));
+            self.warn(&path, format!("Error: {message}"));
+            return Err(self.not_started(&id, message).await);
         }
         event("Started", "Container started");
         match runtime.container_status(&id).await {
@@ -172,8 +173,7 @@ impl Start {
     }
 
     /// A container that could not be started counts as one that ended, as containerd shows it.
-    async fn not_started(&self, id: &str, error: RuntimeError) -> StartError {
-        let message = error.to_string();
+    async fn not_started(&self, id: &str, message: String) -> StartError {
         let now = SystemTime::now();
         let known = self.context.runtime.container_status(id).await.ok();
         let container = known.map(|status| ContainerStatus {
@@ -190,5 +190,13 @@ impl Start {
             failure: self.failure(FailureKind::Start, "RunContainerError", message),
             container,
         }
+    }
+}
+
+/// What the engine said, without the id: the same failure of the next attempt is the same event.
+fn cause(error: &RuntimeError) -> String {
+    match error {
+        RuntimeError::Failed { message, .. } => message.clone(),
+        other => other.to_string(),
     }
 }

@@ -9,9 +9,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Pod fields that the node agent and the scheduler do not act on yet. Later work deletes rows.
-const NOT_ACTED_ON: [&str; 17] = [
+const NOT_ACTED_ON: [&str; 15] = [
     "affinity",
-    "ephemeralContainers",
     "hostUsers",
     "hostnameOverride",
     "os",
@@ -19,7 +18,6 @@ const NOT_ACTED_ON: [&str; 17] = [
     "preemptionPolicy",
     "priority",
     "priorityClassName",
-    "readinessGates",
     "resourceClaims",
     "resources",
     "runtimeClassName",
@@ -30,46 +28,40 @@ const NOT_ACTED_ON: [&str; 17] = [
 ];
 
 /// Container fields that the node agent does not act on yet.
-const CONTAINER_NOT_ACTED_ON: [&str; 9] = [
+const CONTAINER_NOT_ACTED_ON: [&str; 7] = [
     "lifecycle",
     "livenessProbe",
     "readinessProbe",
     "resizePolicy",
-    "restartPolicy",
     "restartPolicyRules",
     "startupProbe",
     "volumeDevices",
-    "stdinOnce",
 ];
 
 /// Fields of the container's security context that the node agent does not act on yet.
-const CONTAINER_SECURITY_NOT_ACTED_ON: [&str; 6] = [
-    "allowPrivilegeEscalation",
-    "appArmorProfile",
-    "procMount",
-    "runAsNonRoot",
-    "seLinuxOptions",
-    "seccompProfile",
-];
+const CONTAINER_SECURITY_NOT_ACTED_ON: [&str; 4] = ["appArmorProfile", "procMount", "seLinuxOptions", "seccompProfile"];
 
 /// Fields of the pod's security context that the node agent does not act on yet.
-const POD_SECURITY_NOT_ACTED_ON: [&str; 9] = [
+const POD_SECURITY_NOT_ACTED_ON: [&str; 5] = [
     "appArmorProfile",
-    "fsGroup",
     "fsGroupChangePolicy",
-    "runAsNonRoot",
     "seLinuxChangePolicy",
     "seLinuxOptions",
     "seccompProfile",
-    "supplementalGroups",
-    "sysctls",
 ];
 
 /// Sources of environment variables that the node agent does not act on yet.
-const ENV_NOT_ACTED_ON: [&str; 2] = ["resourceFieldRef", "fileKeyRef"];
+const ENV_NOT_ACTED_ON: [&str; 1] = ["fileKeyRef"];
 
 /// Volumes that the node agent mounts.
-const VOLUMES_ACTED_ON: [&str; 4] = ["emptyDir", "hostPath", "configMap", "secret"];
+const VOLUMES_ACTED_ON: [&str; 6] = [
+    "emptyDir",
+    "hostPath",
+    "configMap",
+    "secret",
+    "downwardAPI",
+    "projected",
+];
 
 fn not_acted_on(path: &str) -> String {
     format!("{path}: accepted, but not acted on yet")
