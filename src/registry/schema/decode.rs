@@ -3,6 +3,7 @@
 //! The result is what Go would write after reading the body: unknown fields, nulls and empty values that mean
 //! "absent" are gone, times are UTC, base64 is canonical. Errors are in Go's words, because users search for them.
 
+use super::shape::{element, go_type, is_empty, zero};
 use super::{Definition, Node, scalars};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -237,69 +238,11 @@ impl<'s> Seed<'_, 's> {
     }
 }
 
-/// The shape of the elements of a list or map, and their Go type.
-pub(crate) fn element<'s>(node: &'s Node, go_type: &'static str) -> (&'s Node, &'static str) {
-    let go_type = go_type.trim_start_matches('*');
-    match node {
-        Node::List(item) => (item, go_type.strip_prefix("[]").unwrap_or_default()),
-        Node::Map(item) => {
-            let value = go_type.strip_prefix("map[").and_then(|rest| rest.split_once(']'));
-            (item, value.map_or("", |(_, value)| value))
-        }
-        node => (node, ""),
-    }
-}
-
 /// The new text where a scalar was not canonical.
 fn changed(text: Cow<'_, str>) -> Option<String> {
     match text {
         Cow::Borrowed(_) => None,
         Cow::Owned(text) => Some(text),
-    }
-}
-
-/// What Go would call the type, as far as the schema tells.
-fn go_type(node: &Node) -> Cow<'_, str> {
-    match node {
-        Node::Object(definition) | Node::Either(definition, _) => definition.go_type().into(),
-        Node::Map(item) => format!("map[string]{}", go_type(item)).into(),
-        Node::List(item) => format!("[]{}", go_type(item)).into(),
-        Node::String => "string".into(),
-        Node::Bytes => "[]uint8".into(),
-        Node::Time => "v1.Time".into(),
-        Node::MicroTime => "v1.MicroTime".into(),
-        Node::Int32 => "int32".into(),
-        Node::Int64 => "int64".into(),
-        Node::Double => "float64".into(),
-        Node::Boolean => "bool".into(),
-        Node::IntOrString => "intstr.IntOrString".into(),
-        Node::Quantity => "resource.Quantity".into(),
-        Node::Any => "interface {}".into(),
-    }
-}
-
-/// What `null` is where it cannot be left out: in a list or as a map's value.
-fn zero(node: &Node) -> Value {
-    match node {
-        Node::Object(_) | Node::Map(_) | Node::Either(..) => Value::Object(Map::new()),
-        Node::List(_) => Value::Array(Vec::new()),
-        Node::String | Node::Bytes => Value::String(String::new()),
-        Node::Quantity => Value::String("0".to_owned()),
-        Node::Int32 | Node::Int64 | Node::Double | Node::IntOrString => Value::from(0),
-        Node::Boolean => Value::Bool(false),
-        Node::Time | Node::MicroTime | Node::Any => Value::Null,
-    }
-}
-
-/// Whether Go's `omitempty` leaves the value out.
-pub(crate) fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(object) => object.is_empty(),
     }
 }
 

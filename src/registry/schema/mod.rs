@@ -10,13 +10,13 @@ mod compile;
 mod decode;
 pub(crate) mod facts;
 pub(crate) mod scalars;
+pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
 
 pub use bodies::lookup;
 pub use compile::{definition, type_definition};
 pub use decode::{Decoded, decode, decode_from, prune};
-pub(crate) use decode::{element, is_empty};
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -5,7 +5,8 @@
 
 use super::wire::{Field, Fields};
 use super::{MAGIC, read_body};
-use crate::registry::schema::{Definition, Node, Property, WireField, WireMessage, element, is_empty, scalars};
+use crate::registry::schema::shape::{element, is_empty, zero};
+use crate::registry::schema::{Definition, Node, Property, WireField, WireMessage, scalars};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
@@ -139,14 +140,7 @@ fn entry(node: &Node, go_type: &'static str, field: &Field<'_>, depth: usize) ->
             _ => {}
         }
     }
-    let value = found.unwrap_or(match node {
-        Node::String | Node::Bytes => Value::String(String::new()),
-        Node::Quantity => Value::String("0".to_owned()),
-        Node::Int32 | Node::Int64 => Value::from(0),
-        Node::Boolean => Value::Bool(false),
-        Node::List(_) => Value::Array(Vec::new()),
-        _ => Value::Object(Map::new()),
-    });
+    let value = found.unwrap_or_else(|| zero(node));
     Ok((key, value))
 }
 
