@@ -38,6 +38,7 @@ impl Server {
             ])
             .arg(data_dir.path())
             .env("KRUST_NODE__KUBELET_LISTEN", "127.0.0.1:0")
+            .env("KRUST_NODE__IP", "127.0.0.1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(data_dir.path().join("krust.log"))?)

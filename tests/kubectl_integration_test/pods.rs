@@ -87,7 +87,7 @@ fn containers_share_network_and_ipc() {
     let ip = kubectl.ok(&["get", "pod", "two", "-o", "jsonpath={.status.podIP}"]);
     assert!(ip.parse::<std::net::IpAddr>().is_ok(), "pod IP {ip:?}");
     kubectl.ok(&["delete", "pod", "two"]);
-    assert_eq!(docker.containers_of(&krust), Vec::<String>::new());
+    docker.wait_until_empty(&krust);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn restarts_and_exit_codes() {
             .then_some(())
     });
     kubectl.ok(&["delete", "pod", "--all"]);
-    assert_eq!(docker.containers_of(&krust), Vec::<String>::new());
+    docker.wait_until_empty(&krust);
 }
 
 #[test]

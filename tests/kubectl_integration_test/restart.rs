@@ -49,6 +49,6 @@ fn pods_outlive_krust() {
         std::thread::sleep(Duration::from_millis(100));
     }
     kubectl.ok(&["delete", "pod", "kept"]);
-    assert_eq!(docker.containers_of(&krust), Vec::<String>::new());
+    docker.wait_until_empty(&krust);
     assert_eq!(krust.stop(), Some(0), "SIGTERM ends krust well");
 }

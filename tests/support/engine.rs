@@ -3,6 +3,7 @@
 use super::dockerd::Dockerd;
 use super::krust::Krust;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 impl Dockerd {
     /// stdout of a docker command that must succeed.
@@ -33,6 +34,15 @@ impl Dockerd {
     /// Ids of all containers of this krust, sandboxes and dead ones included.
     pub fn containers_of(&self, krust: &Krust) -> Vec<String> {
         self.list(krust, &[])
+    }
+
+    /// The kubelet tidies up right after a pod is gone from the API: waits for that.
+    pub fn wait_until_empty(&self, krust: &Krust) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.containers_of(krust).is_empty() {
+            assert!(Instant::now() < deadline, "krust left containers: {:?}", self.containers_of(krust));
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// `docker inspect --format` of each application container of this krust.
