@@ -40,7 +40,11 @@ impl Dockerd {
     pub fn wait_until_empty(&self, krust: &Krust) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.containers_of(krust).is_empty() {
-            assert!(Instant::now() < deadline, "krust left containers: {:?}", self.containers_of(krust));
+            assert!(
+                Instant::now() < deadline,
+                "krust left containers: {:?}",
+                self.containers_of(krust)
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
