@@ -78,7 +78,7 @@ fn containers_share_network_and_ipc() {
     assert_ne!(namespace("web", "pid"), namespace("side", "pid"));
     assert_eq!(
         kubectl
-            .ok(&["exec", "two", "-c", "side", "--", "printenv", "FULL"])
+            .ok(&["exec", "two", "-c", "side", "--", "sh", "-c", "echo $FULL"])
             .trim(),
         "hello world"
     );
