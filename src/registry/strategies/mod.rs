@@ -14,6 +14,8 @@ pub mod pod;
 pub mod secret;
 pub mod service;
 mod stored;
+#[cfg(test)]
+mod tests;
 pub mod volumes;
 pub mod workloads;
 

@@ -8,53 +8,84 @@ use crate::registry::strategy::Object;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Pod fields that the node agent and the scheduler do not act on yet. Later work deletes rows.
-const NOT_ACTED_ON: [&str; 15] = [
-    "affinity",
-    "hostUsers",
-    "hostnameOverride",
-    "os",
-    "overhead",
-    "preemptionPolicy",
-    "priority",
-    "priorityClassName",
-    "resourceClaims",
-    "resources",
-    "runtimeClassName",
-    "setHostnameAsFQDN",
-    "subdomain",
-    "topologySpreadConstraints",
-    "schedulingGroup",
+/// A field that neither the node agent nor the scheduler acts on yet. Later work deletes rows.
+struct Unsupported {
+    path: &'static [&'static str],
+    /// Values that ask for what happens anyway.
+    unless: &'static [&'static str],
+}
+
+const fn field(path: &'static [&'static str]) -> Unsupported {
+    Unsupported { path, unless: &[] }
+}
+
+/// Fields of the pod spec.
+const OF_POD: [Unsupported; 19] = [
+    field(&["affinity", "podAffinity"]),
+    field(&["affinity", "podAntiAffinity"]),
+    Unsupported {
+        path: &["dnsPolicy"],
+        unless: &["ClusterFirst", "Default", "None"],
+    },
+    field(&["hostUsers"]),
+    field(&["hostnameOverride"]),
+    field(&["os"]),
+    field(&["preemptionPolicy"]),
+    field(&["priorityClassName"]),
+    field(&["resourceClaims"]),
+    field(&["resources"]),
+    field(&["runtimeClassName"]),
+    field(&["schedulingGroup"]),
+    field(&["securityContext", "appArmorProfile"]),
+    field(&["securityContext", "fsGroupChangePolicy"]),
+    field(&["securityContext", "seLinuxOptions"]),
+    field(&["securityContext", "supplementalGroupsPolicy"]),
+    field(&["setHostnameAsFQDN"]),
+    field(&["subdomain"]),
+    field(&["topologySpreadConstraints"]),
 ];
 
-/// Container fields that the node agent does not act on yet.
-const CONTAINER_NOT_ACTED_ON: [&str; 7] = [
-    "lifecycle",
-    "livenessProbe",
-    "readinessProbe",
-    "resizePolicy",
-    "restartPolicyRules",
-    "startupProbe",
-    "volumeDevices",
+/// Fields of a container of any list.
+const OF_CONTAINER: [Unsupported; 11] = [
+    field(&["lifecycle", "postStart"]),
+    field(&["lifecycle", "preStop"]),
+    field(&["livenessProbe"]),
+    field(&["readinessProbe"]),
+    field(&["resizePolicy"]),
+    field(&["restartPolicyRules"]),
+    field(&["securityContext", "appArmorProfile"]),
+    Unsupported {
+        path: &["securityContext", "procMount"],
+        unless: &["Default"],
+    },
+    field(&["securityContext", "seLinuxOptions"]),
+    field(&["startupProbe"]),
+    field(&["volumeDevices"]),
 ];
 
-/// Fields of the container's security context that the node agent does not act on yet.
-const CONTAINER_SECURITY_NOT_ACTED_ON: [&str; 4] = ["appArmorProfile", "procMount", "seLinuxOptions", "seccompProfile"];
-
-/// Fields of the pod's security context that the node agent does not act on yet.
-const POD_SECURITY_NOT_ACTED_ON: [&str; 5] = [
-    "appArmorProfile",
-    "fsGroupChangePolicy",
-    "seLinuxChangePolicy",
-    "seLinuxOptions",
-    "seccompProfile",
+/// Fields of a volume mount.
+const OF_MOUNT: [Unsupported; 2] = [
+    Unsupported {
+        path: &["mountPropagation"],
+        unless: &["None"],
+    },
+    Unsupported {
+        path: &["recursiveReadOnly"],
+        unless: &["Disabled"],
+    },
 ];
 
-/// Sources of environment variables that the node agent does not act on yet.
-const ENV_NOT_ACTED_ON: [&str; 1] = ["fileKeyRef"];
+/// Fields of an environment variable.
+const OF_VARIABLE: [Unsupported; 1] = [field(&["valueFrom", "fileKeyRef"])];
 
-/// Volumes that the node agent mounts.
-const VOLUMES_ACTED_ON: [&str; 6] = [
+/// Seccomp, of the pod or of a container: the engine's own profile is what everybody gets.
+const SECCOMP: [Unsupported; 1] = [Unsupported {
+    path: &["securityContext", "seccompProfile", "type"],
+    unless: &["RuntimeDefault"],
+}];
+
+/// Volumes, and sources of projected volumes, that the node agent mounts.
+const VOLUMES: [&str; 6] = [
     "emptyDir",
     "hostPath",
     "configMap",
@@ -62,9 +93,28 @@ const VOLUMES_ACTED_ON: [&str; 6] = [
     "downwardAPI",
     "projected",
 ];
+const PROJECTED: [&str; 3] = ["configMap", "secret", "downwardAPI"];
 
 fn not_acted_on(path: &str) -> String {
     format!("{path}: accepted, but not acted on yet")
+}
+
+/// A warning for each unsupported field that `object` sets.
+fn unsupported(object: &Object, rows: &[Unsupported], path: &str) -> Vec<String> {
+    let wanted = rows.iter().filter(|row| {
+        let Some((leaf, parents)) = row.path.split_last() else {
+            return false;
+        };
+        let parent = if parents.is_empty() {
+            Some(object)
+        } else {
+            map(object, parents)
+        };
+        parent.is_some_and(|parent| is_set(parent, leaf) && !row.unless.contains(&text(parent, &[leaf])))
+    });
+    wanted
+        .map(|row| not_acted_on(&format!("{path}.{}", row.path.join("."))))
+        .collect()
 }
 
 /// Warnings of a written pod; on update only for what the stored pod does not have already.
@@ -96,25 +146,24 @@ fn of_pod(object: &Object) -> Vec<String> {
 
 /// Warnings of a pod spec at `path`, also in the template of a workload.
 pub fn pod_spec(spec: &Object, path: &str) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let unsupported = NOT_ACTED_ON.iter().filter(|field| is_set(spec, field));
-    // Zero priority is what no priority is; the admission plug-in of priorities sets it.
-    let unsupported = unsupported.filter(|field| **field != "priority" || spec.get("priority") != Some(&0.into()));
-    warnings.extend(unsupported.map(|field| not_acted_on(&format!("{path}.{field}"))));
-    if let Some(context) = map(spec, &["securityContext"]) {
-        let fields = POD_SECURITY_NOT_ACTED_ON.iter().filter(|field| is_set(context, field));
-        warnings.extend(fields.map(|field| not_acted_on(&format!("{path}.securityContext.{field}"))));
-    }
+    let mut warnings = unsupported(spec, &OF_POD, path);
+    warnings.extend(unsupported(spec, &SECCOMP, path));
     if integer(spec, &["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
         warnings.push(format!(
             "{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
         ));
     }
     for (index, volume) in objects(spec, &["volumes"]) {
-        let sources = volume
+        let path = format!("{path}.volumes[{index}]");
+        let others = volume
             .keys()
-            .filter(|key| *key != "name" && !VOLUMES_ACTED_ON.contains(&key.as_str()));
-        warnings.extend(sources.map(|source| not_acted_on(&format!("{path}.volumes[{index}].{source}"))));
+            .filter(|key| *key != "name" && !VOLUMES.contains(&key.as_str()));
+        warnings.extend(others.map(|source| not_acted_on(&format!("{path}.{source}"))));
+        for (source_index, source) in objects(volume, &["projected", "sources"]) {
+            let others = source.keys().filter(|key| !PROJECTED.contains(&key.as_str()));
+            let path = format!("{path}.projected.sources[{source_index}]");
+            warnings.extend(others.map(|source| not_acted_on(&format!("{path}.{source}"))));
+        }
     }
     for list in CONTAINER_LISTS {
         for (index, item) in objects(spec, &[list]) {
@@ -125,28 +174,21 @@ pub fn pod_spec(spec: &Object, path: &str) -> Vec<String> {
 }
 
 fn container(container: &Object, path: &str) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let fields = CONTAINER_NOT_ACTED_ON.iter().filter(|field| is_set(container, field));
-    warnings.extend(fields.map(|field| not_acted_on(&format!("{path}.{field}"))));
-    if let Some(context) = map(container, &["securityContext"]) {
-        let fields = CONTAINER_SECURITY_NOT_ACTED_ON
-            .iter()
-            .filter(|field| is_set(context, field));
-        warnings.extend(fields.map(|field| not_acted_on(&format!("{path}.securityContext.{field}"))));
+    let mut warnings = unsupported(container, &OF_CONTAINER, path);
+    warnings.extend(unsupported(container, &SECCOMP, path));
+    for (index, mount) in objects(container, &["volumeMounts"]) {
+        warnings.extend(unsupported(mount, &OF_MOUNT, &format!("{path}.volumeMounts[{index}]")));
     }
     let mut seen = BTreeMap::new();
     for (index, variable) in objects(container, &["env"]) {
         let name = text(variable, &["name"]);
+        let path = format!("{path}.env[{index}]");
         if seen.insert(name, index).is_some() {
             warnings.push(format!(
-                "{path}.env[{index}]: hides previous definition of {name:?}, which may be dropped when using apply"
+                "{path}: hides previous definition of {name:?}, which may be dropped when using apply"
             ));
         }
-        for source in ENV_NOT_ACTED_ON {
-            if map(variable, &["valueFrom", source]).is_some() {
-                warnings.push(not_acted_on(&format!("{path}.env[{index}].valueFrom.{source}")));
-            }
-        }
+        warnings.extend(unsupported(variable, &OF_VARIABLE, &path));
     }
     warnings.extend(duplicate_ports(items(container, &["ports"]), path));
     warnings
