@@ -228,6 +228,9 @@ impl Core {
     async fn stop(mut self, limit: Duration) {
         self.api.begin_shutdown();
         self.stop.cancel();
+        if let Some(kubelets) = &self.api.kubelet_client {
+            kubelets.close().await;
+        }
         self.tasks.drain(limit + Duration::from_secs(1)).await;
         self.storage.close().await;
         tracing::info!("stopped");

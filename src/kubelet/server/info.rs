@@ -1,4 +1,4 @@
-//! What the kubelet tells about itself and its pods: `/pods`, `/runningpods`, `/metrics`.
+//! What the kubelet tells about itself and its pods: `/pods`, `/runningpods`, `/healthz`, `/metrics`.
 
 use super::Server;
 use super::error::ServerError;
@@ -42,6 +42,21 @@ pub async fn running_pods(server: &Server) -> Result<Response, ServerError> {
         })
         .collect();
     json_response(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+}
+
+pub fn ok() -> Response {
+    Response::builder().content_type("text/plain; charset=utf-8").body("ok")
+}
+
+/// Upstream's sync loop stands still while the runtime does not answer; so does a node's health here.
+pub async fn healthz(server: &Server) -> Result<Response, ServerError> {
+    match server.runtime.version().await {
+        Ok(_) => Ok(ok()),
+        Err(error) => {
+            let text = format!("[+]ping ok\n[-]syncloop failed: {error}\nhealthz check failed");
+            Err(ServerError::new(StatusCode::INTERNAL_SERVER_ERROR, text))
+        }
+    }
 }
 
 /// The process's metrics.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use poem::{Body, Response};
 use std::io;
 use std::time::{Duration, SystemTime};
+use tokio_util::sync::CancellationToken;
 
 /// Lines that are there at once are sent as one chunk, up to this many.
 const LINES_PER_CHUNK_MAX: usize = 256;
@@ -74,11 +75,12 @@ impl ContainerLogOptions {
     }
 }
 
-/// Answers with the container's log.
+/// Answers with the container's log; one that is followed ends with `shutdown`, too.
 pub async fn respond(
     runtime: &dyn Runtime,
     container: &ContainerRef,
     options: ContainerLogOptions,
+    shutdown: CancellationToken,
 ) -> Result<Response, ServerError> {
     let wanted = LogOptions {
         follow: options.follow,
@@ -86,6 +88,8 @@ pub async fn respond(
         since: options.since,
     };
     let lines = runtime.logs(&container.id, &wanted).await?;
+    // Whoever follows a log has no end of its own.
+    let lines = lines.take_until(shutdown.cancelled_owned());
     Ok(Response::builder()
         .content_type("text/plain")
         .body(Body::from_bytes_stream(render(lines, options))))

@@ -111,12 +111,13 @@ impl Server {
             Route::ContainerLogs(target) => {
                 let options = ContainerLogOptions::parse(&query, SystemTime::now())?;
                 let container = self.container(&target, options.previous)?;
-                logs::respond(self.runtime.as_ref(), &container, options).await
+                logs::respond(self.runtime.as_ref(), &container, options, self.shutdown.clone()).await
             }
             Route::Pods => info::pods(self),
             Route::RunningPods => info::running_pods(self).await,
             Route::Metrics => info::metrics(),
-            Route::Healthz => Ok(Response::builder().content_type("text/plain; charset=utf-8").body("ok")),
+            Route::Ping => Ok(info::ok()),
+            Route::Healthz => info::healthz(self).await,
         }
     }
 

@@ -21,6 +21,9 @@ pub enum Route {
     ContainerLogs(Target),
     Pods,
     RunningPods,
+    /// The server answers.
+    Ping,
+    /// Pods can be looked after.
     Healthz,
     Metrics,
 }
@@ -50,7 +53,8 @@ impl Route {
             }
             ["pods"] => Route::Pods,
             ["runningpods"] => Route::RunningPods,
-            ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Route::Healthz,
+            ["healthz", "ping" | "log"] => Route::Ping,
+            ["healthz"] | ["healthz", "syncloop"] => Route::Healthz,
             ["metrics"] => Route::Metrics,
             _ => return None,
         })

@@ -391,3 +391,6 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
