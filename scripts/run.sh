@@ -8,5 +8,5 @@ socket=/var/run/docker.sock
 if [ -n "${DOCKER_HOST:-}" ] || [ -w "$socket" ] || [ "$(id -u)" = 0 ]; then
     exec "$binary" server
 fi
-echo "run: $socket is for root, so the server runs as root (sudo)" >&2
+echo "run: $socket is for root, so the server runs as root (sudo), and is for root: sudo kubectl --server=http://localhost:6443 ..." >&2
 exec sudo "$binary" server

@@ -298,4 +298,18 @@ mod tests {
             Err(Refusal::NotLoopback)
         );
     }
+
+    /// Needs root, like the whole test-suite: sockets are owned by the file system user of the thread that makes them.
+    #[test]
+    fn a_connection_of_another_user_is_refused() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = move || {
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
+            std::net::TcpStream::connect(address).unwrap()
+        };
+        let _client = std::thread::spawn(connect).join().unwrap();
+        let (_server, peer) = listener.accept().unwrap();
+        assert_eq!(admit_connection(peer, address), Err(Refusal::OtherUser { uid: 65534 }));
+    }
 }
