@@ -1,18 +1,16 @@
 //! How many requests are served at once (upstream: `server/filters/maxinflight.go`).
 
+use super::authentication::PRIVILEGED_GROUP;
 use super::metrics;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Members are never refused, so that an overloaded server can be looked at.
-const PRIVILEGED_GROUP: &str = "system:masters";
-
 /// Requests in flight that read, or that write.
 #[derive(Debug)]
 pub struct Lane {
-    kind: &'static str,
+    gauge: prometheus::IntGauge,
     requests_max: usize,
     requests: AtomicUsize,
 }
@@ -28,7 +26,7 @@ impl InFlight {
     pub fn new(reading_max: usize, writing_max: usize) -> Self {
         let lane = |kind, requests_max| {
             Arc::new(Lane {
-                kind,
+                gauge: metrics::in_flight(kind),
                 requests_max,
                 requests: AtomicUsize::new(0),
             })
@@ -44,7 +42,7 @@ impl InFlight {
         let lane = if writes { &self.writing } else { &self.reading };
         let before = lane.requests.fetch_add(1, Ordering::Relaxed);
         let place = Place(lane.clone());
-        metrics::in_flight(lane.kind, before + 1);
+        lane.gauge.inc();
         (privileged || before < lane.requests_max).then_some(place)
     }
 }
@@ -54,12 +52,13 @@ pub struct Place(Arc<Lane>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let before = self.0.requests.fetch_sub(1, Ordering::Relaxed);
-        metrics::in_flight(self.0.kind, before.saturating_sub(1));
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.gauge.dec();
     }
 }
 
-/// Takes a place. Long-running requests need none.
+/// Takes a place. Long-running requests need none; administrators always get one, so that an overloaded server
+/// can be looked at.
 pub fn enter(ctx: &Context) -> Result<Option<Place>, ApiError> {
     if ctx.info.is_long_running() {
         return Ok(None);

@@ -3,7 +3,8 @@
 use crate::apiserver::context::Context;
 use poem::http::StatusCode;
 use prometheus::{
-    HistogramVec, IntCounterVec, IntGaugeVec, register_histogram_vec, register_int_counter_vec, register_int_gauge_vec,
+    HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, register_histogram_vec, register_int_counter_vec,
+    register_int_gauge_vec,
 };
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -49,10 +50,9 @@ static LONG_RUNNING: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     .expect("the metric is registered once")
 });
 
-pub fn in_flight(kind: &str, requests: usize) {
-    IN_FLIGHT
-        .with_label_values(&[kind])
-        .set(i64::try_from(requests).unwrap_or(i64::MAX));
+/// The gauge of requests in flight of one kind; kept by who counts, so that counting needs no look-up.
+pub fn in_flight(kind: &str) -> IntGauge {
+    IN_FLIGHT.with_label_values(&[kind])
 }
 
 /// Counts a stream as open until it is dropped.

@@ -9,9 +9,10 @@ use crate::apiserver::options::ListOptions;
 use crate::registry::Kind;
 use poem::http::StatusCode;
 use poem::{Body, Response};
+use std::sync::Arc;
 
 /// Answers with the list of what was deleted.
-pub async fn handle(ctx: &Context, kind: &Kind, request_body: Body) -> Result<Response, ApiError> {
+pub async fn handle(ctx: &Context, kind: &Arc<Kind>, request_body: Body) -> Result<Response, ApiError> {
     let negotiated = ctx.negotiate(Shape::List)?;
     let list_options = ListOptions::from_query(&ctx.query, false)?;
     let selection = Selection::new(ctx, kind, &list_options)?;

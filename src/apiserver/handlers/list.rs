@@ -1,9 +1,11 @@
 //! LIST (upstream: `handlers/get.go` ListResource, `storage/etcd3/store.go` GetList, `storage/continue.go`).
 
+mod token;
+
 use super::selection::Selection;
 use super::{parse_revision, wait_for_revision};
 use crate::apiserver::codec::accept::{Format, Negotiated, Shape, Transform};
-use crate::apiserver::codec::respond::{is_compressed, respond, respond_value, wants_pretty};
+use crate::apiserver::codec::respond::{is_compressed, respond, wants_pretty};
 use crate::apiserver::codec::table::{self, IncludeObject};
 use crate::apiserver::codec::{partial, stored};
 use crate::apiserver::context::Context;
@@ -12,16 +14,17 @@ use crate::apiserver::options::{ListOptions, VersionMatch};
 use crate::registry::Kind;
 use crate::registry::strategy::Object;
 use crate::storage::{Entry, ListBody, Snapshot, StorageError};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{Body, Response};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use token::Token;
 
-pub async fn handle(ctx: &Context, kind: &Kind) -> Result<Response, ApiError> {
+/// More objects than this are rendered on a thread of their own.
+const RENDER_AT_ONCE_MAX: usize = 100;
+
+pub async fn handle(ctx: &Context, kind: &Arc<Kind>) -> Result<Response, ApiError> {
     let negotiated = ctx.negotiate(Shape::List)?;
     let options = ListOptions::from_query(&ctx.query, false)?;
     let selection = Selection::new(ctx, kind, &options)?;
@@ -152,10 +155,7 @@ fn at_token(ctx: &Context, kind: &Kind, token: &Token) -> Result<Snapshot, ApiEr
         .list(kind.storage_resource, ctx.list_namespace(kind), at)
         .map_err(|error| match error {
             StorageError::Compacted { .. } | StorageError::Future { .. } => {
-                let inconsistent = Token {
-                    rv: -1,
-                    ..token.clone()
-                };
+                let inconsistent = token.inconsistent();
                 ApiError::expired(
                     "The provided continue parameter is too old to display a consistent list result. You can start a \
                  new list without the continue parameter, or use the continue token in this response to retrieve \
@@ -167,69 +167,6 @@ fn at_token(ctx: &Context, kind: &Kind, token: &Token) -> Result<Snapshot, ApiEr
             }
             other => ApiError::from_storage(other, kind),
         })
-}
-
-/// Where a chunked list goes on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Token {
-    v: String,
-    /// The first page's revision; -1: whatever there is now.
-    rv: i64,
-    /// The key of the last object that was sent, and a zero byte: what comes after it.
-    start: String,
-}
-
-impl Token {
-    const VERSION: &'static str = "meta.k8s.io/v1";
-
-    fn after(kind: &Kind, entry: &Entry, revision: u64) -> Self {
-        let namespace = &entry.key.namespace;
-        let prefix = if kind.namespaced() {
-            format!("{namespace}/")
-        } else {
-            String::new()
-        };
-        Self {
-            v: Self::VERSION.into(),
-            rv: i64::try_from(revision).unwrap_or(-1),
-            start: format!("{prefix}{}\0", entry.key.name),
-        }
-    }
-
-    fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(json!(self).to_string())
-    }
-
-    fn of(options: &ListOptions) -> Result<Option<Self>, ApiError> {
-        if options.continue_token.is_empty() {
-            return Ok(None);
-        }
-        if !matches!(options.resource_version.as_str(), "" | "0") {
-            return Err(ApiError::bad_request(
-                "specifying resource version is not allowed when using continue",
-            ));
-        }
-        let invalid = |why: &str| ApiError::bad_request(format!("invalid continue token: {why}"));
-        let json = URL_SAFE_NO_PAD
-            .decode(options.continue_token.trim_end_matches('='))
-            .map_err(|_| invalid("it is not base64"))?;
-        let token: Self = serde_json::from_slice(&json).map_err(|_| invalid("it cannot be decoded"))?;
-        if token.v != Self::VERSION {
-            return Err(invalid(&format!("version {:?} is not supported", token.v)));
-        }
-        if token.start.is_empty() || token.rv == 0 {
-            return Err(invalid("its start or its version is missing"));
-        }
-        Ok(Some(token))
-    }
-
-    /// Namespace and name from which on objects are sent.
-    fn position(&self, kind: &Kind) -> (&str, &str) {
-        match self.start.split_once('/') {
-            Some(position) if kind.namespaced() => position,
-            _ => ("", &self.start),
-        }
-    }
 }
 
 fn metadata(page: &Page) -> Value {
@@ -247,31 +184,50 @@ fn metadata(page: &Page) -> Value {
 /// Answers with the objects of a page in the negotiated form.
 pub async fn respond_page(
     ctx: &Context,
-    kind: &Kind,
+    kind: &Arc<Kind>,
     negotiated: &Negotiated,
     page: &Page,
 ) -> Result<Response, ApiError> {
-    let metadata = metadata(page);
-    let objects = || {
-        page.entries
-            .iter()
-            .map(|entry| stored::object(kind, entry))
-            .collect::<Result<Vec<Object>, _>>()
+    let form = Form {
+        kind: kind.clone(),
+        transform: negotiated.transform,
+        include: IncludeObject::from_query(&ctx.query)?,
+        metadata: metadata(page),
     };
-    let value = match negotiated.transform {
-        Transform::None => {
-            let json = concatenate(kind, &metadata, &page.entries)?;
-            return respond(&ctx.query, &ctx.headers, negotiated, StatusCode::OK, json).await;
-        }
-        Transform::Table(version) => {
-            let include = IncludeObject::from_query(&ctx.query)?;
-            table::render(kind, version, objects()?, metadata, include, true)
-        }
-        Transform::PartialObject(version) | Transform::PartialList(version) => {
-            partial::list(&objects()?, metadata, version)
-        }
+    let json = if page.entries.len() <= RENDER_AT_ONCE_MAX {
+        form.render(&page.entries)?
+    } else {
+        // Long enough to hold up the requests that share this thread.
+        let entries = page.entries.clone();
+        tokio::task::spawn_blocking(move || form.render(&entries))
+            .await
+            .map_err(ApiError::internal)??
     };
-    respond_value(&ctx.query, &ctx.headers, negotiated, StatusCode::OK, &value).await
+    respond(&ctx.query, &ctx.headers, negotiated, StatusCode::OK, json).await
+}
+
+/// What is made of the entries of a list.
+struct Form {
+    kind: Arc<Kind>,
+    transform: Transform,
+    include: IncludeObject,
+    metadata: Value,
+}
+
+impl Form {
+    fn render(self, entries: &[Arc<Entry>]) -> Result<Bytes, ApiError> {
+        let kind = &self.kind;
+        let objects =
+            || -> Result<Vec<Object>, ApiError> { entries.iter().map(|entry| stored::object(kind, entry)).collect() };
+        let value = match self.transform {
+            Transform::None => return concatenate(kind, &self.metadata, entries),
+            Transform::Table(version) => table::render(kind, version, objects()?, self.metadata, self.include, true),
+            Transform::PartialObject(version) | Transform::PartialList(version) => {
+                partial::list(&objects()?, self.metadata, version)
+            }
+        };
+        serde_json::to_vec(&value).map(Bytes::from).map_err(ApiError::internal)
+    }
 }
 
 fn concatenate(kind: &Kind, metadata: &Value, entries: &[Arc<Entry>]) -> Result<Bytes, ApiError> {
