@@ -225,3 +225,23 @@ fn types_may_refer_to_themselves_and_know_how_to_merge() {
         panic!("the volume's source is inlined")
     };
 }
+
+#[test]
+fn no_change_of_a_byte_is_a_panic_or_passes_for_json() {
+    let body = br#"{"metadata":{"name":"a","creationTimestamp":"2026-01-02T03:04:05+01:00","labels":{"x":"y"}},
+        "spec":{"containers":[{"name":"c","ports":[{"containerPort":80}],"resources":{"limits":{"cpu":1.5}},
+        "livenessProbe":{"httpGet":{"port":"\u0068ttp"}}}],"nodeSelector":null,"hostNetwork":true}}"#;
+    let definition = type_definition::<v1::Pod>();
+    let mut read = 0;
+    for at in 0..body.len() {
+        for value in *b"\"\\{}[],:0-e. \x00\xff" {
+            let mut changed = body.to_vec();
+            changed[at] = value;
+            if decode(&definition, &changed).is_ok() {
+                read += 1;
+                assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&changed).is_ok());
+            }
+        }
+    }
+    assert!(read > 500, "{read}");
+}
