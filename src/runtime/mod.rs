@@ -310,6 +310,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// and removing what is gone succeed. Only objects that carry this krust's labels are listed or touched.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
+    /// Asks the engine: an error means that it does not answer.
     async fn version(&self) -> Result<RuntimeVersion>;
 
     /// Creates and starts the sandbox that holds the pod's namespaces; returns its id.

@@ -40,8 +40,8 @@ struct Engine {
     raw: RawClient,
     endpoint: String,
     cluster_id: String,
+    /// In Go's words.
     architecture: String,
-    version: String,
 }
 
 /// Connects to the engine at `endpoint` (`unix:///path`, `tcp://host:port`). Objects are marked with `cluster_id`.
@@ -73,7 +73,6 @@ impl DockerRuntime {
             endpoint: endpoint.to_string(),
             cluster_id: cluster_id.to_string(),
             architecture: version.arch.unwrap_or_default(),
-            version: version.version.unwrap_or_default(),
         });
         let statuses = Arc::new(status::Cache::default());
         let events = events::Hub::start(Arc::clone(&engine), Arc::clone(&statuses)).await?;
@@ -147,10 +146,13 @@ fn is_conflict(error: &EngineError) -> bool {
 
 #[async_trait]
 impl Runtime for DockerRuntime {
+    /// Asks the engine every time, so it tells whether the engine answers, and its version after an upgrade.
     async fn version(&self) -> Result<RuntimeVersion> {
+        let version = self.engine.docker.version().await;
+        let version = version.map_err(|error| self.engine.error("ask for", "engine", "version", error))?;
         Ok(RuntimeVersion {
             name: "docker".to_string(),
-            version: self.engine.version.clone(),
+            version: version.version.unwrap_or_default(),
         })
     }
 

@@ -116,7 +116,7 @@ fn pulls_with_a_password() {
         let status = runtime.image_status(&name).await.unwrap().unwrap();
         assert_eq!((&status.id, status.user.as_str()), (&id, "1234:5"));
         let reference = format!("{registry}/team/app@{by_digest}");
-        assert_eq!(status.repo_digests, [reference.clone()]);
+        assert_eq!(status.repo_digests, std::slice::from_ref(&reference));
         assert_eq!(runtime.pull_image(&reference, Some(&auth)).await.unwrap(), id);
 
         // Containers tell the digest that they run.

@@ -1,0 +1,10 @@
+//! The cases that every backend passes.
+
+mod lifecycle;
+mod streams;
+
+pub use lifecycle::*;
+pub use streams::*;
+
+/// Runs until it is told to stop, and then ends at once.
+const SERVICE: &str = "trap 'exit 0' TERM; echo ready; sleep 3600 & wait";
