@@ -62,7 +62,7 @@ pub(super) async fn start(
         runtime: chosen.runtime.clone(),
         listen,
         data_dir: core.data_dir.path().to_owned(),
-        files: file_sharing(&chosen.endpoint, core.data_dir.path()),
+        files: file_sharing(chosen, core.data_dir.path()).await,
         version: super::KUBERNETES_VERSION.to_owned(),
         pods_max: settings.node.pods_max,
     };
@@ -120,11 +120,18 @@ fn node_name(configured: &str, data_dir: &Path) -> Result<String, AppError> {
     Ok(name)
 }
 
-/// Whether the engine finds what krust writes under the same path.
-fn file_sharing(endpoint: &str, data_dir: &Path) -> FileSharing {
+/// Whether the engine finds what krust writes, under the same path or one that the runtime knows.
+async fn file_sharing(chosen: &Chosen, data_dir: &Path) -> FileSharing {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if has_same_mounts(endpoint) || !in_container() || is_mounted_from_same_path(&mounts, data_dir) {
+    if has_same_mounts(&chosen.endpoint) || !in_container() || is_mounted_from_same_path(&mounts, data_dir) {
         return FileSharing::Shared;
+    }
+    match chosen.runtime.share_directory(data_dir).await {
+        Ok(true) => {
+            return FileSharing::OwnFiles("krust runs in a container and does not see the host's files".to_owned());
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "cannot find out whether pods can mount krust's files"),
     }
     FileSharing::Unavailable(format!(
         "krust runs in a container, and its container engine does not see {0}; start it with -v {0}:{0}",

@@ -62,6 +62,9 @@ pub struct KubeletOptions {
 pub enum FileSharing {
     /// Both see the same file system.
     Shared,
+    /// krust runs in a container, and the runtime translates the paths of what it writes. Other paths of the engine's
+    /// host can be mounted but not looked at; what needs that fails with this explanation.
+    OwnFiles(String),
     /// krust runs in a container of its own; volumes that need files fail with this explanation.
     Unavailable(String),
 }

@@ -13,6 +13,7 @@ pub mod reference;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -312,6 +313,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub trait Runtime: Send + Sync + 'static {
     /// Asks the engine: an error means that it does not answer.
     async fn version(&self) -> Result<RuntimeVersion>;
+
+    /// Lets containers mount what krust writes below `directory`, although the engine knows it by another path: krust
+    /// runs in a container of that engine, and the directory is in one of its volumes. `create_container` takes mounts
+    /// under krust's path from then on. False where this is not so, or not known to the backend.
+    async fn share_directory(&self, directory: &Path) -> Result<bool> {
+        let _ = directory;
+        Ok(false)
+    }
 
     /// Creates and starts the sandbox that holds the pod's namespaces; returns its id.
     async fn run_pod_sandbox(&self, config: &SandboxConfig) -> Result<String>;

@@ -1,6 +1,6 @@
 //! A private Docker engine for a test binary: own data, socket and bridge, started once, stopped at its end.
 //!
-//! Needs root, `dockerd` (package docker.io), `ip` (iproute2) and busybox-static; a test that misses one fails.
+//! Needs root, `dockerd` (package docker.io), `ip` (iproute2), `iptables` and busybox-static; a test that misses one fails.
 #![allow(dead_code)]
 
 use bytes::Bytes;
@@ -70,6 +70,8 @@ impl Dockerd {
         run("ip", &["link", "add", &dockerd.bridge, "type", "bridge"]);
         run("ip", &["address", "add", &dockerd.subnet, "dev", &dockerd.bridge]);
         run("ip", &["link", "set", &dockerd.bridge, "up"]);
+        // Another engine on this machine may have had the firewall drop what goes between containers.
+        run("iptables", &forward_rule("--insert", &dockerd.bridge));
         dockerd.spawn();
         dockerd.import_busybox();
         dockerd
@@ -280,7 +282,23 @@ extern "C" fn stop_all() {
     }
 }
 
+/// Lets the bridge's containers reach each other.
+fn forward_rule<'a>(action: &'a str, bridge: &'a str) -> [&'a str; 9] {
+    [
+        "--wait",
+        action,
+        "FORWARD",
+        "--in-interface",
+        bridge,
+        "--out-interface",
+        bridge,
+        "--jump",
+        "ACCEPT",
+    ]
+}
+
 fn tidy(directory: &Path, bridge: &str) {
+    let _ = Command::new("iptables").args(forward_rule("--delete", bridge)).status();
     let _ = Command::new("ip").args(["link", "delete", bridge]).status();
     let _ = std::fs::remove_dir_all(directory);
 }

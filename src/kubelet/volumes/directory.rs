@@ -44,7 +44,7 @@ pub fn host_path(source: &HostPathVolumeSource, files: &FileSharing) -> Result<(
     if kind.is_empty() {
         return Ok(());
     }
-    if let FileSharing::Unavailable(reason) = files {
+    if let FileSharing::OwnFiles(reason) | FileSharing::Unavailable(reason) = files {
         return Err(SetUpError::NoSharedFiles {
             kind: format!("hostPath with type {kind}"),
             reason: reason.clone(),

@@ -10,6 +10,7 @@ mod frames;
 mod images;
 mod labels;
 mod logs;
+mod own_container;
 mod port_forward;
 mod prepare;
 mod raw;
@@ -20,6 +21,7 @@ use super::*;
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
 use raw::{Address, RawClient};
+use std::path::Path;
 use std::sync::Arc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,6 +32,8 @@ pub struct DockerRuntime {
     events: events::Hub,
     prepared: Arc<prepare::Prepared>,
     pod_files: files::PodFiles,
+    /// Set when the engine knows krust's directory by another path.
+    shared_directory: parking_lot::RwLock<Option<own_container::SharedDirectory>>,
     /// Finds out in the background what the first pod needs to know.
     _preparing: AbortOnDropHandle<()>,
 }
@@ -87,6 +91,7 @@ impl DockerRuntime {
             events,
             prepared,
             pod_files: files::PodFiles::default(),
+            shared_directory: parking_lot::RwLock::default(),
             _preparing: AbortOnDropHandle::new(preparing),
         }))
     }
@@ -154,6 +159,13 @@ impl Runtime for DockerRuntime {
             name: "docker".to_string(),
             version: version.version.unwrap_or_default(),
         })
+    }
+
+    async fn share_directory(&self, directory: &Path) -> Result<bool> {
+        let found = own_container::SharedDirectory::find(&self.engine, directory).await?;
+        let shared = found.is_some();
+        *self.shared_directory.write() = found;
+        Ok(shared)
     }
 
     async fn run_pod_sandbox(&self, config: &SandboxConfig) -> Result<String> {

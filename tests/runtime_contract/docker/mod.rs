@@ -1,6 +1,7 @@
 //! What is particular to Docker.
 
 mod engine;
+mod inside;
 mod pods;
 mod registry;
 
