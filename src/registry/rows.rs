@@ -3,7 +3,7 @@
 //! Adding a kind is one row here (and a strategy file if it has rules of its own).
 
 use super::Kind;
-use super::columns::{core as core_columns, workloads as workload_columns};
+use super::columns::core as core_columns;
 use super::row::{review, row};
 use super::strategies::{
     self, Stored, access, batch as batch_strategies, cluster, config_map, endpoints, event, lease, secret, volumes,
@@ -91,8 +91,7 @@ pub fn all() -> Vec<Kind> {
             .proxies("ServiceProxyOptions")
             .status(),
         // apps
-        row::<apps::ControllerRevision>("controllerrevisions.apps")
-            .strategy(Stored::new(workload_columns::CONTROLLER_REVISION)),
+        row::<apps::ControllerRevision>("controllerrevisions.apps").strategy(workloads::controller_revision()),
         row::<apps::DaemonSet>("daemonsets.apps")
             .strategy(workloads::daemon_set())
             .short(&["ds"])

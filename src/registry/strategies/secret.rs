@@ -63,10 +63,8 @@ fn validate(secret: &Object) -> Vec<FieldError> {
                 errors.extend(username.into_iter().chain(password));
             }
         }
-        "kubernetes.io/ssh-auth" => {
-            if text(data, &["ssh-privatekey"]).is_empty() {
-                errors.push(FieldError::required("data[ssh-privatekey]", ""));
-            }
+        "kubernetes.io/ssh-auth" if text(data, &["ssh-privatekey"]).is_empty() => {
+            errors.push(FieldError::required("data[ssh-privatekey]", ""));
         }
         "kubernetes.io/tls" => errors.extend(missing("tls.crt").into_iter().chain(missing("tls.key"))),
         _ => {}

@@ -304,7 +304,8 @@ fn addresses(spec: &Object, headless: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (index, address) in items(spec, &["clusterIPs"]).iter().enumerate() {
         let address = address.as_str().unwrap_or_default();
-        if !(headless && index == 0) && !address.is_empty() {
+        let none = headless && index == 0;
+        if !none && !address.is_empty() {
             errors.extend(invalid(
                 &format!("spec.clusterIPs[{index}]"),
                 address,

@@ -318,6 +318,8 @@ fn workload(edit: impl FnOnce(&mut Value)) -> Value {
     json!({"metadata": {"name": "w", "uid": "u"}, "spec": spec})
 }
 
+type Edit = fn(&mut Value);
+
 #[test]
 fn workloads_are_checked() {
     let deployments = kind("apps", "v1", "deployments");
@@ -331,7 +333,7 @@ fn workloads_are_checked() {
     assert_eq!(created["spec"]["template"]["spec"]["dnsPolicy"], "ClusterFirst");
     let warnings = deployments.strategy.warnings(&object(&created), None);
     assert_eq!(warnings, ["deployments are stored, but no controller acts on them yet"]);
-    let cases: [(fn(&mut Value), &str); 5] = [
+    let cases: [(Edit, &str); 5] = [
         (|spec| spec["replicas"] = json!(-1), {
             "spec.replicas: Invalid value: -1: must be greater than or equal to 0"
         }),

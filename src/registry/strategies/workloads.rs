@@ -53,6 +53,13 @@ pub fn replication_controller() -> Stored {
         .defaults(default_replication_controller)
         .rules(validate_replication_controller)
         .update_rules(|_, _| Vec::new())
+        .fields(&["status.replicas"], |controller| {
+            vec![(
+                "status.replicas",
+                number(controller, &["status", "replicas"]).to_string(),
+            )]
+        })
+        .unsupported(|field| format!("field label not supported: {field}"))
         .status(|| json!({"replicas": 0}))
         .unattended("replication controllers are stored, but no controller acts on them yet")
 }
@@ -86,6 +93,11 @@ pub fn pod_template() -> Stored {
         .returns_deleted()
         .defaults(template_defaults)
         .rules(|template| template_errors(template, "template"))
+}
+
+pub fn controller_revision() -> Stored {
+    Stored::new(printers::CONTROLLER_REVISION)
+        .update_rules(|new, old| Vec::from_iter(immutable(new.get("data"), old.get("data"), "data")))
 }
 
 fn workload(printer: Printer) -> Stored {

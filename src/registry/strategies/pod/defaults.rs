@@ -240,10 +240,9 @@ fn volume(volume: &mut Object) {
         let policy = pull_policy(text(image, &["reference"]));
         default_text(image, "pullPolicy", policy);
     }
-    if let Some(claim) = child(volume, "ephemeral").and_then(|source| child(source, "volumeClaimTemplate")) {
-        if let Some(spec) = child(claim, "spec") {
-            default_to(spec, "volumeMode", "Filesystem");
-        }
+    let claim = child(volume, "ephemeral").and_then(|source| child(source, "volumeClaimTemplate"));
+    if let Some(spec) = claim.and_then(|claim| child(claim, "spec")) {
+        default_to(spec, "volumeMode", "Filesystem");
     }
     legacy_source(volume);
 }

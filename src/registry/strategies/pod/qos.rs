@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(class_of(&[json!({})]), "BestEffort");
         assert_eq!(class_of(&[json!({"requests": {"cpu": "0"}})]), "BestEffort");
         assert_eq!(class_of(&[json!({"requests": {"example.com/gpu": "1"}})]), "BestEffort");
-        assert_eq!(class_of(&[full.clone()]), "Guaranteed");
+        assert_eq!(class_of(std::slice::from_ref(&full)), "Guaranteed");
         assert_eq!(class_of(&[full.clone(), full.clone()]), "Guaranteed");
         assert_eq!(class_of(&[full.clone(), json!({})]), "Burstable");
         assert_eq!(class_of(&[json!({"requests": {"cpu": "1"}})]), "Burstable");

@@ -103,14 +103,10 @@ pub fn pod_spec(spec: &Object, path: &str, is_pod: bool) -> Vec<FieldError> {
     errors.extend(scheduling_gates(spec, &at("schedulingGates")));
     errors.extend(affinity::topology_spread(spec, &at("topologySpreadConstraints")));
     errors.extend(names(spec, path));
-    if let Some(deadline) = integer(spec, &["activeDeadlineSeconds"]) {
-        if !(1..=i64::from(i32::MAX)).contains(&deadline) {
-            errors.push(FieldError::invalid(
-                at("activeDeadlineSeconds"),
-                deadline,
-                &range_error(1, i32::MAX),
-            ));
-        }
+    let deadline = integer(spec, &["activeDeadlineSeconds"]);
+    if let Some(deadline) = deadline.filter(|deadline| !(1..=i64::from(i32::MAX)).contains(deadline)) {
+        let problem = range_error(1, i32::MAX);
+        errors.push(FieldError::invalid(at("activeDeadlineSeconds"), deadline, &problem));
     }
     errors.extend(tolerations(items(spec, &["tolerations"]), &at("tolerations")));
     errors.extend(host_aliases(spec, &at("hostAliases")));

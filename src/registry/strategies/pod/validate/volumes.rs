@@ -80,16 +80,7 @@ fn source_errors(name: &str, source: &Object, path: &str) -> Vec<FieldError> {
     };
     let mut errors = Vec::new();
     match name {
-        "emptyDir" => {
-            if source
-                .get("sizeLimit")
-                .and_then(quantity)
-                .is_some_and(|limit| limit.is_negative())
-            {
-                let detail = "SizeLimit field must be a valid resource quantity";
-                errors.push(FieldError::forbidden(format!("{path}.sizeLimit"), detail));
-            }
-        }
+        "emptyDir" => errors.extend(size_limit(source, path)),
         "hostPath" => errors.extend(host_path(source, path)),
         "secret" => {
             errors.extend(required("secretName"));
@@ -122,6 +113,14 @@ fn source_errors(name: &str, source: &Object, path: &str) -> Vec<FieldError> {
         _ => {}
     }
     errors
+}
+
+fn size_limit(source: &Object, path: &str) -> Option<FieldError> {
+    let limit = source.get("sizeLimit").and_then(quantity)?;
+    let detail = "SizeLimit field must be a valid resource quantity";
+    limit
+        .is_negative()
+        .then(|| FieldError::forbidden(format!("{path}.sizeLimit"), detail))
 }
 
 fn host_path(source: &Object, path: &str) -> Vec<FieldError> {
