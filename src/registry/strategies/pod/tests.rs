@@ -361,6 +361,11 @@ fn subresources_write_their_part_only() {
         json!({"limits": {"cpu": "1"}}),
     );
     assert_eq!(json!(resized), expected);
+    let warnings = PodStrategy.warnings(&resized, Some(&old));
+    assert_eq!(
+        warnings,
+        ["spec.containers[0].resources: accepted, but not acted on yet"]
+    );
     let mut bound = object(new.clone());
     PodStrategy.prepare_for_update(&mut bound, &old, Target::Subresource("binding"));
     assert_eq!(json!(bound), new);

@@ -123,6 +123,21 @@ pub fn pod(object: &Object, old: Option<&Object>) -> Vec<String> {
     if let Some(old) = old {
         let known = of_pod(old);
         warnings.retain(|warning| !known.contains(warning));
+        warnings.extend(resized(object, old));
+    }
+    warnings
+}
+
+/// Resources that differ from the stored ones: what the `resize` subresource asks for.
+fn resized(object: &Object, old: &Object) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for list in ["initContainers", "containers"] {
+        let path = ["spec", list];
+        for ((index, container), (_, before)) in objects(object, &path).zip(objects(old, &path)) {
+            if container.get("resources") != before.get("resources") {
+                warnings.push(not_acted_on(&format!("spec.{list}[{index}].resources")));
+            }
+        }
     }
     warnings
 }
