@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-const OBJECTS_PER_KIND: usize = 200;
+const OBJECTS_PER_KIND: usize = 60;
 const DEPTH_MAX: usize = 12;
 
 #[test]
