@@ -91,7 +91,7 @@ engine() {
 test_packages() {
     missing=
     for pair in dockerd:docker.io containerd:containerd runc:runc iptables:iptables nft:nftables \
-        busybox:busybox-static python3:python3 pip3:python3-pip git:git; do
+        busybox:busybox-static python3:python3 pip3:python3-pip; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
     # A busybox that needs a C library does not run in an image made of it alone.

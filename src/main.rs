@@ -1,9 +1,13 @@
 //! The `krust` program. Everything it does stands in the library; see `cli`.
 
-/// glibc's allocator keeps what a burst of work leaves behind in each thread's arena; this one gives it back.
-#[cfg(not(target_env = "msvc"))]
+/// Gives memory back to the system soon after a peak (the first OpenAPI document, a large list), which the C
+/// library's allocator does not.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Two arenas are enough for a few worker threads, and every further one costs idle memory.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static MALLOC_CONF: &[u8; 69] = b"narenas:2,background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:0\0";
 
 fn main() -> std::process::ExitCode {
     krust::cli::main()

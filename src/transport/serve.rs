@@ -154,8 +154,7 @@ fn http_builder(options: &ServeOptions) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
-        .half_close(false)
-        .max_headers(200);
+        .half_close(false);
     builder
         .http2()
         .timer(TokioTimer::new())
