@@ -11,6 +11,7 @@ mod image;
 mod pods;
 mod quick_start;
 mod restart;
+mod schema;
 
 /// A pod of one busybox container that runs a shell script.
 pub fn pod_manifest(name: &str, script: &str) -> String {
