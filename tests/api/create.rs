@@ -148,3 +148,25 @@ async fn pods_get_what_admission_adds() {
         .collect();
     assert_eq!(keys, ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
 }
+
+#[tokio::test]
+async fn priority_classes_become_numbers() {
+    let server = Server::start().await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let class = json!({"metadata": {"name": "high"}, "value": 1000});
+    server.post(classes, class).await.expect(201);
+    assert_eq!(server.post(PODS, pod("plain")).await.expect(201)["spec"]["priority"], 0);
+    let mut high = pod("high");
+    high["spec"]["priorityClassName"] = json!("high");
+    assert_eq!(server.post(PODS, high).await.expect(201)["spec"]["priority"], 1000);
+    let mut absent = pod("absent");
+    absent["spec"]["priorityClassName"] = json!("absent");
+    let status = server.post(PODS, absent).await.failure(403, "Forbidden");
+    assert_eq!(
+        status["message"],
+        r#"pods "absent" is forbidden: no PriorityClass with name absent was found"#
+    );
+    let mut forged = pod("forged");
+    forged["spec"]["priority"] = json!(7);
+    server.post(PODS, forged).await.failure(403, "Forbidden");
+}

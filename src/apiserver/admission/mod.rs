@@ -3,6 +3,7 @@
 
 mod default_toleration_seconds;
 mod namespace_lifecycle;
+mod priority;
 mod service_account;
 
 use super::context::Context;
@@ -36,9 +37,10 @@ impl Subject<'_> {
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 /// Every plug-in, in upstream's order.
-const PLUGINS: [(&str, Plugin); 3] = [
+const PLUGINS: [(&str, Plugin); 4] = [
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("ServiceAccount", service_account::admit),
+    ("Priority", priority::admit),
     ("DefaultTolerationSeconds", default_toleration_seconds::admit),
 ];
 

@@ -129,7 +129,7 @@ pub fn priority_class() -> Stored {
             ));
             errors
         })
-        .unattended("priority classes are stored, but pods are not ranked by them yet")
+        .unattended("priority classes order the pods that wait for a node, but nothing is preempted yet")
 }
 
 pub fn runtime_class() -> Stored {

@@ -188,3 +188,73 @@ fn mark(object: &mut Object, at: jiff::Timestamp, grace_seconds: i64) {
     metadata.insert("deletionTimestamp".into(), json!(super::metadata::timestamp(at)));
     metadata.insert("deletionGracePeriodSeconds".into(), json!(grace_seconds));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    const NOW: &str = "2026-01-01T00:00:00Z";
+
+    fn run(resource: &str, object: Value, requested: Option<i64>) -> Plan {
+        let kind = Registry::builtin().lookup("", "v1", resource).unwrap();
+        plan(&kind, object.as_object().unwrap(), requested, NOW.parse().unwrap())
+    }
+
+    fn marked(plan: Plan) -> (Value, Value) {
+        match plan {
+            Plan::Mark(object) => {
+                let metadata = &object["metadata"];
+                (
+                    metadata["deletionTimestamp"].clone(),
+                    metadata["deletionGracePeriodSeconds"].clone(),
+                )
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_holds_a_config_map_but_finalizers() {
+        assert_eq!(run("configmaps", json!({"metadata": {}}), None), Plan::Remove);
+        let held = run("configmaps", json!({"metadata": {"finalizers": ["a/b"]}}), Some(30));
+        assert_eq!(marked(held), (json!(NOW), json!(0)));
+        let again = json!({"metadata": {
+            "finalizers": ["a/b"], "deletionTimestamp": NOW, "deletionGracePeriodSeconds": 0,
+        }});
+        assert_eq!(run("configmaps", again, None), Plan::Pending);
+    }
+
+    #[test]
+    fn a_running_pod_has_its_grace() {
+        let pod = json!({"metadata": {}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 40}});
+        assert_eq!(
+            marked(run("pods", pod.clone(), None)),
+            (json!("2026-01-01T00:00:40Z"), json!(40))
+        );
+        assert_eq!(
+            marked(run("pods", pod.clone(), Some(5))),
+            (json!("2026-01-01T00:00:05Z"), json!(5))
+        );
+        assert_eq!(run("pods", pod, Some(0)), Plan::Remove);
+    }
+
+    #[test]
+    fn a_second_deletion_only_shortens_the_grace() {
+        let pod = json!({
+            "metadata": {"deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30},
+            "spec": {"nodeName": "n"},
+        });
+        assert_eq!(run("pods", pod.clone(), None), Plan::Pending);
+        assert_eq!(run("pods", pod.clone(), Some(60)), Plan::Pending);
+        assert_eq!(
+            marked(run("pods", pod.clone(), Some(10))),
+            (json!("2026-01-01T00:00:10Z"), json!(10))
+        );
+        assert_eq!(
+            marked(run("pods", pod.clone(), Some(-5))),
+            (json!("2026-01-01T00:00:01Z"), json!(1))
+        );
+        assert_eq!(run("pods", pod, Some(0)), Plan::Remove);
+    }
+}

@@ -20,7 +20,7 @@ const fn field(path: &'static [&'static str]) -> Unsupported {
 }
 
 /// Fields of the pod spec.
-const OF_POD: [Unsupported; 19] = [
+const OF_POD: [Unsupported; 18] = [
     field(&["affinity", "podAffinity"]),
     field(&["affinity", "podAntiAffinity"]),
     Unsupported {
@@ -31,7 +31,6 @@ const OF_POD: [Unsupported; 19] = [
     field(&["hostnameOverride"]),
     field(&["os"]),
     field(&["preemptionPolicy"]),
-    field(&["priorityClassName"]),
     field(&["resourceClaims"]),
     field(&["resources"]),
     field(&["runtimeClassName"]),
