@@ -49,9 +49,39 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// A value as upstream prints it in errors: strings Go-quoted, the rest as JSON.
+/// A value as upstream prints it in errors: strings Go-quoted, the rest as Go's JSON, which spells `<`, `>` and `&` out.
 fn show(value: &serde_json::Value) -> String {
-    value.to_string()
+    match value {
+        serde_json::Value::String(text) => go_quoted(text),
+        other => other
+            .to_string()
+            .replace('<', "\\u003c")
+            .replace('>', "\\u003e")
+            .replace('&', "\\u0026"),
+    }
+}
+
+/// Go's `%q`.
+fn go_quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\u{c}' => quoted.push_str("\\f"),
+            control if control.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(control))),
+            control if control.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(control))),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 impl FieldError {
@@ -104,5 +134,47 @@ impl FieldError {
             path: path.into(),
             body,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn errors_read_as_upstreams() {
+        let cases = [
+            (FieldError::required("a", ""), "a: Required value"),
+            (FieldError::required("a", "why"), "a: Required value: why"),
+            (
+                FieldError::invalid("a", "b\"\0\n", "why"),
+                r#"a: Invalid value: "b\"\x00\n": why"#,
+            ),
+            (FieldError::invalid("a", 7, "why"), "a: Invalid value: 7: why"),
+            (
+                FieldError::invalid("a", json!({"b": "<c>"}), "why"),
+                r#"a: Invalid value: {"b":"\u003cc\u003e"}: why"#,
+            ),
+            (FieldError::not_found("a", "b"), "a: Not found: \"b\""),
+            (FieldError::duplicate("a", "b"), "a: Duplicate value: \"b\""),
+            (
+                FieldError::too_many("a", 3, 1),
+                "a: Too many: 3: must have at most 1 item",
+            ),
+            (
+                FieldError::too_long("a", 9),
+                "a: Too long: may not be more than 9 bytes",
+            ),
+            (FieldError::forbidden("a", "why"), "a: Forbidden: why"),
+            (
+                FieldError::not_supported("a", "b", &["c", "d"]),
+                "a: Unsupported value: \"b\": supported values: \"c\", \"d\"",
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.to_string(), expected);
+        }
+        assert_eq!(ErrorType::TypeInvalid.reason(), "FieldValueTypeInvalid");
     }
 }

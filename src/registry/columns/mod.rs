@@ -9,6 +9,8 @@ pub mod node;
 pub mod pod;
 pub mod policy;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 pub mod workloads;
 
 pub use duration::{human_duration, seconds_of};
