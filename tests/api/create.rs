@@ -1,4 +1,4 @@
-//! POST.
+//! Creating objects: metadata, names, field validation, dry runs, admission.
 
 use crate::harness::{CONFIG_MAPS, PODS, Server, pod};
 use poem::http::Method;

@@ -1,4 +1,4 @@
-//! LIST.
+//! Lists: order, chunks, selectors, old states, tokens that expire.
 
 use crate::harness::{CONFIG_MAPS, PODS, Server, pod, revision};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! PATCH.
+//! Patches of the three kinds: what they do, retries, and what they refuse.
 
 use crate::harness::{CONFIG_MAPS, PODS, Server, pod};
 use poem::http::Method;

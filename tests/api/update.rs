@@ -1,4 +1,4 @@
-//! PUT.
+//! Updates: compare-and-swap, no-ops, names and uids, status apart from the rest.
 
 use crate::harness::{CONFIG_MAPS, PODS, Server, pod, revision};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! WATCH.
+//! Watches: state, changes, resumption, selectors, bookmarks, transforms, the end.
 
 use crate::harness::{CONFIG_MAPS, Server, revision};
 use serde_json::json;
