@@ -3,9 +3,11 @@
 use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::events::Recorder;
 use crate::kubelet::images::Images;
+use crate::kubelet::pod;
 use crate::kubelet::pods::Pods;
 use crate::kubelet::volumes::Volumes;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Sandbox};
+use k8s_openapi::api::core::v1::Pod;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -27,4 +29,15 @@ pub struct Context {
     pub figures: NodeFigures,
     pub pods_max: u32,
     pub engine_starts: Semaphore,
+}
+
+impl Context {
+    /// Where the pod's probes and hooks go; empty without a sandbox.
+    pub fn pod_ip(&self, pod: &Pod, sandbox: Option<&Sandbox>) -> String {
+        let ips = match pod::host_network(pod) {
+            true => Some(&self.host_ips),
+            false => sandbox.map(|sandbox| &sandbox.ips),
+        };
+        ips.and_then(|ips| ips.first()).cloned().unwrap_or_default()
+    }
 }

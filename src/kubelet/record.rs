@@ -1,5 +1,6 @@
 //! What the manager and a pod's worker share: the mailbox, and the worker's last view for lookups.
 
+use crate::kubelet::probes::Kind;
 use crate::runtime::ContainerState;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::{Mutex, RwLock};
@@ -16,6 +17,8 @@ pub struct Mail {
     pub gone: bool,
     /// Ids of sandboxes and containers to look at again.
     pub dirty: BTreeSet<String>,
+    /// The newest verdict of each probe, by container id.
+    pub probes: BTreeMap<(String, Kind), bool>,
     /// Bring changed ConfigMaps and Secrets into the volumes.
     pub refresh_volumes: bool,
 }
@@ -86,6 +89,12 @@ impl Record {
     pub fn post_dirty(&self, id: String) {
         self.post(|mail| {
             mail.dirty.insert(id);
+        });
+    }
+
+    pub fn post_probe(&self, container_id: String, kind: Kind, ok: bool) {
+        self.post(|mail| {
+            mail.probes.insert((container_id, kind), ok);
         });
     }
 

@@ -2,6 +2,7 @@
 //! (upstream: `kubecontainer.PodStatus`, `reasonCache`).
 
 use crate::kubelet::back_off::BackOff;
+use crate::kubelet::probes::Verdicts;
 use crate::runtime::{ContainerState, ContainerStatus, Sandbox, SandboxState};
 use k8s_openapi::api::core::v1::Container;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,6 +130,7 @@ pub struct Memory {
     pub start_failures: BTreeMap<String, StartFailure>,
     /// By [`back_off_key`], advanced with every restart.
     pub crash_back_off: BackOff,
+    pub verdicts: Verdicts,
     pub in_flight: BTreeSet<Step>,
     /// Ids of containers that were killed because their definition changed: they start again whatever the policy.
     pub replaced: BTreeSet<String>,
@@ -145,6 +147,7 @@ impl Memory {
             sandbox_failure: None,
             start_failures: BTreeMap::new(),
             crash_back_off: BackOff::upstream(),
+            verdicts: Verdicts::default(),
             in_flight: BTreeSet::new(),
             replaced: BTreeSet::new(),
             kill_grace: BTreeMap::new(),

@@ -32,12 +32,15 @@ pub enum KillReason {
     Stopping,
     DefinitionChanged,
     SandboxChanged,
+    /// A probe failed; its name.
+    Unhealthy(&'static str),
 }
 
 impl KillReason {
     pub fn message(&self, container: &str) -> String {
         match self {
             Self::Stopping | Self::SandboxChanged => format!("Stopping container {container}"),
+            Self::Unhealthy(probe) => format!("Container {container} failed {probe} probe, will be restarted"),
             Self::DefinitionChanged => format!("Container {container} definition changed, will be restarted"),
         }
     }

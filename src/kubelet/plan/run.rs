@@ -134,9 +134,10 @@ impl<'a> Run<'a> {
             match role {
                 Role::Sidecar => {
                     self.keep(role, container);
+                    let not_started = &self.memory.verdicts.not_started;
                     let started = self
                         .current(&container.name)
-                        .is_some_and(|c| c.state == ContainerState::Running);
+                        .is_some_and(|c| c.state == ContainerState::Running && !not_started.contains(&c.id));
                     if !started && !app_started {
                         return false;
                     }
@@ -168,15 +169,13 @@ impl<'a> Run<'a> {
         };
         match latest.state {
             ContainerState::Running if latest.sandbox_id == self.sandbox_id => {
+                let grace = pod::grace_seconds(self.pod);
                 if definition_changed(container, latest) {
-                    let grace = pod::grace_seconds(self.pod);
-                    kill_because(
-                        self.memory,
-                        latest,
-                        grace,
-                        KillReason::DefinitionChanged,
-                        &mut self.plan,
-                    );
+                    let reason = KillReason::DefinitionChanged;
+                    kill_because(self.memory, latest, grace, reason, &mut self.plan);
+                } else if let Some((probe, own_grace)) = self.memory.verdicts.unhealthy.get(&latest.id) {
+                    let grace = own_grace.unwrap_or(grace);
+                    kill_because(self.memory, latest, grace, KillReason::Unhealthy(probe), &mut self.plan);
                 }
             }
             ContainerState::Running | ContainerState::Unknown => {

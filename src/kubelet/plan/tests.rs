@@ -368,6 +368,21 @@ fn a_changed_definition_replaces_the_container_whatever_the_policy() {
 }
 
 #[test]
+fn unhealthy_containers_are_killed() {
+    let mut memory = ready(vec![container("c", 0, None)]);
+    memory.verdicts.unhealthy.insert("c0".to_owned(), ("liveness", None));
+    assert_eq!(
+        run(&one("Always"), &memory).actions,
+        [kill("c0", 30, KillReason::Unhealthy("liveness"))]
+    );
+    memory.verdicts.unhealthy.insert("c0".to_owned(), ("startup", Some(3)));
+    assert_eq!(
+        run(&one("Always"), &memory).actions,
+        [kill("c0", 3, KillReason::Unhealthy("startup"))]
+    );
+}
+
+#[test]
 fn one_dead_container_is_kept() {
     let containers = vec![
         container("c", 0, Some(1)),

@@ -87,9 +87,9 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
         ready: match role {
             Role::Init => completed,
             Role::Ephemeral => false,
-            _ => is_running,
+            _ => is_running && !seen.verdicts.not_ready.contains(&latest.id),
         },
-        started: Some(is_running),
+        started: Some(is_running && !seen.verdicts.not_started.contains(&latest.id)),
         restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX).max(old_count),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),

@@ -9,6 +9,7 @@ mod phase;
 mod tests;
 
 use crate::kubelet::plan::{PodFailure, Waiting};
+use crate::kubelet::probes::Verdicts;
 use crate::kubelet::state::PodRuntime;
 use crate::kubelet::{pod, resources};
 use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
@@ -28,6 +29,7 @@ pub struct Seen<'a> {
     pub ending: bool,
     /// Termination messages by container id.
     pub messages: &'a BTreeMap<String, String>,
+    pub verdicts: &'a Verdicts,
     /// The scheme of container ids: `docker`, `containerd`.
     pub runtime_name: &'a str,
     pub host_ips: &'a [String],

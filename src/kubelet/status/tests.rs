@@ -41,6 +41,7 @@ struct World {
     waiting: BTreeMap<String, Waiting>,
     failure: Option<PodFailure>,
     ending: bool,
+    verdicts: Verdicts,
 }
 
 impl World {
@@ -64,6 +65,7 @@ impl World {
             waiting: BTreeMap::new(),
             failure: None,
             ending: false,
+            verdicts: Verdicts::default(),
         }
     }
 
@@ -75,6 +77,7 @@ impl World {
             failure: self.failure.as_ref(),
             ending: self.ending,
             messages: &BTreeMap::new(),
+            verdicts: &self.verdicts,
             runtime_name: "docker",
             host_ips: &["192.168.1.1".to_owned()],
             first_seen: at(100),
@@ -162,6 +165,18 @@ fn a_running_pod() {
     ] {
         assert_eq!(condition(&status, kind).0, "True", "{kind}");
     }
+}
+
+#[test]
+fn probes_hold_a_container_back() {
+    let mut world = World::new(json!({"containers": [{"name": "c"}]}), vec![container("c", 0, None)]);
+    world.verdicts.not_ready.insert("c0".to_owned());
+    world.verdicts.not_started.insert("c0".to_owned());
+    let status = world.status();
+    let c = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!((c.ready, c.started), (false, Some(false)));
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(condition(&status, "Ready").1, "ContainersNotReady");
 }
 
 #[test]

@@ -2,21 +2,52 @@
 
 use super::start::{Start, StartError};
 use super::{Done, Worker};
+use crate::kubelet::context::Context;
 use crate::kubelet::events::Level;
+use crate::kubelet::hooks;
 use crate::kubelet::plan::{Action, KillReason, Plan};
 use crate::kubelet::state::{FailureKind, StartFailure, Step, back_off_key};
 use crate::kubelet::{pod, sandbox};
 use crate::runtime::{ContainerState, ContainerStatus, RuntimeError, SandboxState};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 /// A kill that the runtime refuses is not sent again sooner.
 const KILL_RETRY: Duration = Duration::from_secs(1);
+
+/// What the process gets after its hook, as upstream.
+const GRACE_AFTER_HOOK_MIN_SECONDS: u32 = 2;
 
 /// How a kill ended.
 pub(super) struct Killed {
     pub id: String,
     /// The container as it is now; None if it is gone.
     pub status: Result<Option<ContainerStatus>, RuntimeError>,
+}
+
+/// A preStop hook that is due.
+struct PreStop {
+    path: String,
+    container: Container,
+    handler: LifecycleHandler,
+}
+
+impl PreStop {
+    /// Runs inside the grace period; returns what is left of it for the stop signal.
+    async fn run(self, context: &Context, pod: &Pod, id: &str, pod_ip: &str, grace_seconds: u32) -> u32 {
+        let begun = Instant::now();
+        let limit = Duration::from_secs(u64::from(grace_seconds));
+        let hook = hooks::run(context, &self.handler, &self.container, id, pod_ip);
+        if let Ok(Err(output)) = tokio::time::timeout(limit, hook).await {
+            let message = format!("PreStopHook failed: {output}");
+            context
+                .recorder
+                .pod(pod, Some(self.path), Level::Warning, "FailedPreStopHook", message);
+        }
+        let spent = u32::try_from(begun.elapsed().as_secs()).unwrap_or(u32::MAX);
+        grace_seconds.saturating_sub(spent).max(GRACE_AFTER_HOOK_MIN_SECONDS)
+    }
 }
 
 impl Worker {
@@ -145,9 +176,17 @@ impl Worker {
                 .recorder
                 .pod(&self.pod, path, Level::Normal, "Killing", message);
         }
-        let runtime = self.context.runtime.clone();
+        let hook = (!known).then(|| self.pre_stop(name)).flatten();
+        let context = self.context.clone();
+        let pod = self.pod.clone();
+        let pod_ip = self.context.pod_ip(&self.pod, self.memory.runtime.sandbox());
         // Not a step: a shorter grace may overtake the first kill.
         self.tasks.spawn(async move {
+            let mut grace_seconds = grace_seconds;
+            if let Some(hook) = hook {
+                grace_seconds = hook.run(&context, &pod, &id, &pod_ip, grace_seconds).await;
+            }
+            let runtime = &context.runtime;
             let status = match runtime.stop_container(&id, grace_seconds).await {
                 Ok(()) | Err(RuntimeError::NotFound { .. }) => match runtime.container_status(&id).await {
                     Ok(status) => Ok(Some(status)),
@@ -163,6 +202,16 @@ impl Worker {
             }
             Done::Killed(Killed { id, status })
         });
+    }
+
+    fn pre_stop(&self, name: &str) -> Option<PreStop> {
+        let (role, container) = pod::find_container(&self.pod, name)?;
+        let handler = container.lifecycle.as_ref()?.pre_stop.clone()?;
+        Some(PreStop {
+            path: pod::field_path(role, name),
+            container: container.into_owned(),
+            handler,
+        })
     }
 
     pub(super) async fn learn(&mut self, done: Done) {

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use crate::kubelet::pod;
+use crate::kubelet::probes::Target;
 use crate::kubelet::state::{Step, StepFailure};
 use crate::runtime::{ContainerState, ContainerStatus, LogOptions, RuntimeError, SandboxState};
 use futures_util::StreamExt;
@@ -42,11 +43,71 @@ impl Worker {
         for id in ids {
             self.look_at(&id).await;
         }
+        for ((id, kind), ok) in mail.probes {
+            let name = self
+                .memory
+                .runtime
+                .containers
+                .iter()
+                .find(|c| c.id == id)
+                .map(|c| c.name.clone());
+            let Some((_, container)) = name.and_then(|name| pod::find_container(&self.pod, &name)) else {
+                continue;
+            };
+            self.probes.learn(&container, &id, kind, ok, &mut self.memory.verdicts);
+        }
         if mail.refresh_volumes && self.memory.volumes_ready && !self.gone {
             let refreshed = self.context.volumes.prepare(&self.pod, self.context.figures).await;
             if let Err(error) = refreshed {
                 tracing::debug!(pod = pod::full_name(&self.pod), %error, "A pod's volumes could not be refreshed");
             }
+        }
+    }
+
+    /// Begins to probe what has started to run, and ends it for what has stopped.
+    pub(super) fn probe(&mut self) {
+        let memory = &mut self.memory;
+        let containers = &memory.runtime.containers;
+        let runs = |id: &str| {
+            containers
+                .iter()
+                .any(|c| c.id == id && c.state == ContainerState::Running)
+        };
+        self.probes.retain(runs, &mut memory.verdicts);
+        for running in containers.iter().filter(|c| c.state == ContainerState::Running) {
+            if self.probes.knows(&running.id) {
+                continue;
+            }
+            let Some((role, container)) = pod::find_container(&self.pod, &running.name) else {
+                continue;
+            };
+            let probes = [
+                &container.startup_probe,
+                &container.liveness_probe,
+                &container.readiness_probe,
+            ];
+            if probes.iter().all(|probe| probe.is_none()) {
+                continue;
+            }
+            let id = format!("{}://{}", self.context.runtime_name, running.id);
+            let statuses = self
+                .pod
+                .status
+                .iter()
+                .flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
+            let mut statuses = statuses.flatten().flatten();
+            let known = statuses.find(|status| status.container_id.as_ref() == Some(&id));
+            let target = Target {
+                context: self.context.clone(),
+                record: self.record.clone(),
+                role,
+                container: container.into_owned(),
+                container_id: running.id.clone(),
+                pod_ip: self.context.pod_ip(&self.pod, memory.runtime.sandbox()),
+                started_at: running.started_at.unwrap_or(running.created_at),
+                known: known.map(|status| (status.started.unwrap_or(false), status.ready)),
+            };
+            self.probes.begin(target, &mut memory.verdicts);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::kubelet::back_off::BackOff;
 use crate::kubelet::context::Context;
 use crate::kubelet::events::Level;
 use crate::kubelet::plan::{self, Intent, Plan, PodFailure};
+use crate::kubelet::probes::Probes;
 use crate::kubelet::record::{Record, SeenContainer, View};
 use crate::kubelet::state::{Memory, PodRuntime, Step};
 use crate::kubelet::volumes::VolumeError;
@@ -63,6 +64,7 @@ pub struct Worker {
     first_seen: SystemTime,
     /// Termination messages by container id.
     messages: BTreeMap<String, String>,
+    probes: Probes,
     step_back_off: BackOff,
     /// Waiting reasons of the last plan, by container name.
     held_back: BTreeMap<String, String>,
@@ -90,6 +92,7 @@ impl Worker {
             stopping_since: None,
             first_seen: SystemTime::now(),
             messages: BTreeMap::new(),
+            probes: Probes::default(),
             step_back_off: BackOff::new(STEP_RETRY_FIRST, STEP_RETRY_MAX),
             held_back: BTreeMap::new(),
             look_again: BTreeMap::new(),
@@ -111,6 +114,7 @@ impl Worker {
         self.look_at_adopted().await;
         loop {
             self.read_mail().await;
+            self.probe();
             let now = SystemTime::now();
             let intent = self.intent(now);
             if intent != Intent::Run {
@@ -190,6 +194,7 @@ impl Worker {
             failure: self.failure.as_ref(),
             ending,
             messages: &self.messages,
+            verdicts: &self.memory.verdicts,
             runtime_name: &self.context.runtime_name,
             host_ips: &self.context.host_ips,
             first_seen: self.first_seen,

@@ -3,6 +3,7 @@
 use crate::kubelet::container::{self, ConfigError, Parts, env};
 use crate::kubelet::context::Context;
 use crate::kubelet::events::Level;
+use crate::kubelet::hooks;
 use crate::kubelet::images::ImageError;
 use crate::kubelet::objects::{Objects, References};
 use crate::kubelet::pod::{self, Role};
@@ -54,7 +55,7 @@ impl Start {
             self.warn(&path, format!("Error: {error}"));
             self.failed(FailureKind::Config, "CreateContainerConfigError", error.to_string())
         })?;
-        let _permit = self.context.engine_starts.acquire().await.ok();
+        let permit = self.context.engine_starts.acquire().await.ok();
         if self.cancelled.is_cancelled() {
             return Err(StartError::Cancelled);
         }
@@ -77,6 +78,8 @@ impl Start {
             return Err(self.not_started(&id, message).await);
         }
         event("Started", "Container started");
+        drop(permit);
+        self.post_start(&id, &path).await?;
         match runtime.container_status(&id).await {
             Ok(status) => Ok(status),
             // It runs, so it is not started again: the next look says more.
@@ -85,6 +88,43 @@ impl Start {
                 Ok(self.assumed(id, &config))
             }
         }
+    }
+
+    /// A hook that fails ends the container; meanwhile the container does not count as started.
+    async fn post_start(&self, id: &str, path: &str) -> Result<(), StartError> {
+        let Some(hook) = self
+            .container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.as_ref())
+        else {
+            return Ok(());
+        };
+        let pod_ip = self.context.pod_ip(&self.pod, Some(&self.sandbox));
+        let ran = tokio::select! {
+            ran = hooks::run(&self.context, hook, &self.container, id, &pod_ip) => ran,
+            // Deleted meanwhile: the worker stops what was started.
+            () = self.cancelled.cancelled() => return Ok(()),
+        };
+        let Err(output) = ran else {
+            return Ok(());
+        };
+        let message = format!("PostStartHook failed: {output}");
+        let recorder = &self.context.recorder;
+        recorder.pod(
+            &self.pod,
+            Some(path.to_owned()),
+            Level::Warning,
+            "FailedPostStartHook",
+            message.clone(),
+        );
+        let runtime = &self.context.runtime;
+        if let Err(error) = runtime.stop_container(id, pod::grace_seconds(&self.pod)).await {
+            tracing::warn!(pod = pod::full_name(&self.pod), id, %error, "A container whose hook failed could not be stopped");
+        }
+        let failure = self.failure(FailureKind::Start, "PostStartHookError", message);
+        let container = runtime.container_status(id).await.ok().map(Box::new);
+        Err(StartError::Failed { failure, container })
     }
 
     fn assumed(&self, id: String, config: &ContainerConfig) -> ContainerStatus {

@@ -373,17 +373,11 @@ fn subresources_write_their_part_only() {
 
 #[test]
 fn unsupported_fields_warn_with_their_path() {
-    let probed = pod(|body| {
-        set(
-            body,
-            "/spec/containers/0/livenessProbe",
-            json!({"exec": {"command": ["true"]}}),
-        )
-    });
+    let probed = pod(|body| set(body, "/spec/containers/0/livenessProbe", json!({"grpc": {"port": 1}})));
     let warnings = PodStrategy.warnings(&probed, None);
     assert_eq!(
         warnings,
-        ["spec.containers[0].livenessProbe: accepted, but not acted on yet"]
+        ["spec.containers[0].livenessProbe.grpc: accepted, but not acted on yet"]
     );
     assert_eq!(
         PodStrategy.warnings(&probed, Some(&probed)),

@@ -45,11 +45,9 @@ const OF_POD: [Unsupported; 18] = [
 ];
 
 /// Fields of a container of any list.
-const OF_CONTAINER: [Unsupported; 11] = [
-    field(&["lifecycle", "postStart"]),
-    field(&["lifecycle", "preStop"]),
-    field(&["livenessProbe"]),
-    field(&["readinessProbe"]),
+const OF_CONTAINER: [Unsupported; 9] = [
+    field(&["livenessProbe", "grpc"]),
+    field(&["readinessProbe", "grpc"]),
     field(&["resizePolicy"]),
     field(&["restartPolicyRules"]),
     field(&["securityContext", "appArmorProfile"]),
@@ -58,7 +56,7 @@ const OF_CONTAINER: [Unsupported; 11] = [
         unless: &["Default"],
     },
     field(&["securityContext", "seLinuxOptions"]),
-    field(&["startupProbe"]),
+    field(&["startupProbe", "grpc"]),
     field(&["volumeDevices"]),
 ];
 

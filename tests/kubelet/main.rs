@@ -1,195 +1,16 @@
 //! The node agent against the API server of this process and the runtime in memory.
 
+mod cluster;
+mod probes;
+
+use cluster::{Cluster, NODE, POLITE, app, eventually, state};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod};
-use krust::apiserver::{ApiServer, ApiServerOptions};
-use krust::kubelet::{FileSharing, Kubelet, KubeletOptions, PodLookup};
-use krust::registry::Registry;
-use krust::runtime::fake::{Behaviour, FakeRuntime};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use krust::runtime::fake::Behaviour;
 use krust::runtime::{ContainerState, Runtime};
-use krust::storage::{Options, Storage};
-use krust::transport::InProcessIdentity;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use serde_json::{Value, json};
-use std::sync::Arc;
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::json;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-
-const NODE: &str = "node-1";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// An API server, a runtime, and a kubelet that can be stopped and started again.
-struct Cluster {
-    admin: kube::Client,
-    node_client: kube::Client,
-    runtime: Arc<FakeRuntime>,
-    data: tempfile::TempDir,
-    kubelet: Option<RunningKubelet>,
-}
-
-struct RunningKubelet {
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-    lookup: Arc<dyn PodLookup>,
-}
-
-fn identity(user: &str, group: &str) -> InProcessIdentity {
-    InProcessIdentity {
-        user: user.to_owned(),
-        groups: vec![group.to_owned()],
-    }
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let registry = Registry::builtin();
-        let storage = Storage::open(Options::new("sqlite::memory:"), registry.clone())
-            .await
-            .unwrap();
-        let server = ApiServer::new(ApiServerOptions::new(storage, registry));
-        let client = |identity| krust::client::in_process(server.endpoint(), identity);
-        let admin = client(identity("system:admin", "system:masters"));
-        let node_client = client(identity("system:node:node-1", "system:nodes"));
-        for name in ["default", "kube-node-lease"] {
-            let namespace = json!({"metadata": {"name": name}});
-            let api: Api<Namespace> = Api::all(admin.clone());
-            api.create(&PostParams::default(), &serde_json::from_value(namespace).unwrap())
-                .await
-                .unwrap();
-        }
-        let account = json!({"metadata": {"name": "default"}});
-        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(admin.clone(), "default");
-        accounts
-            .create(&PostParams::default(), &serde_json::from_value(account).unwrap())
-            .await
-            .unwrap();
-        let runtime = FakeRuntime::new();
-        runtime.add_image("app:1");
-        let mut cluster = Self {
-            admin,
-            node_client,
-            runtime,
-            data: tempfile::tempdir().unwrap(),
-            kubelet: None,
-        };
-        cluster.start_kubelet();
-        cluster
-    }
-
-    fn start_kubelet(&mut self) {
-        let kubelet = Kubelet::new(KubeletOptions {
-            node_name: NODE.to_owned(),
-            node_ip: Some([192, 168, 7, 1].into()),
-            client: self.node_client.clone(),
-            runtime: self.runtime.clone(),
-            listen: ([127, 0, 0, 1], 10250).into(),
-            data_dir: self.data.path().to_owned(),
-            files: FileSharing::Shared,
-            version: "v1.37.0-test".to_owned(),
-            pods_max: 110,
-        });
-        let shutdown = CancellationToken::new();
-        let lookup = kubelet.lookup();
-        let run = kubelet.run(shutdown.clone());
-        let task = tokio::spawn(async move { run.await.expect("the kubelet runs until it is stopped") });
-        self.kubelet = Some(RunningKubelet { shutdown, task, lookup });
-    }
-
-    async fn stop_kubelet(&mut self) {
-        let kubelet = self.kubelet.take().unwrap();
-        kubelet.shutdown.cancel();
-        kubelet.task.await.unwrap();
-    }
-
-    fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.admin.clone(), "default")
-    }
-
-    /// Creates a pod that is bound already; grace 1 s unless the spec says otherwise.
-    async fn create(&self, name: &str, mut spec: Value) -> Pod {
-        spec["nodeName"] = json!(NODE);
-        let pod = json!({"metadata": {"name": name}, "spec": spec});
-        self.pods()
-            .create(&PostParams::default(), &serde_json::from_value(pod).unwrap())
-            .await
-            .unwrap()
-    }
-
-    /// The pod once `done` holds.
-    async fn wait(&self, name: &str, what: &str, done: impl Fn(&Pod) -> bool) -> Pod {
-        let begun = Instant::now();
-        loop {
-            let pod = self.pods().get(name).await.unwrap();
-            if done(&pod) {
-                return pod;
-            }
-            let status = serde_json::to_string(&pod.status).unwrap();
-            assert!(begun.elapsed() < PATIENCE, "{name} is not {what}: {status}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn wait_phase(&self, name: &str, phase: &str) -> Pod {
-        self.wait(name, phase, |pod| {
-            pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some(phase)
-        })
-        .await
-    }
-
-    async fn wait_gone(&self, name: &str) {
-        eventually(&format!("{name} is gone"), async || {
-            self.pods().get_opt(name).await.unwrap().is_none()
-        })
-        .await;
-    }
-
-    async fn wait_event(&self, reason: &str, part: &str) -> Event {
-        let events: Api<Event> = Api::namespaced(self.admin.clone(), "default");
-        let begun = Instant::now();
-        loop {
-            let all = events.list(&ListParams::default()).await.unwrap().items;
-            let fits =
-                |e: &&Event| e.reason.as_deref() == Some(reason) && e.message.as_deref().unwrap_or("").contains(part);
-            if let Some(found) = all.iter().find(fits) {
-                return found.clone();
-            }
-            let seen: Vec<_> = all.iter().map(|e| (e.reason.clone(), e.message.clone())).collect();
-            assert!(begun.elapsed() < PATIENCE, "no event {reason} {part:?} in {seen:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn container_ids(&self) -> Vec<String> {
-        self.runtime
-            .list_containers()
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|c| c.id)
-            .collect()
-    }
-}
-
-async fn eventually(what: &str, done: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    while !done().await {
-        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn app(command: &[&str]) -> Value {
-    json!({"terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "image": "app:1", "command": command}]})
-}
-
-/// Ends on the stop signal.
-const POLITE: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 3600"];
-
-fn state(pod: &Pod) -> (i32, Value) {
-    let status = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
-    (status.restart_count, serde_json::to_value(&status.state).unwrap())
-}
 
 #[tokio::test]
 async fn the_node_is_ready_at_once_and_has_a_lease() {
@@ -470,7 +291,7 @@ async fn many_pods_start_at_once() {
     for name in &names {
         cluster.wait_phase(name, "Running").await;
     }
-    assert!(begun.elapsed() < PATIENCE, "took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "took {:?}", begun.elapsed());
     let deleting = names
         .iter()
         .map(|name| async { cluster.pods().delete(name, &DeleteParams::default()).await.map(|_| ()) });
@@ -478,4 +299,44 @@ async fn many_pods_start_at_once() {
     for name in &names {
         cluster.wait_gone(name).await;
     }
+}
+
+#[tokio::test]
+async fn sidecars_serve_and_leave_last() {
+    let cluster = Cluster::start().await;
+    let spec = json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "side", "image": "app:1", "restartPolicy": "Always", "command": POLITE}],
+        "containers": [{"name": "c", "image": "app:1", "command": ["sh", "-c", "sleep 0.2"]}],
+    });
+    cluster.create("job", spec).await;
+    let pod = cluster.wait_phase("job", "Succeeded").await;
+    let side = &pod.status.unwrap().init_container_statuses.unwrap()[0];
+    assert!(side.state.as_ref().unwrap().terminated.is_some(), "{side:?}");
+}
+
+#[tokio::test]
+async fn a_finalizer_keeps_the_pod_but_not_its_containers() {
+    let cluster = Cluster::start().await;
+    let mut spec = app(&POLITE);
+    spec["nodeName"] = json!(NODE);
+    let pod = json!({"metadata": {"name": "kept", "finalizers": ["example.com/keep"]}, "spec": spec});
+    cluster
+        .pods()
+        .create(&PostParams::default(), &serde_json::from_value(pod).unwrap())
+        .await
+        .unwrap();
+    cluster.wait_phase("kept", "Running").await;
+    cluster.pods().delete("kept", &DeleteParams::default()).await.unwrap();
+    eventually("the containers are gone", async || {
+        cluster.container_ids().await.is_empty()
+    })
+    .await;
+    let pod = cluster.wait_phase("kept", "Succeeded").await;
+    assert!(pod.metadata.deletion_timestamp.is_some());
+    let free = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    cluster.pods().patch("kept", &Default::default(), &free).await.unwrap();
+    cluster.wait_gone("kept").await;
+    let lookup = &cluster.kubelet.as_ref().unwrap().lookup;
+    eventually("the worker has left", async || lookup.pods().is_empty()).await;
 }
