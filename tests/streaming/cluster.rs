@@ -286,6 +286,10 @@ impl Cluster {
         std::fs::write(self.kubeconfig(), config.to_string()).unwrap();
     }
 
+    pub fn shut_down(&self) {
+        self.shutdown.cancel();
+    }
+
     /// Waits for the sessions to end on the kubelet's side.
     pub async fn sessions_end(&self) {
         self.sessions.close();

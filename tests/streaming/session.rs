@@ -227,6 +227,26 @@ async fn files_are_copied_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_the_server_ends_is_no_success() {
+    for version in VERSIONS {
+        let cluster = Cluster::start().await;
+        let word = format!("krust-interrupted-{}-{version}", std::process::id());
+        let script = ["exec", "p", "-c", "c", "--", "sh", "-c", "sleep 1000", word.as_str()];
+        let mut command = cluster.kubectl(version).command(&script);
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        becomes("the process starts", || is_running(&word)).await;
+        cluster.shut_down();
+        let ran: Ran = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap().into())
+            .await
+            .unwrap();
+        assert_eq!(ran.code, Some(1), "{version}");
+        assert!(ran.stderr.contains("shutting down"), "{version}: {}", ran.stderr);
+        becomes("the process ends", || !is_running(&word)).await;
+        cluster.sessions_end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_shown() {
     let cluster = Cluster::start().await;
     for version in VERSIONS {

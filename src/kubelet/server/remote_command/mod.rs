@@ -132,22 +132,19 @@ pub struct Session {
 impl Session {
     /// Runs the session to its end and tells the client how it ended. When the client leaves first, the
     /// process's session is dropped, which ends it.
-    pub async fn run(self, runtime: &dyn Runtime, mut streams: Streams) {
+    pub async fn run(self, server: &Server, mut streams: Streams) {
         let gone = streams.gone.clone();
-        let format = streams.status_format;
-        let work = async {
-            let outcome = match self.outcome(runtime, &mut streams).await {
-                Ok(outcome) => outcome,
-                Err(_client_gone) => return,
-            };
-            let told = tell(outcome.encode(format), &mut streams).await;
-            if let Err(error) = told {
-                tracing::debug!(%error, "a client left before it was told how its session ended");
-            }
+        let outcome = tokio::select! {
+            outcome = self.outcome(server.runtime.as_ref(), &mut streams) => outcome,
+            () = gone.cancelled() => return,
+            () = server.shutdown.cancelled() => Ok(Outcome::Interrupted),
         };
-        tokio::select! {
-            () = work => {}
-            () = gone.cancelled() => {}
+        let told = match outcome {
+            Ok(outcome) => tell(outcome.encode(streams.status_format), &mut streams).await,
+            Err(client_gone) => Err(client_gone),
+        };
+        if let Err(error) = told {
+            tracing::debug!(%error, "a client left before it was told how its session ended");
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 pub const PROTOCOLS: &[&str] = &[
     "v4.channel.k8s.io",
@@ -25,13 +26,16 @@ pub async fn serve<Io>(server: &Server, io: Io, protocol: &str, session: Session
 where
     Io: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let mut connection = spdy::Session::start(io, server.options.idle_max, &server.shutdown, &server.tasks);
+    // At shutdown the client is told so first, hence a token of its own.
+    let never = CancellationToken::new();
+    let mut connection = spdy::Session::start(io, server.options.idle_max, &never, &server.tasks);
     let resizes = session.exec.tty && matches!(protocol, "v4.channel.k8s.io" | "v3.channel.k8s.io");
-    let opened = tokio::time::timeout(
-        STREAM_CREATION_TIMEOUT,
-        collect(&mut connection, &session.exec, resizes),
-    );
-    let mut opened = match opened.await {
+    let collecting = collect(&mut connection, &session.exec, resizes);
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(STREAM_CREATION_TIMEOUT, collecting) => opened,
+        () = server.shutdown.cancelled() => return,
+    };
+    let mut opened = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => {
             tracing::debug!(%error, "a client left before it had opened its streams");
@@ -72,7 +76,7 @@ where
         },
         gone: connection.gone(),
     };
-    session.run(server.runtime.as_ref(), streams).await;
+    session.run(server, streams).await;
     for mut half in kept {
         if half.finish().await.is_err() {
             return;

@@ -14,6 +14,8 @@ pub enum Outcome {
         command: Vec<String>,
         code: i32,
     },
+    /// The server ends before the session does. Without a word, clients would take that for a success.
+    Interrupted,
     /// The runtime could not run it; `what` is `executing command in` or `attaching to`.
     Failed {
         what: &'static str,
@@ -46,6 +48,7 @@ impl Outcome {
                 "command terminated with non-zero exit code: error executing command [{}], exit code {code}",
                 command.join(" ")
             )),
+            Outcome::Interrupted => Some("Internal error occurred: the kubelet is shutting down".to_owned()),
             Outcome::Failed { what, error } => {
                 Some(format!("Internal error occurred: error {what} container: {error}"))
             }
@@ -61,6 +64,13 @@ impl Outcome {
                 "message": self.message(),
                 "reason": "NonZeroExitCode",
                 "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+            }),
+            Outcome::Interrupted => json!({
+                "metadata": {},
+                "status": "Failure",
+                "message": self.message(),
+                "reason": "InternalError",
+                "code": 500,
             }),
             Outcome::Failed { error, .. } => json!({
                 "metadata": {},

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// The subprotocols, "" being a client that names none.
 pub const PROTOCOLS: &[&str] = &[
@@ -60,7 +61,8 @@ where
         protocol,
         queues,
         server.options.idle_max,
-        &server.shutdown,
+        // At shutdown the client is told so first.
+        &CancellationToken::new(),
         &server.tasks,
     );
     let writer = |channel, wanted: bool| wanted.then(|| Box::new(channels.writer(channel)) as Box<dyn Outgoing>);
@@ -82,6 +84,6 @@ where
     if first.send(Bytes::new()).await.is_err() {
         return;
     }
-    session.run(server.runtime.as_ref(), streams).await;
+    session.run(server, streams).await;
     channels.close(CloseCode::Normal).await;
 }
