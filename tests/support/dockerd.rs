@@ -300,6 +300,12 @@ fn forward_rule<'a>(action: &'a str, bridge: &'a str) -> [&'a str; 9] {
 fn tidy(directory: &Path, bridge: &str) {
     let _ = Command::new("iptables").args(forward_rule("--delete", bridge)).status();
     let _ = Command::new("ip").args(["link", "delete", bridge]).status();
+    // The engine leaves the host's network namespace mounted, and more if it was killed.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
+    for point in points.filter(|point| Path::new(point).starts_with(directory)) {
+        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+    }
     let _ = std::fs::remove_dir_all(directory);
 }
 
