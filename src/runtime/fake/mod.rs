@@ -234,3 +234,107 @@ impl Inner {
         self.publish(RuntimeEventKind::ContainerExited, &pod_uid, id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Benches of the parts above use the fake with this many pods; it must not be what they measure.
+    #[tokio::test]
+    async fn ten_thousand_pods() {
+        let runtime = FakeRuntime::new();
+        runtime.add_image("app");
+        runtime.set_behaviour(
+            "job",
+            Behaviour {
+                script: Some(Script::exits_after(Duration::from_millis(10), 3)),
+                ..Default::default()
+            },
+        );
+        runtime.add_image("job");
+        for number in 0..10_000u32 {
+            let config = SandboxConfig {
+                pod: PodIdentity {
+                    name: format!("pod-{number}"),
+                    uid: number.to_string(),
+                    ..Default::default()
+                },
+                ..Default::default()
+            };
+            let sandbox = runtime.run_pod_sandbox(&config).await.unwrap();
+            let container = ContainerConfig {
+                name: "app".to_string(),
+                image: if number % 2 == 0 { "app" } else { "job" }.to_string(),
+                ..Default::default()
+            };
+            let id = runtime.create_container(&sandbox, &container, &config).await.unwrap();
+            runtime.start_container(&id).await.unwrap();
+        }
+        let sandboxes = runtime.list_pod_sandboxes().await.unwrap();
+        let addresses: std::collections::HashSet<_> = sandboxes.iter().map(|sandbox| &sandbox.ips[0]).collect();
+        assert_eq!((sandboxes.len(), addresses.len()), (10_000, 10_000));
+        let ended = async {
+            loop {
+                let listed = runtime.list_containers().await.unwrap();
+                let ended = listed
+                    .iter()
+                    .filter(|status| status.exit_code == 3 && status.reason == "Error");
+                if ended.count() == 5_000 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn failures_are_scripted() {
+        let runtime = FakeRuntime::new();
+        let fails = |what: fn(&mut Behaviour)| {
+            let mut behaviour = Behaviour::default();
+            what(&mut behaviour);
+            behaviour
+        };
+        runtime.set_behaviour("absent", fails(|b| b.pull_error = Some("denied".into())));
+        let error = runtime.pull_image("absent", None).await.unwrap_err();
+        assert!(error.to_string().contains("denied"), "{error}");
+        assert_eq!((runtime.pulls("absent"), runtime.pulls("present")), (1, 0));
+        assert!(runtime.image_status("absent").await.unwrap().is_none());
+
+        let sandbox = runtime.run_pod_sandbox(&SandboxConfig::default()).await.unwrap();
+        let create = async |image: &str| {
+            runtime.add_image(image);
+            let config = ContainerConfig {
+                image: image.to_string(),
+                ..Default::default()
+            };
+            runtime
+                .create_container(&sandbox, &config, &SandboxConfig::default())
+                .await
+        };
+        runtime.set_behaviour("uncreated", fails(|b| b.create_error = Some("no space".into())));
+        assert!(create("uncreated").await.unwrap_err().to_string().contains("no space"));
+        runtime.set_behaviour("unstarted", fails(|b| b.start_error = Some("no exec".into())));
+        let id = create("unstarted").await.unwrap();
+        assert!(
+            runtime
+                .start_container(&id)
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("no exec")
+        );
+        let status = runtime.container_status(&id).await.unwrap();
+        assert_eq!(
+            (status.reason.as_str(), status.message.as_str()),
+            ("StartError", "no exec")
+        );
+        runtime.set_behaviour("hungry", fails(|b| b.oom_killed = true));
+        let id = create("hungry").await.unwrap();
+        runtime.start_container(&id).await.unwrap();
+        runtime.exit_container(&id, 137);
+        assert_eq!(runtime.container_status(&id).await.unwrap().reason, "OOMKilled");
+    }
+}
