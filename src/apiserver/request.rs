@@ -52,8 +52,10 @@ impl RequestInfo {
             ..Self::default()
         };
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        // An empty segment would stand for an empty name: such a path is no resource's.
-        if parts.contains(&"") {
+        // An empty segment would stand for an empty name: such a path is no resource's. What follows `proxy` is
+        // somebody else's path.
+        let own = parts.iter().position(|part| *part == "proxy").unwrap_or(parts.len());
+        if parts[..own].contains(&"") {
             return info;
         }
         let (prefix, parts) = match parts.split_first() {
@@ -354,6 +356,8 @@ mod tests {
 
     #[test]
     fn proxy_keeps_its_path() {
+        let doubled = resolve(Method::GET, "/api/v1/nodes/n/proxy/a//b");
+        assert_eq!(doubled.subpath, ["a", "", "b"]);
         let info = resolve(Method::GET, "/api/v1/nodes/n/proxy/logs/a%20b");
         assert_eq!(
             (info.subresource.as_str(), info.subpath),
