@@ -221,8 +221,7 @@ async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
             });
         }
     };
-    // Keystrokes and their echoes are small writes that must not wait for one another.
-    stream.set_nodelay(true).map_err(|source| DialError::Connect {
+    super::socket::prepare(&stream).map_err(|source| DialError::Connect {
         address: address.to_string(),
         source,
     })?;

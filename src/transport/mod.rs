@@ -9,6 +9,7 @@ pub mod listen;
 pub mod pki;
 pub mod plain;
 pub mod serve;
+mod socket;
 
 /// What the connection says about its peer; put into the extensions of every request by the accept loop.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,6 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use nix::sys::socket::{setsockopt, sockopt};
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Body, Endpoint, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use super::Peer;
 use super::pki::ServerTls;
 use super::plain;
+use super::socket::prepare;
 
 /// The first byte of a TLS record of type handshake (RFC 8446, 5.1). No HTTP request starts with it.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -325,16 +325,6 @@ async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
     let mut first = [0];
     let count = stream.peek(&mut first).await?;
     Ok((count == 1).then_some(first[0]))
-}
-
-/// No delay for small frames, and probes for peers that vanished.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(stream, sockopt::TcpKeepIdle, &60)?;
-    setsockopt(stream, sockopt::TcpKeepInterval, &15)?;
-    setsockopt(stream, sockopt::TcpKeepCount, &4)?;
-    Ok(())
 }
 
 #[cfg(test)]
