@@ -108,7 +108,7 @@ fn indent(json: &[u8]) -> Result<Bytes, ApiError> {
 
 fn to_yaml(json: &[u8]) -> Result<Bytes, ApiError> {
     let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
-    yaml::encode(&value).map(Bytes::from).map_err(ApiError::internal)
+    Ok(yaml::encode(&value).into())
 }
 
 #[cfg(test)]
