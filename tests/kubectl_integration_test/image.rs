@@ -70,7 +70,7 @@ fn docker_run_then_kubectl_apply() {
     }
 
     let kubectl = Kubectl::new("1.32", kubeconfig, directory.path().join("cache"));
-    kubectl.ok(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]);
+    kubectl.wait_for_node();
     kubectl.ok_with(&["apply", "-f", "-"], &pod_manifest("sibling", SLEEPER));
     kubectl.ok(&["wait", "pod/sibling", "--for=condition=Ready", "--timeout=60s"]);
     assert_eq!(kubectl.ok(&["logs", "sibling"]), "started\n");

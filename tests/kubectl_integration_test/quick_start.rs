@@ -24,6 +24,7 @@ fn over_plain_http() {
             "{path}: {answer}"
         );
     }
+    krust.kubectl("1.32").wait_for_node();
     for version in VERSIONS {
         for validate in [Some("--validate=false"), None] {
             let kubectl = krust.kubectl(version);
@@ -60,9 +61,5 @@ fn over_plain_http() {
             assert!(run(&["get", "pods"]).is_empty());
         }
     }
-    assert_eq!(
-        docker.containers_of(&krust),
-        Vec::<String>::new(),
-        "nothing is left on the engine"
-    );
+    docker.wait_until_empty(&krust);
 }

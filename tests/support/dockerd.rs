@@ -70,7 +70,10 @@ impl Dockerd {
         // Without an address of its own a bridge takes one of its ports', and changes it with every pod that comes or
         // goes: connections through it then hang until the other end's ARP entry has aged.
         let mac = format!("02:42:0a:d5:{network:02x}:01");
-        run("ip", &["link", "add", &dockerd.bridge, "address", &mac, "type", "bridge"]);
+        run(
+            "ip",
+            &["link", "add", &dockerd.bridge, "address", &mac, "type", "bridge"],
+        );
         run("ip", &["address", "add", &dockerd.subnet, "dev", &dockerd.bridge]);
         run("ip", &["link", "set", &dockerd.bridge, "up"]);
         // Another engine on this machine may have had the firewall drop what goes between containers.

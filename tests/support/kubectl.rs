@@ -4,6 +4,7 @@ use super::root;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// Every version that the tests run.
 pub const VERSIONS: &[&str] = &["1.27", "1.30", "1.32", "1.37"];
@@ -82,6 +83,19 @@ impl Kubectl {
             ran.stderr
         );
         ran.stdout
+    }
+
+    /// Waits until there is a node and it is ready; it registers itself a moment after `/readyz`.
+    pub fn wait_for_node(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let ran = self.run(&["wait", "node", "--all", "--for=condition=Ready", "--timeout=60s"]);
+            if ran.code == Some(0) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no node is ready: {}", ran.stderr);
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// stderr of a run that must fail.
