@@ -31,6 +31,9 @@ pub(super) async fn choose_runtime(settings: &Settings, core: &Core) -> Result<O
         cluster_id: namespaces::cluster_id(&core.client("system:apiserver", &["system:masters"])).await?,
         docker_host: set(&settings.runtime.docker_host),
         containerd_address: set(&settings.runtime.containerd_address),
+        containerd_namespace: set(&settings.runtime.containerd_namespace),
+        pod_range: set(&settings.runtime.pod_range),
+        pod_bridge: set(&settings.runtime.pod_bridge),
         state_dir: core.data_dir.path().join("runtime"),
     };
     choose(&options)

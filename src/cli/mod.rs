@@ -1,5 +1,6 @@
 //! The commands, one file each (upstream: `cmd/`).
 
+mod cri_log;
 mod kubeconfig;
 mod merge;
 mod server;
@@ -43,6 +44,12 @@ enum Command {
     Kubeconfig(kubeconfig::KubeconfigArguments),
     /// Print the version of krust and of the Kubernetes API that it serves.
     Version,
+    /// Write a container's log; started by the container's shim.
+    #[command(hide = true)]
+    CriLog(cri_log::CriLogArguments),
+    /// The same for a container with a terminal.
+    #[command(hide = true)]
+    CriLogTty(cri_log::CriLogArguments),
 }
 
 /// Runs the command of the process's arguments.
@@ -56,6 +63,8 @@ pub fn main() -> ExitCode {
         Command::Server(arguments) => server::run(&arguments),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Version => version::run(),
+        Command::CriLog(arguments) => cri_log::run(&arguments, false),
+        Command::CriLogTty(arguments) => cri_log::run(&arguments, true),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -58,6 +58,12 @@ pub struct RuntimeSettings {
     pub docker_host: String,
     /// Path of containerd's socket. Empty: containerd's usual socket.
     pub containerd_address: String,
+    /// containerd's namespace for images and pods. Empty: `k8s.io`.
+    pub containerd_namespace: String,
+    /// IPv4 network of the pods that run on containerd. Empty: `10.42.0.0/24`.
+    pub pod_range: String,
+    /// Name of the network bridge of those pods. Empty: `krust0`.
+    pub pod_bridge: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -64,6 +64,12 @@ pub struct RuntimeOptions {
     pub docker_host: Option<String>,
     /// Path of containerd's socket; None: [`DEFAULT_CONTAINERD_ADDRESS`].
     pub containerd_address: Option<String>,
+    /// containerd's namespace; None: [`containerd::DEFAULT_NAMESPACE`].
+    pub containerd_namespace: Option<String>,
+    /// IPv4 network of pods whose network is krust's; None: [`containerd::DEFAULT_POD_RANGE`].
+    pub pod_range: Option<String>,
+    /// Their bridge; None: [`containerd::DEFAULT_POD_BRIDGE`].
+    pub pod_bridge: Option<String>,
     /// Directory for what a backend keeps on disk (containerd: logs, network namespaces).
     pub state_dir: PathBuf,
 }
@@ -147,7 +153,17 @@ async fn connect_containerd(options: &RuntimeOptions) -> Result<Chosen> {
         .containerd_address
         .clone()
         .unwrap_or_else(|| DEFAULT_CONTAINERD_ADDRESS.to_string());
-    let runtime = containerd::connect(&address, &options.cluster_id, &options.state_dir).await?;
+    let or = |set: &Option<String>, default: &str| set.clone().unwrap_or_else(|| default.to_string());
+    let runtime = containerd::connect(containerd::Options {
+        address: address.clone(),
+        namespace: or(&options.containerd_namespace, containerd::DEFAULT_NAMESPACE),
+        cluster_id: options.cluster_id.clone(),
+        state_dir: options.state_dir.clone(),
+        pod_range: or(&options.pod_range, containerd::DEFAULT_POD_RANGE),
+        pod_bridge: or(&options.pod_bridge, containerd::DEFAULT_POD_BRIDGE),
+        logger: None,
+    })
+    .await?;
     chosen(runtime, address).await
 }
 
@@ -170,6 +186,9 @@ mod tests {
             cluster_id: "test".into(),
             docker_host: Some("unix:///nonexistent/docker.sock".into()),
             containerd_address: Some("/nonexistent/containerd.sock".into()),
+            containerd_namespace: None,
+            pod_range: None,
+            pod_bridge: None,
             state_dir: "/nonexistent".into(),
         }
     }

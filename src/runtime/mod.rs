@@ -5,8 +5,11 @@
 
 pub mod choose;
 pub mod containerd;
+pub mod cri_log;
 pub mod docker;
 pub mod fake;
+pub mod netns;
+pub mod oci;
 pub mod pause;
 pub mod reference;
 

@@ -3,6 +3,8 @@
 //! A new backend is an `on` line for the common cases below.
 
 mod cases;
+#[path = "../support/containerd.rs"]
+mod containerd;
 mod docker;
 #[path = "../support/dockerd.rs"]
 mod dockerd;
@@ -33,7 +35,7 @@ macro_rules! contract {
 }
 
 contract! {
-    on_fake, on_docker, => {
+    on_fake, on_docker, on_containerd, => {
         a_pod_from_start_to_end,
         repeated_and_unknown_ids,
         exit_codes_reasons_and_times,

@@ -1,7 +1,8 @@
 //! A backend under test, and shorthand for what the cases do with it.
 
-use super::dockerd;
+use super::{containerd, dockerd};
 use futures_util::StreamExt;
+use krust::runtime::containerd::{ContainerdRuntime, Options};
 use krust::runtime::docker::DockerRuntime;
 use krust::runtime::fake::FakeRuntime;
 use krust::runtime::*;
@@ -39,6 +40,30 @@ pub async fn on_fake() -> Subject {
 
 pub async fn on_docker() -> Subject {
     Subject::new(docker().await, dockerd::BUSYBOX)
+}
+
+pub async fn on_containerd() -> Subject {
+    Subject::new(containerd_runtime().await, containerd::BUSYBOX)
+}
+
+/// The containerd backend on this test binary's daemon.
+pub async fn containerd_runtime() -> Arc<ContainerdRuntime> {
+    static SHARED: tokio::sync::OnceCell<Arc<ContainerdRuntime>> = tokio::sync::OnceCell::const_new();
+    let connect = || async { ContainerdRuntime::connect(containerd_options().await).await.unwrap() };
+    Arc::clone(SHARED.get_or_init(connect).await)
+}
+
+pub async fn containerd_options() -> Options {
+    let engine = tokio::task::spawn_blocking(containerd::shared).await.unwrap();
+    Options {
+        address: engine.address.clone(),
+        namespace: containerd::NAMESPACE.to_string(),
+        cluster_id: "contract".to_string(),
+        state_dir: engine.state_dir(),
+        pod_range: engine.pod_range.clone(),
+        pod_bridge: engine.pod_bridge.clone(),
+        logger: Some(env!("CARGO_BIN_EXE_krust").into()),
+    }
 }
 
 /// The Docker backend on this test binary's engine.

@@ -117,7 +117,7 @@ impl Dockerd {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        let child = spawn_that_dies_with_us(command);
+        let child = spawn_that_dies_with_us(command, "dockerd (package docker.io)");
         register(Remains {
             pid: child.id(),
             directory: self.directory.clone(),
@@ -180,7 +180,7 @@ impl Drop for Dockerd {
 }
 
 /// A root file system with the static busybox and its applets.
-fn busybox_archive() -> Vec<u8> {
+pub fn busybox_archive() -> Vec<u8> {
     let listed = Command::new("dpkg")
         .args(["-L", "busybox-static"])
         .output()
@@ -237,7 +237,7 @@ fn busybox_archive() -> Vec<u8> {
 }
 
 /// The kernel ends the child when the thread that started it ends, so that one stays until the process ends.
-fn spawn_that_dies_with_us(mut command: Command) -> Child {
+pub fn spawn_that_dies_with_us(mut command: Command, name: &str) -> Child {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         // SAFETY: prctl is async-signal-safe.
@@ -252,8 +252,8 @@ fn spawn_that_dies_with_us(mut command: Command) -> Child {
             std::thread::park();
         }
     });
-    let name = "dockerd (package docker.io) must be installed and started as root";
-    receiver.recv().unwrap().expect(name)
+    let started = receiver.recv().unwrap();
+    started.unwrap_or_else(|error| panic!("{name} must be installed, and started as root: {error}"))
 }
 
 fn register(remains: Remains) {

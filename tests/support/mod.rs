@@ -1,6 +1,7 @@
 //! What the integration tests share: krust as a child process, the kubectl binaries, container engines.
 #![allow(dead_code)] // each test binary uses its own part of this
 
+pub mod containerd;
 pub mod dockerd;
 pub mod engine;
 pub mod krust;

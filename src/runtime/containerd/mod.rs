@@ -1,14 +1,205 @@
-//! The containerd backend (upstream: containerd's CRI plugin).
+//! The containerd backend: pods by the daemon's own services, without its CRI plug-in (upstream: that plug-in).
+//!
+//! State is the daemon's: what belongs to this krust carries its cluster label and is found again after a restart.
+//! Networks, log files and specifications are krust's: see [`super::netns`], [`super::cri_log`], [`super::oci`].
 
-use super::{Result, Runtime, RuntimeError};
-use std::path::Path;
+mod container;
+mod engine;
+mod events;
+mod files;
+mod images;
+mod record;
+mod sandbox;
+mod snapshots;
+mod status;
+mod tasks;
+
+use super::cri_log;
+use super::netns::{NetworkError, PodNetwork, PodRange};
+use super::*;
+use engine::{Engine, failed, gone_is_fine};
+use futures_util::StreamExt;
+use std::path::PathBuf;
 use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
 
-/// Connects to the daemon whose socket is at `address`.
-pub async fn connect(address: &str, _cluster_id: &str, _state_dir: &Path) -> Result<Arc<dyn Runtime>> {
-    Err(RuntimeError::Unavailable {
-        engine: "containerd",
-        endpoint: address.to_string(),
-        message: "this build has no containerd backend".to_string(),
-    })
+pub const DEFAULT_NAMESPACE: &str = "k8s.io";
+pub const DEFAULT_POD_RANGE: &str = "10.42.0.0/24";
+pub const DEFAULT_POD_BRIDGE: &str = "krust0";
+
+/// Where the daemon is, and what is krust's own on it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Path of the daemon's socket.
+    pub address: String,
+    /// The daemon's namespace; images are those of this namespace.
+    pub namespace: String,
+    /// Marks this krust's objects.
+    pub cluster_id: String,
+    /// Where logs and other files of pods are kept. The daemon must see it under the same path.
+    pub state_dir: PathBuf,
+    /// IPv4 network of the pods.
+    pub pod_range: String,
+    /// Name of their bridge.
+    pub pod_bridge: String,
+    /// The krust program, which the shims start to write logs; None: this process's.
+    pub logger: Option<PathBuf>,
+}
+
+/// See the module's description.
+pub struct ContainerdRuntime {
+    parts: Arc<Parts>,
+    /// Reads the daemon's events.
+    _events: AbortOnDropHandle<()>,
+}
+
+/// What calls and the reader of events share.
+struct Parts {
+    engine: Engine,
+    images: images::Cache,
+    network: PodNetwork,
+    addresses: sandbox::Addresses,
+    events: events::Hub,
+}
+
+/// Connects to a daemon.
+pub async fn connect(options: Options) -> Result<Arc<dyn Runtime>> {
+    Ok(ContainerdRuntime::connect(options).await?)
+}
+
+impl ContainerdRuntime {
+    pub async fn connect(mut options: Options) -> Result<Arc<ContainerdRuntime>> {
+        let range: PodRange = options
+            .pod_range
+            .parse()
+            .map_err(|error| failed("use", "runtime.pod_range", error))?;
+        // The daemon resolves paths from its own working directory.
+        options.state_dir =
+            std::path::absolute(&options.state_dir).map_err(|error| failed("find", "the state directory", error))?;
+        let parts = Arc::new(Parts {
+            network: PodNetwork::new(&options.pod_bridge, range),
+            engine: Engine::connect(options).await?,
+            images: images::Cache::default(),
+            addresses: sandbox::Addresses::default(),
+            events: events::Hub::default(),
+        });
+        let reader = events::start(Arc::clone(&parts)).await?;
+        Ok(Arc::new(ContainerdRuntime { parts, _events: reader }))
+    }
+}
+
+fn network_failed(subject: &str, error: &NetworkError) -> RuntimeError {
+    failed("set up the network of", subject, error)
+}
+
+#[async_trait]
+impl Runtime for ContainerdRuntime {
+    async fn version(&self) -> Result<RuntimeVersion> {
+        Ok(RuntimeVersion {
+            name: "containerd".to_string(),
+            version: self.parts.engine.version.clone(),
+        })
+    }
+
+    async fn run_pod_sandbox(&self, config: &SandboxConfig) -> Result<String> {
+        self.parts.run_sandbox(config).await
+    }
+
+    async fn stop_pod_sandbox(&self, id: &str) -> Result<()> {
+        self.parts.stop_sandbox(id).await
+    }
+
+    async fn remove_pod_sandbox(&self, id: &str) -> Result<()> {
+        self.parts.remove_sandbox(id).await
+    }
+
+    async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>> {
+        self.parts.list_sandboxes().await
+    }
+
+    async fn pod_sandbox_status(&self, id: &str) -> Result<Sandbox> {
+        self.parts.sandbox_status(id).await
+    }
+
+    async fn create_container(
+        &self,
+        sandbox_id: &str,
+        config: &ContainerConfig,
+        sandbox: &SandboxConfig,
+    ) -> Result<String> {
+        self.parts.create(sandbox_id, config, sandbox).await
+    }
+
+    async fn start_container(&self, id: &str) -> Result<()> {
+        self.parts.start(id).await
+    }
+
+    async fn stop_container(&self, id: &str, grace_seconds: u32) -> Result<()> {
+        gone_is_fine(self.parts.stop(id, grace_seconds).await)
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<()> {
+        gone_is_fine(self.parts.remove(id).await)
+    }
+
+    async fn list_containers(&self) -> Result<Vec<ContainerStatus>> {
+        self.parts.list().await
+    }
+
+    async fn container_status(&self, id: &str) -> Result<ContainerStatus> {
+        self.parts.status(id).await
+    }
+
+    async fn read_termination_message(&self, id: &str) -> Result<Vec<u8>> {
+        self.parts.status(id).await?;
+        files::termination_message(&self.parts.engine, id)
+    }
+
+    async fn exec(&self, _id: &str, _request: &ExecRequest) -> Result<ExecSession> {
+        Err(RuntimeError::Unsupported("exec"))
+    }
+
+    async fn attach(&self, _id: &str, _request: &ExecRequest) -> Result<ExecSession> {
+        Err(RuntimeError::Unsupported("attach"))
+    }
+
+    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>> {
+        self.parts.port_forward(sandbox_id, port).await
+    }
+
+    async fn logs(&self, id: &str, options: &LogOptions) -> Result<BoxStream<'static, Result<LogLine>>> {
+        let status = self.parts.status(id).await?;
+        let directory = self.parts.engine.log_directory(id);
+        // Of what has just ended the last lines may still be on their way.
+        let options = LogOptions {
+            follow: options.follow || status.state == ContainerState::Exited,
+            ..options.clone()
+        };
+        let unreadable = {
+            let id = id.to_string();
+            move |error: std::io::Error| failed("read the log of", &id, error)
+        };
+        let lines = cri_log::reader::read(&directory, &options).map_err(&unreadable)?;
+        Ok(lines.map(move |line| line.map_err(&unreadable)).boxed())
+    }
+
+    async fn image_status(&self, image: &str) -> Result<Option<Image>> {
+        images::status(&self.parts.engine, &self.parts.images, image).await
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>> {
+        images::list(&self.parts.engine, &self.parts.images).await
+    }
+
+    async fn pull_image(&self, image: &str, _auth: Option<&RegistryAuth>) -> Result<String> {
+        let message = format!(
+            "krust does not pull images for containerd yet; put it there with: ctr --namespace {} images pull {image}",
+            self.parts.engine.options.namespace
+        );
+        Err(failed("pull", image, message))
+    }
+
+    fn events(&self) -> BoxStream<'static, RuntimeEvent> {
+        self.parts.events.runtime_events()
+    }
 }

@@ -1,0 +1,275 @@
+//! App containers, which join the namespaces of their sandbox (upstream: the CRI plugin's `container_*.go`).
+
+use super::super::oci::{ContainerSpec, OciError, user};
+use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER};
+use super::snapshots::{self, SNAPSHOTTER};
+use super::tasks::is_alive;
+use super::{ContainerConfig, Parts, Result, RuntimeError, SandboxConfig, failed, files, images};
+use containerd_client::services::v1::container::Runtime as RuntimeName;
+use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest};
+use nix::sys::signal::Signal;
+use oci_spec::runtime::Spec;
+use prost_types::Any;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+/// What runs containers: containerd's own shim, with runc.
+const RUNTIME: &str = "io.containerd.runc.v2";
+/// What the daemon's runtime takes a specification for.
+const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+/// Upstream's code for containers that could not be started.
+const START_ERROR_CODE: i32 = 128;
+
+impl Parts {
+    pub(super) async fn create(
+        &self,
+        sandbox_id: &str,
+        config: &ContainerConfig,
+        sandbox: &SandboxConfig,
+    ) -> Result<String> {
+        let sandbox_pid = self.sandbox_pid(sandbox_id).await?;
+        let image = images::find(&self.engine, &self.images, &config.image).await?;
+        let image = image.ok_or_else(|| RuntimeError::NotFound {
+            what: "image",
+            id: config.image.clone(),
+        })?;
+        let id = new_id();
+        let lease = snapshots::create_lease(&self.engine).await?;
+        let request = Creation {
+            id: &id,
+            lease: &lease,
+            sandbox_id,
+            sandbox_pid,
+            config,
+            sandbox,
+            image: &image,
+        };
+        let created = self.create_leased(&request).await;
+        if created.is_err() {
+            if let Err(error) = snapshots::remove(&self.engine, &id).await {
+                tracing::warn!(%error, id, "the file system of a container that was not created stays until its lease expires");
+            }
+            files::remove(&self.engine, &id)?;
+        }
+        snapshots::delete_lease(&self.engine, &lease).await;
+        created.map(|()| id)
+    }
+
+    async fn create_leased(&self, creation: &Creation<'_>) -> Result<()> {
+        let Creation {
+            id, config, sandbox, ..
+        } = *creation;
+        let (engine, content) = (&self.engine, &creation.image.content);
+        let refused = |message: String| failed("create", &config.name, message);
+        let mounts = snapshots::prepare(engine, creation.lease, id, content).await?;
+        let accounts = snapshots::accounts(&mounts);
+        let user = user::resolve(&config.security, &content.defaults.user, &accounts)
+            .map_err(|error| refused(error.to_string()))?;
+        let message_file = files::create_for_container(engine, id, !config.termination_message_path.is_empty())?;
+        let spec = ContainerSpec {
+            config,
+            sandbox,
+            sandbox_pid: creation.sandbox_pid,
+            image: &content.defaults,
+            user: &user,
+            files: &files::shared(engine, creation.sandbox_id, sandbox.host_ipc),
+            message_file: message_file.as_deref(),
+            cgroup: format!("{}/{id}", engine.pod_cgroup(&sandbox.pod.uid)),
+            limits: engine.limits,
+        };
+        let spec = spec.build().map_err(|error: OciError| refused(error.to_string()))?;
+        let mut record = ContainerRecord::of(config, creation.sandbox_id, &sandbox.pod);
+        record.image_ref.clone_from(&creation.image.image_ref);
+        if record.stop_signal.is_empty() {
+            record.stop_signal.clone_from(&content.stop_signal);
+        }
+        signal(&record.stop_signal).map_err(refused)?;
+        let message = CreateContainerRequest {
+            container: Some(Container {
+                id: id.to_string(),
+                labels: record::container_labels(&engine.options.cluster_id, &sandbox.pod, &record),
+                image: config.image.clone(),
+                runtime: Some(runtime()),
+                spec: Some(spec_any(&spec)?),
+                snapshotter: SNAPSHOTTER.to_string(),
+                snapshot_key: id.to_string(),
+                extensions: record::extensions(&record),
+                ..Default::default()
+            }),
+        };
+        let created = engine.containers().create(engine.leased(creation.lease, message)).await;
+        created.map_err(|status| engine.error("create", "container", &config.name, status))?;
+        self.events.learn(id, TYPE_CONTAINER, &sandbox.pod.uid);
+        Ok(())
+    }
+
+    pub(super) async fn start(&self, id: &str) -> Result<()> {
+        let found = self.engine.container(id, TYPE_CONTAINER).await?;
+        if record::started_at(&found).is_some() || record::end(&found).is_some() {
+            return Err(failed("start", id, "the container was started before"));
+        }
+        let started = self.start_created(id, &record::record(&found)).await;
+        let Err(error) = started else {
+            return Ok(());
+        };
+        if let RuntimeError::Failed { message, .. } = &error {
+            let end = End {
+                exit_code: START_ERROR_CODE,
+                finished_at: SystemTime::now(),
+                reason: "StartError".to_string(),
+                message: message.clone(),
+            };
+            self.engine.change(id, Change::End(end)).await?;
+        }
+        // The process that waits to be started, if it came to that.
+        self.engine.signal(id, libc::SIGKILL).await?;
+        self.engine.delete_task(id).await?;
+        Err(error)
+    }
+
+    async fn start_created(&self, id: &str, record: &ContainerRecord) -> Result<()> {
+        let engine = &self.engine;
+        let log = self.log_uri(id, record.tty);
+        let task = CreateTaskRequest {
+            container_id: id.to_string(),
+            rootfs: snapshots::mounts(engine, id).await?,
+            stdout: log.clone(),
+            // A terminal has one stream.
+            stderr: if record.tty { String::new() } else { log },
+            terminal: record.tty,
+            ..Default::default()
+        };
+        engine.create_task(task).await?;
+        // Before the start: who finds a time but neither a task nor an end knows that the end was lost.
+        engine.change(id, Change::Started(SystemTime::now())).await?;
+        engine.start_task(id).await
+    }
+
+    /// Has the shim start krust's logger. The program gets the query's only key and value as arguments.
+    fn log_uri(&self, id: &str, tty: bool) -> String {
+        let (program, directory) = (self.engine.logger.display(), self.engine.log_directory(id));
+        let command = if tty { "cri-log-tty" } else { "cri-log" };
+        let directory: String = form_urlencoded::byte_serialize(directory.as_os_str().as_encoded_bytes()).collect();
+        format!("binary://{program}?{command}={directory}")
+    }
+
+    /// Stop signal, then SIGKILL.
+    pub(super) async fn stop(&self, id: &str, grace_seconds: u32) -> Result<()> {
+        let found = self.engine.container(id, TYPE_CONTAINER).await?;
+        let record: ContainerRecord = record::record(&found);
+        if let Some(task) = self.engine.task(id).await?
+            && is_alive(&task)
+        {
+            // It was checked when the container was created.
+            let signal = signal(&record.stop_signal).unwrap_or(libc::SIGTERM);
+            self.engine.signal(id, signal).await?;
+            let grace = Duration::from_secs(grace_seconds.into());
+            if !self.engine.wait_for_end(id, grace).await? {
+                self.engine.kill(id).await?;
+            }
+        }
+        self.settle(id).await
+    }
+
+    /// SIGKILL at once. What is gone is fine.
+    pub(super) async fn stop_now(&self, id: &str) -> Result<()> {
+        if let Some(task) = self.engine.task(id).await? {
+            if is_alive(&task) {
+                self.engine.kill(id).await?;
+            }
+            self.settle(id).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove(&self, id: &str) -> Result<()> {
+        self.engine.container(id, TYPE_CONTAINER).await?;
+        self.stop_now(id).await?;
+        files::remove(&self.engine, id)?;
+        self.engine.delete_container(id).await
+    }
+}
+
+/// What a new container is made from.
+struct Creation<'a> {
+    id: &'a str,
+    lease: &'a str,
+    sandbox_id: &'a str,
+    sandbox_pid: u32,
+    config: &'a ContainerConfig,
+    sandbox: &'a SandboxConfig,
+    image: &'a images::Found,
+}
+
+/// 64 digits, as engines have them.
+pub(super) fn new_id() -> String {
+    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+}
+
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+pub(super) fn runtime() -> RuntimeName {
+    RuntimeName {
+        name: RUNTIME.to_string(),
+        options: None,
+    }
+}
+
+pub(super) fn spec_any(spec: &Spec) -> Result<Any> {
+    Ok(Any {
+        type_url: SPEC_TYPE.to_string(),
+        value: serde_json::to_vec(spec).map_err(|error| failed("write", "a specification", error))?,
+    })
+}
+
+/// `SIGUSR1`, `USR1` or a number; empty is SIGTERM.
+fn signal(name: &str) -> Result<i32, String> {
+    if name.is_empty() {
+        return Ok(libc::SIGTERM);
+    }
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("SIG") {
+        upper
+    } else {
+        format!("SIG{upper}")
+    };
+    let real_time = full.strip_prefix("SIGRTMIN").map(|rest| match rest.strip_prefix('+') {
+        Some(offset) => offset.parse::<u8>().ok(),
+        None => rest.is_empty().then_some(0),
+    });
+    match (name.parse::<i32>(), Signal::from_str(&full), real_time) {
+        (Ok(number @ 1..=64), ..) => Ok(number),
+        (_, Ok(signal), _) => Ok(signal as i32),
+        (_, _, Some(Some(offset @ 0..=30))) => Ok(libc::SIGRTMIN() + i32::from(offset)),
+        _ => Err(format!("unknown stop signal {name:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals() {
+        for (name, number) in [
+            ("", libc::SIGTERM),
+            ("SIGUSR1", libc::SIGUSR1),
+            ("quit", libc::SIGQUIT),
+            ("9", 9),
+            ("SIGRTMIN+3", libc::SIGRTMIN() + 3),
+        ] {
+            assert_eq!(signal(name), Ok(number), "{name}");
+        }
+        for name in ["0", "65", "SIGNONE", "RTMIN+99", "-1"] {
+            assert!(signal(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn ids() {
+        assert!(is_id(&new_id()));
+        assert!(!is_id("../x"));
+    }
+}

@@ -1,0 +1,135 @@
+//! What containers are doing: the daemon's tasks together with what was recorded of ended ones
+//! (upstream: the CRI plugin's `container_status.go`, `events.go`).
+
+use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER};
+use super::{ContainerState, ContainerStatus, Parts, Result, RuntimeEventKind, engine, gone_is_fine};
+use containerd_client::services::v1::Container;
+use containerd_client::types::v1::{Process, Status};
+use std::time::SystemTime;
+
+/// Upstream's code and reason for an end that nobody saw, such as the node's.
+const LOST_CODE: i32 = 255;
+const LOST_REASON: &str = "Unknown";
+
+impl Parts {
+    pub(super) async fn list(&self) -> Result<Vec<ContainerStatus>> {
+        let listed = tokio::try_join!(self.engine.list(TYPE_CONTAINER, None), self.engine.all_tasks());
+        let (containers, tasks) = listed?;
+        let mut statuses = Vec::with_capacity(containers.len());
+        for container in &containers {
+            let status = match describe(container, tasks.get(&container.id)) {
+                Some(status) => Some(status),
+                // The two lists were not made at the same moment.
+                None => gone_is_fine(self.status(&container.id).await.map(Some))?,
+            };
+            statuses.extend(status);
+        }
+        Ok(statuses)
+    }
+
+    pub(super) async fn status(&self, id: &str) -> Result<ContainerStatus> {
+        let container = self.engine.container(id, TYPE_CONTAINER).await?;
+        let task = self.engine.task(id).await?;
+        if let Some(status) = describe(&container, task.as_ref()) {
+            return Ok(status);
+        }
+        // It was started before it was looked at the first time, and its task was gone after that: by now its end is
+        // recorded, unless nobody saw it.
+        let mut container = self.engine.container(id, TYPE_CONTAINER).await?;
+        if record::end(&container).is_none() {
+            let lost = End {
+                exit_code: LOST_CODE,
+                finished_at: SystemTime::now(),
+                reason: LOST_REASON.to_string(),
+                message: "the container's process is gone, and nobody saw how it ended".to_string(),
+            };
+            self.engine.change(id, Change::End(lost)).await?;
+            container = self.engine.container(id, TYPE_CONTAINER).await?;
+        }
+        describe(&container, None).ok_or_else(|| super::RuntimeError::NotFound {
+            what: "container",
+            id: id.to_string(),
+        })
+    }
+
+    /// Records the end of a container whose process has ended, tells of it, and lets its shim go.
+    pub(super) async fn settle(&self, id: &str) -> Result<()> {
+        let container = self.engine.container(id, TYPE_CONTAINER).await?;
+        let Some(task) = self.engine.task(id).await? else {
+            return Ok(());
+        };
+        if task.status() != Status::Stopped {
+            return Ok(());
+        }
+        if record::end(&container).is_none() {
+            self.engine.change(id, Change::End(end_of(&task))).await?;
+            self.events.tell(RuntimeEventKind::ContainerExited, id);
+        }
+        self.engine.delete_task(id).await
+    }
+
+    /// Settles what ended while nobody listened.
+    pub(super) async fn settle_all(&self) -> Result<()> {
+        let listed = tokio::try_join!(self.engine.list(TYPE_CONTAINER, None), self.engine.all_tasks());
+        let (containers, tasks) = listed?;
+        let stopped = |container: &&Container| {
+            let task = tasks.get(&container.id);
+            task.is_some_and(|task| task.status() == Status::Stopped)
+        };
+        for container in containers.iter().filter(stopped) {
+            gone_is_fine(self.settle(&container.id).await)?;
+        }
+        Ok(())
+    }
+}
+
+fn end_of(task: &Process) -> End {
+    End {
+        exit_code: i32::try_from(task.exit_status).unwrap_or(LOST_CODE),
+        finished_at: engine::time(task.exited_at.as_ref()).unwrap_or_else(SystemTime::now),
+        reason: String::new(),
+        message: String::new(),
+    }
+}
+
+/// None if it was started, but has neither a task nor an end.
+fn describe(container: &Container, task: Option<&Process>) -> Option<ContainerStatus> {
+    let record: ContainerRecord = record::record(container);
+    let started_at = record::started_at(container);
+    let (state, end) = match (record::end(container), task.map(Process::status)) {
+        (Some(end), _) => (ContainerState::Exited, Some(end)),
+        (None, Some(Status::Stopped)) => (ContainerState::Exited, task.map(end_of)),
+        (None, Some(Status::Running | Status::Paused | Status::Pausing)) => (ContainerState::Running, None),
+        (None, Some(Status::Created)) => (ContainerState::Created, None),
+        (None, Some(Status::Unknown)) => (ContainerState::Unknown, None),
+        (None, None) if started_at.is_none() => (ContainerState::Created, None),
+        (None, None) => return None,
+    };
+    let oom_killed = record::label(container, record::OOM) == "true";
+    let reason = match &end {
+        None => "",
+        Some(end) if !end.reason.is_empty() => &end.reason,
+        Some(end) if end.exit_code == 0 => "Completed",
+        Some(_) if oom_killed => "OOMKilled",
+        Some(_) => "Error",
+    };
+    Some(ContainerStatus {
+        id: container.id.clone(),
+        sandbox_id: record.sandbox_id,
+        name: record.name,
+        attempt: record.attempt,
+        pod_uid: record.pod_uid,
+        state,
+        created_at: engine::time(container.created_at.as_ref()).unwrap_or(SystemTime::UNIX_EPOCH),
+        started_at: started_at.filter(|_| state != ContainerState::Created),
+        finished_at: end.as_ref().map(|end| end.finished_at),
+        exit_code: end.as_ref().map_or(0, |end| end.exit_code),
+        reason: reason.to_string(),
+        message: end.map(|end| end.message).unwrap_or_default(),
+        image: record.image,
+        image_ref: record.image_ref,
+        labels: record.labels,
+        annotations: record.annotations,
+        tty: record.tty,
+    })
+}

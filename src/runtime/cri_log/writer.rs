@@ -1,0 +1,275 @@
+//! Writes a container's log: a process of its own beside the container (upstream: `containerd/runtime/v2/logging`).
+//!
+//! It is this program, started by the container's shim, so that a container's output goes on being read while krust is
+//! away. It ends when both pipes do, or when it is told to, after what is in the pipes.
+
+use super::{LINE_BYTES_MAX, LogStream, current, format, lock, previous};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::unix::pipe::Receiver;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A full file becomes the previous one, of which there is one.
+const FILE_BYTES_MAX: u64 = 10 << 20;
+/// For how long a terminal's unfinished line is kept back, so that an echo and its rest come together.
+const TERMINAL_DELAY: Duration = Duration::from_millis(10);
+const READ_BYTES_MAX: usize = 64 << 10;
+
+/// The descriptors that containerd's shim gives a logger.
+const STDOUT_FD: i32 = 3;
+const STDERR_FD: i32 = 4;
+const READY_FD: i32 = 5;
+
+/// Runs as the logger of a containerd shim. With a `terminal`, unfinished lines (prompts) are written at once.
+pub fn run_as_shim_logger(directory: &Path, terminal: bool) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // SAFETY: the shim opened these for this process, and nothing else here uses them.
+    let [stdout, stderr, ready] = [STDOUT_FD, STDERR_FD, READY_FD].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    runtime.block_on(async {
+        let file = LogFile::open(directory)?;
+        let mut logger = Logger::new(file, stdout, stderr, terminal)?;
+        // The shim waits for this before it starts the container.
+        drop(ready);
+        logger.run().await
+    })
+}
+
+/// Both streams and where they go.
+struct Logger {
+    file: LogFile,
+    stdout: Stream,
+    stderr: Stream,
+    stop: tokio::signal::unix::Signal,
+    terminal: bool,
+}
+
+struct Stream {
+    pipe: Receiver,
+    lines: Lines,
+    open: bool,
+}
+
+impl Logger {
+    fn new(file: LogFile, stdout: OwnedFd, stderr: OwnedFd, terminal: bool) -> io::Result<Logger> {
+        let stream = |fd, stream| -> io::Result<Stream> {
+            Ok(Stream {
+                pipe: Receiver::from_owned_fd(fd)?,
+                lines: Lines::new(stream),
+                open: true,
+            })
+        };
+        Ok(Logger {
+            file,
+            stdout: stream(stdout, LogStream::Stdout)?,
+            stderr: stream(stderr, LogStream::Stderr)?,
+            stop: signal(SignalKind::terminate())?,
+            terminal,
+        })
+    }
+
+    async fn run(&mut self) -> io::Result<()> {
+        let mut stopping = false;
+        while !stopping && (self.stdout.open || self.stderr.open) {
+            let unfinished = self.terminal && !(self.stdout.lines.is_empty() && self.stderr.lines.is_empty());
+            let mut flush = false;
+            tokio::select! {
+                readable = self.stdout.pipe.readable(), if self.stdout.open => readable?,
+                readable = self.stderr.pipe.readable(), if self.stderr.open => readable?,
+                _ = self.stop.recv() => stopping = true,
+                () = tokio::time::sleep(TERMINAL_DELAY), if unfinished => flush = true,
+            }
+            let mut out = Vec::new();
+            for stream in [&mut self.stdout, &mut self.stderr] {
+                stream.take(&mut out)?;
+                if flush {
+                    stream.lines.flush(&mut out);
+                }
+            }
+            self.file.append(&out)?;
+        }
+        let mut out = Vec::new();
+        self.stdout.lines.flush(&mut out);
+        self.stderr.lines.flush(&mut out);
+        self.file.append(&out)
+    }
+}
+
+impl Stream {
+    /// Takes what is in the pipe now.
+    fn take(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        let mut buffer = vec![0; READ_BYTES_MAX];
+        while self.open && out.len() < FILE_BYTES_MAX as usize {
+            match self.pipe.try_read(&mut buffer) {
+                Ok(0) => self.open = false,
+                Ok(count) => self.lines.push(&buffer[..count], out),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a stream into entries.
+struct Lines {
+    stream: LogStream,
+    /// The beginning of a line whose end has not come.
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    fn new(stream: LogStream) -> Lines {
+        Lines {
+            stream,
+            pending: Vec::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        let time = jiff::Timestamp::now();
+        while !bytes.is_empty() {
+            let room = LINE_BYTES_MAX - self.pending.len();
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            match end {
+                Some(end) if end <= room => {
+                    self.pending.extend_from_slice(&bytes[..end]);
+                    format(out, time, self.stream, true, &self.pending);
+                    self.pending.clear();
+                    bytes = &bytes[end + 1..];
+                }
+                _ => {
+                    let taken = bytes.len().min(room);
+                    self.pending.extend_from_slice(&bytes[..taken]);
+                    bytes = &bytes[taken..];
+                    if self.pending.len() == LINE_BYTES_MAX && !bytes.is_empty() {
+                        self.flush(out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes an unfinished line as a part.
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        if !self.pending.is_empty() {
+            format(out, jiff::Timestamp::now(), self.stream, false, &self.pending);
+            self.pending.clear();
+        }
+    }
+}
+
+/// The files, and the lock that tells readers of this writer.
+struct LogFile {
+    directory: PathBuf,
+    file: File,
+    size: u64,
+    _lock: Flock<File>,
+}
+
+impl LogFile {
+    fn open(directory: &Path) -> io::Result<LogFile> {
+        let lock = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(lock(directory))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        let file = open_current(directory)?;
+        Ok(LogFile {
+            size: file.metadata()?.len(),
+            directory: directory.to_owned(),
+            file,
+            _lock: lock,
+        })
+    }
+
+    fn append(&mut self, entries: &[u8]) -> io::Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        if self.size > 0 && self.size + entries.len() as u64 > FILE_BYTES_MAX {
+            std::fs::rename(current(&self.directory), previous(&self.directory))?;
+            self.file = open_current(&self.directory)?;
+            self.size = 0;
+        }
+        self.size += entries.len() as u64;
+        self.file.write_all(entries)
+    }
+}
+
+fn open_current(directory: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(current(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn texts(out: &[u8]) -> Vec<String> {
+        out.split(|byte| *byte == b'\n')
+            .filter(|entry| !entry.is_empty())
+            .map(|entry| String::from_utf8(parse(entry).unwrap().text.to_vec()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn lines_in_pieces_and_long_ones() {
+        let mut lines = Lines::new(LogStream::Stdout);
+        let mut out = Vec::new();
+        for piece in ["on", "e\n\ntw", "o"] {
+            lines.push(piece.as_bytes(), &mut out);
+        }
+        assert_eq!(texts(&out), ["one\n", "\n"]);
+        lines.flush(&mut out);
+        assert_eq!(texts(&out), ["one\n", "\n", "two"]);
+        let mut out = Vec::new();
+        let long = "x".repeat(LINE_BYTES_MAX);
+        lines.push(format!("{long}\n{long}y\n").as_bytes(), &mut out);
+        assert_eq!(texts(&out), [format!("{long}\n"), long.clone(), "y\n".to_string()]);
+    }
+
+    #[tokio::test]
+    async fn a_full_file_becomes_the_previous_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = LogFile::open(directory.path()).unwrap();
+        let half = vec![b'a'; FILE_BYTES_MAX as usize / 2];
+        for _ in 0..3 {
+            file.append(&half).unwrap();
+        }
+        assert_eq!(
+            std::fs::metadata(previous(directory.path())).unwrap().len(),
+            FILE_BYTES_MAX
+        );
+        assert_eq!(
+            std::fs::metadata(current(directory.path())).unwrap().len(),
+            FILE_BYTES_MAX / 2
+        );
+    }
+
+    #[tokio::test]
+    async fn both_streams_to_their_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (out_reader, out_writer) = nix::unistd::pipe().unwrap();
+        let (err_reader, err_writer) = nix::unistd::pipe().unwrap();
+        for fd in [&out_reader, &err_reader] {
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        }
+        let file = LogFile::open(directory.path()).unwrap();
+        let mut logger = Logger::new(file, out_reader, err_reader, false).unwrap();
+        nix::unistd::write(&out_writer, b"one\ntwo").unwrap();
+        nix::unistd::write(&err_writer, b"oops\n").unwrap();
+        drop((out_writer, err_writer));
+        logger.run().await.unwrap();
+        let written = texts(&std::fs::read(current(directory.path())).unwrap());
+        assert_eq!(written, ["one\n", "oops\n", "two"]);
+    }
+}

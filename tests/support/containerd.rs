@@ -1,0 +1,224 @@
+//! A private containerd for a test binary: own data, socket and pod network, started once, stopped at its end.
+//!
+//! Needs root, `containerd` with `ctr` and runc (package containerd), `nft` (package nftables) and busybox-static; a
+//! test that misses one fails.
+#![allow(dead_code)]
+
+use super::dockerd::{busybox_archive, spawn_that_dies_with_us};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The image that every engine here has.
+pub const BUSYBOX: &str = "busybox:test";
+pub const NAMESPACE: &str = "k8s.io";
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The engine of this test binary.
+pub fn shared() -> &'static Containerd {
+    static SHARED: OnceLock<Containerd> = OnceLock::new();
+    static AT_EXIT: OnceLock<()> = OnceLock::new();
+    extern "C" fn stop() {
+        if let Some(shared) = SHARED.get() {
+            shared.stop();
+        }
+    }
+    let shared = SHARED.get_or_init(Containerd::start);
+    // Statics are not dropped.
+    // SAFETY: the handler touches nothing that is gone by then.
+    AT_EXIT.get_or_init(|| assert_eq!(unsafe { libc::atexit(stop) }, 0));
+    shared
+}
+
+pub struct Containerd {
+    /// Path of the socket.
+    pub address: String,
+    pub pod_range: String,
+    pub pod_bridge: String,
+    directory: PathBuf,
+    child: Mutex<Option<Child>>,
+}
+
+impl Containerd {
+    pub fn start() -> Containerd {
+        let process = std::process::id();
+        let directory = std::env::temp_dir().join(format!("krust-containerd-{process}"));
+        std::fs::create_dir_all(&directory).unwrap();
+        let containerd = Containerd {
+            address: directory.join("containerd.sock").display().to_string(),
+            // Of an address range that few use.
+            pod_range: format!("10.214.{}.0/24", process % 250),
+            pod_bridge: format!("krc{process}"),
+            directory,
+            child: Mutex::new(None),
+        };
+        containerd.spawn();
+        containerd.import_busybox();
+        containerd
+    }
+
+    /// Where krust may keep its files for this engine.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.join("krust")
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    fn spawn(&self) {
+        let configuration = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\n  address = {:?}\n[plugins.\"io.containerd.internal.v1.opt\"]\n  path = {:?}\n",
+            self.path("root"),
+            self.path("state"),
+            self.address,
+            self.path("opt")
+        );
+        std::fs::write(self.path("config.toml"), configuration).unwrap();
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        let mut command = Command::new("containerd");
+        command
+            .args(["--config", &self.path("config.toml")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        *self.child.lock().unwrap() = Some(spawn_that_dies_with_us(command, "containerd (package containerd)"));
+        let started = Instant::now();
+        while std::os::unix::net::UnixStream::connect(&self.address).is_err() {
+            let ended = self
+                .child
+                .lock()
+                .unwrap()
+                .as_mut()
+                .and_then(|child| child.try_wait().unwrap());
+            assert!(
+                ended.is_none() && started.elapsed() < START_TIMEOUT,
+                "containerd does not start:\n{}",
+                std::fs::read_to_string(self.path("log")).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// stdout of a ctr command that must succeed.
+    pub fn ctr(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("ctr");
+        command
+            .args(["--address", &self.address, "--namespace", NAMESPACE])
+            .args(arguments);
+        let output = command.output().expect("ctr (package containerd) runs");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ctr {arguments:?}: {stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Ids of the containers of a krust, sandboxes and dead ones included.
+    pub fn containers_of(&self, cluster_id: &str) -> Vec<String> {
+        let filter = format!("labels.\"krust.dev/cluster\"=={cluster_id}");
+        let listed = self.ctr(&["containers", "list", "--quiet", &filter]);
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    fn import_busybox(&self) {
+        let archive = self.directory.join("busybox.tar");
+        std::fs::write(&archive, oci_archive(&busybox_archive())).unwrap();
+        self.ctr(&["images", "import", archive.to_str().unwrap()]);
+    }
+
+    /// Stops the engine and what ran on it, and removes its files and network.
+    pub fn stop(&self) {
+        let Some(mut child) = self.child.lock().unwrap().take() else {
+            return;
+        };
+        self.kill_tasks();
+        let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+        let started = Instant::now();
+        while started.elapsed() < STOP_TIMEOUT && matches!(child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let quiet = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            let _ = command
+                .args(arguments)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+        };
+        quiet("ip", &["link", "delete", &self.pod_bridge]);
+        quiet("nft", &["delete", "table", "ip", &self.pod_bridge]);
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+
+    /// Tasks outlive the daemon: each has a shim.
+    fn kill_tasks(&self) {
+        let ctr = |arguments: &[&str]| {
+            let mut command = Command::new("ctr");
+            command
+                .args(["--address", &self.address, "--namespace", NAMESPACE])
+                .args(arguments);
+            command
+                .output()
+                .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let listed = ctr(&["tasks", "list", "--quiet"]).unwrap_or_default();
+        for id in listed.lines() {
+            let _ = ctr(&["tasks", "delete", "--force", id]);
+        }
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// An OCI image layout of one layer, named as `ctr images import` wants it.
+fn oci_archive(layer: &[u8]) -> Vec<u8> {
+    let architecture = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    let config = serde_json::json!({
+        "architecture": architecture, "os": "linux", "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
+    });
+    let config = config.to_string().into_bytes();
+    let descriptor = |kind: &str, content: &[u8]| {
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        serde_json::json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
+    };
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("config.v1+json", &config), "layers": [descriptor("layer.v1.tar", layer)],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let mut entry = descriptor("manifest.v1+json", &manifest);
+    entry["annotations"] = serde_json::json!({"io.containerd.image.name": format!("docker.io/library/{BUSYBOX}")});
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]})
+        .to_string()
+        .into_bytes();
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |path: &Path, content: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, path, content).unwrap();
+    };
+    add(Path::new("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#);
+    for blob in [layer, &config, &manifest] {
+        add(&Path::new("blobs").join(digest(blob).replace(':', "/")), blob);
+    }
+    add(Path::new("index.json"), &index);
+    archive.into_inner().unwrap()
+}
+
+fn digest(content: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(content)))
+}
