@@ -22,8 +22,8 @@ use crate::apiserver::{ApiServer, ApiServerOptions};
 use crate::config::Settings;
 use crate::registry::Registry;
 use crate::runtime::choose::{ChooseError, Chosen};
-/// The command that container shims start.
-pub use crate::runtime::cri_log::writer::run_as_shim_logger as run_container_logger;
+/// The programs beside containers that write their logs.
+pub use crate::runtime::cri_log::writer as container_log;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::Tasks;
 use crate::transport::InProcessIdentity;

@@ -7,6 +7,7 @@
 mod support;
 
 mod api;
+mod containerd;
 mod image;
 mod pods;
 mod quick_start;

@@ -169,6 +169,8 @@ impl Containerd {
         let listed = ctr(&["tasks", "list", "--quiet"]).unwrap_or_default();
         for id in listed.lines() {
             let _ = ctr(&["tasks", "delete", "--force", id]);
+            // What a failed test did not clean up.
+            let _ = std::fs::remove_dir_all(format!("/dev/shm/krust-{id}"));
         }
     }
 }

@@ -4,14 +4,18 @@ use super::super::oci::{ContainerSpec, OciError, user};
 use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER};
 use super::snapshots::{self, SNAPSHOTTER};
 use super::tasks::is_alive;
-use super::{ContainerConfig, Parts, Result, RuntimeError, SandboxConfig, failed, files, images};
+use super::{ContainerConfig, Parts, Result, RuntimeError, SandboxConfig, exec, failed, files, images};
 use containerd_client::services::v1::container::Runtime as RuntimeName;
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 use prost_types::Any;
+use std::io;
+use std::process::Stdio;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
+use tokio::io::AsyncReadExt;
 
 /// What runs containers: containerd's own shim, with runc.
 const RUNTIME: &str = "io.containerd.runc.v2";
@@ -130,7 +134,7 @@ impl Parts {
     async fn start_created(&self, id: &str, record: &ContainerRecord) -> Result<()> {
         let engine = &self.engine;
         let log = self.log_uri(id, record.tty);
-        let task = CreateTaskRequest {
+        let mut task = CreateTaskRequest {
             container_id: id.to_string(),
             rootfs: snapshots::mounts(engine, id).await?,
             stdout: log.clone(),
@@ -139,6 +143,11 @@ impl Parts {
             terminal: record.tty,
             ..Default::default()
         };
+        if record.stdin {
+            self.add_stdin(id, &mut task)
+                .await
+                .map_err(|error| failed("make the pipes of", id, error))?;
+        }
         engine.create_task(task).await?;
         // Before the start: who finds a time but neither a task nor an end knows that the end was lost.
         engine.change(id, Change::Started(SystemTime::now())).await?;
@@ -151,6 +160,38 @@ impl Parts {
         let command = if tty { "cri-log-tty" } else { "cri-log" };
         let directory: String = form_urlencoded::byte_serialize(directory.as_os_str().as_encoded_bytes()).collect();
         format!("binary://{program}?{command}={directory}")
+    }
+
+    /// A shim that starts a logger gives stdin only to terminals; other containers' logger is started here.
+    async fn add_stdin(&self, id: &str, task: &mut CreateTaskRequest) -> io::Result<()> {
+        let pipes = exec::container_pipes(&self.engine, id);
+        std::fs::create_dir_all(&pipes)?;
+        let make = |name: &str| -> io::Result<String> {
+            let path = pipes.join(name);
+            nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+            Ok(path.display().to_string())
+        };
+        task.stdin = make("stdin")?;
+        if task.terminal {
+            return Ok(());
+        }
+        (task.stdout, task.stderr) = (make("stdout")?, make("stderr")?);
+        let mut logger = tokio::process::Command::new(&self.engine.logger)
+            .arg("cri-log")
+            .arg(self.engine.log_directory(id))
+            .arg("--pipes")
+            .arg(&pipes)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            // It outlives this process, and its terminal.
+            .process_group(0)
+            .spawn()?;
+        let mut ready = logger.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        ready.read_to_end(&mut Vec::new()).await?;
+        match logger.try_wait()? {
+            Some(status) => Err(io::Error::other(format!("the logger ended with {status}"))),
+            None => Ok(()),
+        }
     }
 
     /// Stop signal, then SIGKILL.

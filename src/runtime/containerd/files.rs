@@ -176,7 +176,7 @@ pub(super) fn pause_rootfs(engine: &Engine) -> Result<PathBuf> {
     Ok(rootfs)
 }
 
-/// Removes the pod's cgroups, which outlive it. Those that are in use, or gone, stay.
+/// Removes the pod's cgroups, which outlive it, and those above if it was the last. Those that are in use stay.
 pub(super) fn remove_pod_cgroups(engine: &Engine, pod_uid: &str) {
     let cgroup = engine.pod_cgroup(pod_uid);
     let relative = cgroup.trim_start_matches('/');
@@ -184,7 +184,12 @@ pub(super) fn remove_pod_cgroups(engine: &Engine, pod_uid: &str) {
     let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
     let hierarchies = hierarchies.map(|entry| entry.path()).filter(|path| path.is_dir());
     for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let _ = std::fs::remove_dir(hierarchy.join(relative));
+        let above = Path::new(relative).ancestors().filter(|path| !path.as_os_str().is_empty());
+        for cgroup in above {
+            if std::fs::remove_dir(hierarchy.join(cgroup)).is_err() {
+                break;
+            }
+        }
     }
 }
 

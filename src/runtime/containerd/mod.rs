@@ -6,6 +6,7 @@
 mod container;
 mod engine;
 mod events;
+mod exec;
 mod files;
 mod images;
 mod record;
@@ -155,12 +156,12 @@ impl Runtime for ContainerdRuntime {
         files::termination_message(&self.parts.engine, id)
     }
 
-    async fn exec(&self, _id: &str, _request: &ExecRequest) -> Result<ExecSession> {
-        Err(RuntimeError::Unsupported("exec"))
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecSession> {
+        exec::exec(&self.parts, id, request).await
     }
 
-    async fn attach(&self, _id: &str, _request: &ExecRequest) -> Result<ExecSession> {
-        Err(RuntimeError::Unsupported("attach"))
+    async fn attach(&self, id: &str, request: &ExecRequest) -> Result<ExecSession> {
+        exec::attach(&self.parts, id, request).await
     }
 
     async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn Duplex>> {

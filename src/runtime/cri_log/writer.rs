@@ -1,7 +1,8 @@
 //! Writes a container's log: a process of its own beside the container (upstream: `containerd/runtime/v2/logging`).
 //!
 //! It is this program, started by the container's shim, so that a container's output goes on being read while krust is
-//! away. It ends when both pipes do, or when it is told to, after what is in the pipes.
+//! away. It ends when both pipes do, or when it is told to, after what is in the pipes. A container with stdin but no
+//! terminal has named pipes, since a shim with a logger gives it no stdin; its logger is started by krust.
 
 use super::{LINE_BYTES_MAX, LogStream, current, format, lock, previous};
 use nix::fcntl::{Flock, FlockArg};
@@ -31,9 +32,23 @@ pub fn run_as_shim_logger(directory: &Path, terminal: bool) -> io::Result<()> {
     let [stdout, stderr, ready] = [STDOUT_FD, STDERR_FD, READY_FD].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
     runtime.block_on(async {
         let file = LogFile::open(directory)?;
+        let [stdout, stderr] = [Receiver::from_owned_fd(stdout)?, Receiver::from_owned_fd(stderr)?];
         let mut logger = Logger::new(file, stdout, stderr, terminal)?;
         // The shim waits for this before it starts the container.
         drop(ready);
+        logger.run().await
+    })
+}
+
+/// Reads the named pipes `stdout` and `stderr` in a directory. Closes its own stdout when it is ready.
+pub fn run_on_named_pipes(directory: &Path, pipes: &Path) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let file = LogFile::open(directory)?;
+        let open = |name: &str| tokio::net::unix::pipe::OpenOptions::new().open_receiver(pipes.join(name));
+        let mut logger = Logger::new(file, open("stdout")?, open("stderr")?, false)?;
+        // SAFETY: nothing else here uses it.
+        drop(unsafe { OwnedFd::from_raw_fd(libc::STDOUT_FILENO) });
         logger.run().await
     })
 }
@@ -54,18 +69,16 @@ struct Stream {
 }
 
 impl Logger {
-    fn new(file: LogFile, stdout: OwnedFd, stderr: OwnedFd, terminal: bool) -> io::Result<Logger> {
-        let stream = |fd, stream| -> io::Result<Stream> {
-            Ok(Stream {
-                pipe: Receiver::from_owned_fd(fd)?,
-                lines: Lines::new(stream),
-                open: true,
-            })
+    fn new(file: LogFile, stdout: Receiver, stderr: Receiver, terminal: bool) -> io::Result<Logger> {
+        let stream = |pipe, stream| Stream {
+            pipe,
+            lines: Lines::new(stream),
+            open: true,
         };
         Ok(Logger {
             file,
-            stdout: stream(stdout, LogStream::Stdout)?,
-            stderr: stream(stderr, LogStream::Stderr)?,
+            stdout: stream(stdout, LogStream::Stdout),
+            stderr: stream(stderr, LogStream::Stderr),
             stop: signal(SignalKind::terminate())?,
             terminal,
         })
@@ -75,18 +88,25 @@ impl Logger {
         let mut stopping = false;
         while !stopping && (self.stdout.open || self.stderr.open) {
             let unfinished = self.terminal && !(self.stdout.lines.is_empty() && self.stderr.lines.is_empty());
-            let mut flush = false;
-            tokio::select! {
-                readable = self.stdout.pipe.readable(), if self.stdout.open => readable?,
-                readable = self.stderr.pipe.readable(), if self.stderr.open => readable?,
-                _ = self.stop.recv() => stopping = true,
-                () = tokio::time::sleep(TERMINAL_DELAY), if unfinished => flush = true,
-            }
             let mut out = Vec::new();
-            for stream in [&mut self.stdout, &mut self.stderr] {
-                stream.take(&mut out)?;
-                if flush {
-                    stream.lines.flush(&mut out);
+            // Only what is readable is read: a named pipe that nobody has opened yet would seem to have ended.
+            tokio::select! {
+                readable = self.stdout.pipe.readable(), if self.stdout.open => {
+                    readable?;
+                    self.stdout.take(&mut out)?;
+                }
+                readable = self.stderr.pipe.readable(), if self.stderr.open => {
+                    readable?;
+                    self.stderr.take(&mut out)?;
+                }
+                _ = self.stop.recv() => {
+                    stopping = true;
+                    self.stdout.take(&mut out)?;
+                    self.stderr.take(&mut out)?;
+                }
+                () = tokio::time::sleep(TERMINAL_DELAY), if unfinished => {
+                    self.stdout.lines.flush(&mut out);
+                    self.stderr.lines.flush(&mut out);
                 }
             }
             self.file.append(&out)?;
@@ -264,12 +284,20 @@ mod tests {
             nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
         }
         let file = LogFile::open(directory.path()).unwrap();
-        let mut logger = Logger::new(file, out_reader, err_reader, false).unwrap();
+        let [out, err] = [out_reader, err_reader].map(|fd| Receiver::from_owned_fd(fd).unwrap());
+        let mut logger = Logger::new(file, out, err, false).unwrap();
         nix::unistd::write(&out_writer, b"one\ntwo").unwrap();
         nix::unistd::write(&err_writer, b"oops\n").unwrap();
         drop((out_writer, err_writer));
         logger.run().await.unwrap();
         let written = texts(&std::fs::read(current(directory.path())).unwrap());
-        assert_eq!(written, ["one\n", "oops\n", "two"]);
+        let mut sorted = written.clone();
+        sorted.sort();
+        assert_eq!(sorted, ["one\n", "oops\n", "two"]);
+        assert_eq!(
+            written.last().map(String::as_str),
+            Some("two"),
+            "what is unfinished comes last"
+        );
     }
 }
