@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(out, b"2026-01-02T03:04:05.000000006Z stderr F two words\n");
         let line = parse(&out[..out.len() - 1]).unwrap();
         assert_eq!((line.stream, &line.text[..]), (LogStream::Stderr, &b"two words\n"[..]));
-        assert_eq!(line.time, time.into());
+        assert_eq!(line.time, std::time::SystemTime::from(time));
         let part = parse(b"2026-01-02T03:04:05Z stdout P x").unwrap();
         assert_eq!(&part.text[..], b"x");
         let empty = parse(b"2026-01-02T03:04:05Z stdout F ").unwrap();
