@@ -8,6 +8,7 @@ mod containerd;
 mod docker;
 #[path = "../support/dockerd.rs"]
 mod dockerd;
+mod particular_to_containerd;
 mod subject;
 
 /// One test for every common case on a backend.

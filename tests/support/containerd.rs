@@ -1,7 +1,6 @@
 //! A private containerd for a test binary: own data, socket and pod network, started once, stopped at its end.
 //!
-//! Needs root, `containerd` with `ctr` and runc (package containerd), `nft` (package nftables) and busybox-static; a
-//! test that misses one fails.
+//! Needs root, `containerd` with `ctr` and runc (package containerd) and busybox-static; a test that misses one fails.
 #![allow(dead_code)]
 
 use super::dockerd::{busybox_archive, spawn_that_dies_with_us};

@@ -14,7 +14,10 @@ use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::tonic::metadata::{Ascii, MetadataValue};
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request, Status};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Lists of containers hold their specifications.
@@ -30,6 +33,8 @@ pub(super) struct Engine {
     pub logger: PathBuf,
     pub version: String,
     pub limits: Limits,
+    /// Deletions of tasks under way, one at a time for each task.
+    pub deletions: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Engine {
@@ -59,6 +64,7 @@ impl Engine {
             logger,
             version: version.into_inner().version,
             limits,
+            deletions: Mutex::default(),
             options,
         })
     }

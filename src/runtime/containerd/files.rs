@@ -176,6 +176,27 @@ pub(super) fn pause_rootfs(engine: &Engine) -> Result<PathBuf> {
     Ok(rootfs)
 }
 
+/// Whether the kernel killed a process of a container for memory, by the counter of its cgroup. The daemon's event says
+/// the same, but may come after that of the end.
+pub(super) fn was_oom_killed(engine: &Engine, pod_uid: &str, id: &str) -> bool {
+    let cgroup = format!("{}/{id}", engine.pod_cgroup(pod_uid));
+    // Version 1 of cgroups, then version 2.
+    let files = [
+        format!("/sys/fs/cgroup/memory{cgroup}/memory.oom_control"),
+        format!("/sys/fs/cgroup{cgroup}/memory.events"),
+    ];
+    let text = files
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok())
+        .unwrap_or_default();
+    oom_kills(&text) > 0
+}
+
+fn oom_kills(text: &str) -> u64 {
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
 /// Removes the pod's cgroups, which outlive it, and those above if it was the last. Those that are in use stay.
 pub(super) fn remove_pod_cgroups(engine: &Engine, pod_uid: &str) {
     let cgroup = engine.pod_cgroup(pod_uid);
@@ -184,7 +205,9 @@ pub(super) fn remove_pod_cgroups(engine: &Engine, pod_uid: &str) {
     let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
     let hierarchies = hierarchies.map(|entry| entry.path()).filter(|path| path.is_dir());
     for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let above = Path::new(relative).ancestors().filter(|path| !path.as_os_str().is_empty());
+        let above = Path::new(relative)
+            .ancestors()
+            .filter(|path| !path.as_os_str().is_empty());
         for cgroup in above {
             if std::fs::remove_dir(hierarchy.join(cgroup)).is_err() {
                 break;
@@ -216,6 +239,13 @@ mod tests {
             resolv_conf(&config).unwrap(),
             "search svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
         );
+    }
+
+    #[test]
+    fn kills_for_memory() {
+        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
+        assert_eq!(oom_kills("low 0\noom 3\noom_kill 1\noom_group_kill 0\n"), 1);
+        assert_eq!(oom_kills(""), 0);
     }
 
     #[test]

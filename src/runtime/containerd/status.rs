@@ -2,7 +2,7 @@
 //! (upstream: the CRI plugin's `container_status.go`, `events.go`).
 
 use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER};
-use super::{ContainerState, ContainerStatus, Parts, Result, RuntimeEventKind, engine, gone_is_fine};
+use super::{ContainerState, ContainerStatus, Parts, Result, RuntimeEventKind, engine, files, gone_is_fine};
 use containerd_client::services::v1::Container;
 use containerd_client::types::v1::{Process, Status};
 use std::time::SystemTime;
@@ -10,6 +10,7 @@ use std::time::SystemTime;
 /// Upstream's code and reason for an end that nobody saw, such as the node's.
 const LOST_CODE: i32 = 255;
 const LOST_REASON: &str = "Unknown";
+const OOM_REASON: &str = "OOMKilled";
 
 impl Parts {
     pub(super) async fn list(&self) -> Result<Vec<ContainerStatus>> {
@@ -62,7 +63,12 @@ impl Parts {
             return Ok(());
         }
         if record::end(&container).is_none() {
-            self.engine.change(id, Change::End(end_of(&task))).await?;
+            let mut end = end_of(&task);
+            let pod_uid = record::label(&container, record::POD_UID);
+            if end.exit_code != 0 && files::was_oom_killed(&self.engine, pod_uid, id) {
+                end.reason = OOM_REASON.to_string();
+            }
+            self.engine.change(id, Change::End(end)).await?;
             self.events.tell(RuntimeEventKind::ContainerExited, id);
         }
         self.engine.delete_task(id).await
@@ -110,7 +116,7 @@ fn describe(container: &Container, task: Option<&Process>) -> Option<ContainerSt
         None => "",
         Some(end) if !end.reason.is_empty() => &end.reason,
         Some(end) if end.exit_code == 0 => "Completed",
-        Some(_) if oom_killed => "OOMKilled",
+        Some(_) if oom_killed => OOM_REASON,
         Some(_) => "Error",
     };
     Some(ContainerStatus {

@@ -8,6 +8,7 @@ use containerd_client::services::v1::{
 use containerd_client::tonic::Code;
 use containerd_client::types::v1::{Process, Status};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a kill may take before the daemon counts as unresponsive.
@@ -56,6 +57,17 @@ impl Engine {
 
     /// Removes a task that has ended. Returns when its log is complete. What is gone is fine.
     pub async fn delete_task(&self, id: &str) -> Result<()> {
+        // The one who sees the end and the one who asked for it come at the same time, and the second would find the
+        // shim going away, which the daemon takes for a failure.
+        let turn = Arc::clone(self.deletions.lock().entry(id.to_string()).or_default());
+        let _turn = turn.lock().await;
+        let deleted = self.delete_task_alone(id).await;
+        // Whoever waits has the entry already; whoever comes later finds no task.
+        self.deletions.lock().remove(id);
+        deleted
+    }
+
+    async fn delete_task_alone(&self, id: &str) -> Result<()> {
         let request = self.request(DeleteTaskRequest {
             container_id: id.to_string(),
         });

@@ -8,7 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,14 +28,24 @@ pub fn is_complete(directory: &Path) -> bool {
 
 /// The lines there are, and with `follow` those to come until the writer ends.
 pub fn read(directory: &Path, options: &LogOptions) -> io::Result<BoxStream<'static, io::Result<LogLine>>> {
+    // Only what is to come: from where the log ends at this moment, not at that of the first read.
+    let from_now = options.follow && options.tail_lines == Some(0);
+    let changes = Changes::of(directory)?;
+    let mut file = match from_now {
+        true => File::open(current(directory)).ok(),
+        false => open_first(directory),
+    };
+    if let Some(file) = file.as_mut().filter(|_| from_now) {
+        file.seek(SeekFrom::End(0))?;
+    }
     let reader = Follower {
-        changes: Changes::of(directory)?,
-        file: open_first(directory),
+        changes,
+        file,
         directory: directory.to_owned(),
         pending: Vec::new(),
         ready: VecDeque::new(),
         options: options.clone(),
-        tail: options.tail_lines,
+        tail: options.tail_lines.filter(|_| !from_now),
         done: false,
     };
     let stream = futures_util::stream::unfold(reader, |mut reader| async move {
@@ -233,6 +243,23 @@ mod tests {
         assert_eq!(all(path, tail(1)).await, ["three"]);
         assert_eq!(all(path, tail(0)).await, Vec::<String>::new());
         assert_eq!(all(path, tail(9)).await.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn from_now_is_from_the_call() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        std::fs::write(current(path), entry("old", "F")).unwrap();
+        let options = LogOptions {
+            follow: true,
+            tail_lines: Some(0),
+            since: None,
+        };
+        let lines = read(path, &options).unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(current(path)).unwrap();
+        io::Write::write_all(&mut file, entry("new", "F").as_bytes()).unwrap();
+        let texts: Vec<_> = lines.map(|line| line.unwrap().text).collect().await;
+        assert_eq!(texts, ["new\n"]);
     }
 
     #[tokio::test]

@@ -111,7 +111,10 @@ impl PodNetwork {
     async fn prepare(&self) -> Result<u32> {
         let (handle, _connection) = connect()?;
         if find(&handle, &self.bridge).await?.is_none() {
-            let made = handle.link().add(LinkBridge::new(&self.bridge).build()).execute().await;
+            // An address of its own: it would take those of its pods, and change with them.
+            let [_, b, c, d] = self.range.gateway().octets();
+            let bridge = LinkBridge::new(&self.bridge).address(vec![0x02, 0x6b, 0, b, c, d]);
+            let made = handle.link().add(bridge.build()).execute().await;
             match made {
                 // Another krust was quicker.
                 Err(error) if !is_there(&error) => return Err(netlink("create the bridge", &self.bridge)(error)),
