@@ -211,9 +211,12 @@ fn scale(whole: &str, fraction: &str, multiplier: Multiplier) -> i128 {
     let mut mantissa: i128 = 0;
     let mut exponent = -(fraction.len() as i64);
     let mut inexact = false;
-    for (taken, byte) in whole.bytes().chain(fraction.bytes()).enumerate() {
+    let mut taken = 0;
+    for byte in whole.bytes().chain(fraction.bytes()) {
         if taken < 27 {
             mantissa = mantissa * 10 + i128::from(byte - b'0');
+            // Zeros before the first digit that counts take no room.
+            taken += usize::from(mantissa != 0);
         } else {
             inexact |= byte != b'0';
             exponent += 1;

@@ -223,10 +223,17 @@ fn an_engine_restart_is_survived_and_told() {
         let docker = bollard::Docker::connect_with_host(&engine.endpoint).unwrap();
         let docker = docker.negotiate_version().await.unwrap();
         let pause = pause::reference(pause::Architecture::host().unwrap());
-        docker
-            .remove_image(&pause, None::<bollard::query_parameters::RemoveImageOptions>, None)
+        // The container by which the engine's abilities were found out may still be on its way out.
+        let removed = async {
+            let options = || None::<bollard::query_parameters::RemoveImageOptions>;
+            while let Err(error) = docker.remove_image(&pause, options(), None).await {
+                assert!(error.to_string().contains("is using its referenced image"), "{error}");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, removed)
             .await
-            .unwrap();
+            .expect("the image stays in use");
         subject.start("restored", IDLE).await;
         subject.clean().await;
         tokio::task::spawn_blocking(move || drop(engine)).await.unwrap();
