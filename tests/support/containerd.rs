@@ -151,7 +151,32 @@ impl Containerd {
         };
         quiet("ip", &["link", "delete", &self.pod_bridge]);
         quiet("nft", &["delete", "table", "ip", &self.pod_bridge]);
+        self.delete_forward_rules();
         let _ = std::fs::remove_dir_all(&self.directory);
+    }
+
+    /// Those that krust inserts into a chain which is not its own.
+    fn delete_forward_rules(&self) {
+        const CHAIN: [&str; 3] = ["ip", "filter", "FORWARD"];
+        let listed = Command::new("nft")
+            .args(["--handle", "list", "chain"])
+            .args(CHAIN)
+            .output();
+        let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        for rule in listed
+            .unwrap_or_default()
+            .lines()
+            .filter(|rule| rule.contains(&self.pod_bridge))
+        {
+            if let Some((_, handle)) = rule.rsplit_once("# handle ") {
+                let mut command = Command::new("nft");
+                let _ = command
+                    .args(["delete", "rule"])
+                    .args(CHAIN)
+                    .args(["handle", handle])
+                    .status();
+            }
+        }
     }
 
     /// Tasks outlive the daemon: each has a shim.

@@ -224,9 +224,10 @@ impl Parts {
     }
 
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
-        self.engine.container(id, TYPE_CONTAINER).await?;
+        let found = self.engine.container(id, TYPE_CONTAINER).await?;
         self.stop_now(id).await?;
         files::remove(&self.engine, id)?;
+        files::remove_cgroups(&self.engine, record::label(&found, record::POD_UID), id);
         self.engine.delete_container(id).await
     }
 }

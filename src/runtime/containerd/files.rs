@@ -197,20 +197,19 @@ fn oom_kills(text: &str) -> u64 {
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Removes the pod's cgroups, which outlive it, and those above if it was the last. Those that are in use stay.
-pub(super) fn remove_pod_cgroups(engine: &Engine, pod_uid: &str) {
-    let cgroup = engine.pod_cgroup(pod_uid);
+/// Removes a container's cgroups, of which the runtime leaves some, and the pod's if it was the last. Those that are in use
+/// stay; and those above, which another pod may be about to use.
+pub(super) fn remove_cgroups(engine: &Engine, pod_uid: &str, id: &str) {
+    let cgroup = format!("{}/{id}", engine.pod_cgroup(pod_uid));
     let relative = cgroup.trim_start_matches('/');
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
     let hierarchies = hierarchies.map(|entry| entry.path()).filter(|path| path.is_dir());
     for hierarchy in hierarchies.chain([root.to_owned()]) {
-        let above = Path::new(relative)
-            .ancestors()
-            .filter(|path| !path.as_os_str().is_empty());
-        for cgroup in above {
-            if std::fs::remove_dir(hierarchy.join(cgroup)).is_err() {
-                break;
+        for cgroup in Path::new(relative).ancestors().take(2) {
+            match std::fs::remove_dir(hierarchy.join(cgroup)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => break,
+                _ => {}
             }
         }
     }

@@ -155,7 +155,7 @@ impl Parts {
         }
         files::remove(&self.engine, id)?;
         if let Some(found) = found {
-            files::remove_pod_cgroups(&self.engine, record::label(&found, record::POD_UID));
+            files::remove_cgroups(&self.engine, record::label(&found, record::POD_UID), id);
             // Last: as long as it is there, what could not be removed is found.
             self.engine.delete_container(id).await?;
         }

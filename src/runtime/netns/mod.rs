@@ -3,7 +3,7 @@
 //! A namespace is named by a path, such as `/proc/<pid>/ns/net` of the process that holds it: with its last process
 //! it is gone, and its end of the veth pair with it, so nothing is left behind when krust is killed.
 
-mod masquerade;
+mod firewall;
 mod range;
 
 pub use range::{PodRange, RangeError};
@@ -107,7 +107,7 @@ impl PodNetwork {
         }
     }
 
-    /// The bridge with its address, forwarding, and masquerading where `nft` is installed.
+    /// The bridge with its address, forwarding, and the rules that pods need where `nft` is installed.
     async fn prepare(&self) -> Result<u32> {
         let (handle, _connection) = connect()?;
         if find(&handle, &self.bridge).await?.is_none() {
@@ -135,7 +135,7 @@ impl PodNetwork {
         let up = LinkUnspec::new_with_index(bridge).up().build();
         set(&handle, "enable the bridge", &self.bridge, up).await?;
         write_setting("/proc/sys/net/ipv4/ip_forward", "1")?;
-        masquerade::enable(&self.bridge, &self.range).await;
+        firewall::enable(&self.bridge, &self.range).await;
         Ok(bridge)
     }
 }
