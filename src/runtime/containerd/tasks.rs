@@ -61,7 +61,11 @@ impl Engine {
         // shim going away, which the daemon takes for a failure.
         let turn = Arc::clone(self.deletions.lock().entry(id.to_string()).or_default());
         let _turn = turn.lock().await;
-        let deleted = self.delete_task_alone(id).await;
+        let deleted = match self.delete_task_alone(id).await {
+            // Another krust on this daemon was quicker.
+            Err(_) if self.task(id).await?.is_none() => Ok(()),
+            deleted => deleted,
+        };
         // Whoever waits has the entry already; whoever comes later finds no task.
         self.deletions.lock().remove(id);
         deleted
