@@ -15,16 +15,17 @@ pub struct Server {
 
 impl Server {
     /// Starts with an empty data directory and prints how long `/readyz` took, and node Ready where there is one.
-    pub async fn start_cold(runtime: &str) -> Result<Self, Error> {
+    /// `engine_socket` is the path of Docker's socket; it matters to the runtime `docker` only.
+    pub async fn start_cold(runtime: &str, engine_socket: &str) -> Result<Self, Error> {
         let data_dir = tempfile::tempdir()?;
         println!("krust, runtime {runtime}, empty data directory");
-        let server = Self::start(runtime, data_dir).await?;
+        let server = Self::start(runtime, engine_socket, data_dir).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         server.report_memory("idle");
         Ok(server)
     }
 
-    async fn start(runtime: &str, data_dir: tempfile::TempDir) -> Result<Self, Error> {
+    async fn start(runtime: &str, engine_socket: &str, data_dir: tempfile::TempDir) -> Result<Self, Error> {
         let port = free_port()?;
         let started = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_krust"))
@@ -39,6 +40,7 @@ impl Server {
             .arg(data_dir.path())
             .env("KRUST_NODE__KUBELET_LISTEN", "127.0.0.1:0")
             .env("KRUST_NODE__IP", "127.0.0.1")
+            .env("KRUST_RUNTIME__DOCKER_HOST", format!("unix://{engine_socket}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(data_dir.path().join("krust.log"))?)

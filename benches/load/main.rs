@@ -64,7 +64,7 @@ fn main() -> Result<(), Error> {
         match &options.kubeconfig {
             Some(file) => phases::run(&Target::from_kubeconfig(file)?, &options).await?,
             None => {
-                let server = krust::Server::start_cold("none").await?;
+                let server = krust::Server::start_cold("none", &options.engine_socket).await?;
                 phases::run(&server.target()?, &options).await?;
                 server.report_memory("after the load");
                 server.stop().await?;

@@ -60,7 +60,7 @@ pub async fn run(options: &Options) -> Result<(), Error> {
         }
     }
     let bare = bare.print_times("docker run of a sandbox and a container");
-    let server = Server::start_cold("docker").await?;
+    let server = Server::start_cold("docker", &options.engine_socket).await?;
     let mut connection = server.target()?.connect().await?;
     let (mut starts, mut ends) = (Latencies::default(), Latencies::default());
     for round in 0..ROUNDS {
