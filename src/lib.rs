@@ -25,7 +25,6 @@ pub mod client;
 pub mod config;
 pub mod controllers;
 pub mod kubelet;
-pub mod network;
 pub mod quantity;
 pub mod registry;
 pub mod runtime;

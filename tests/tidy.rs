@@ -14,8 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("controllers", &["client"]),
     ("scheduler", &["client"]),
     ("runtime", &[]),
-    ("network", &["client"]),
-    ("kubelet", &["client", "runtime", "network"]),
+    ("kubelet", &["client", "runtime"]),
     (
         "app",
         &[
@@ -23,7 +22,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "client",
             "controllers",
             "kubelet",
-            "network",
             "registry",
             "runtime",
             "scheduler",
