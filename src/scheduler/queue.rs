@@ -58,29 +58,21 @@ impl Queue {
         self.activate(uid, pod);
     }
 
+    /// Waits for a change, and at least for the back-off.
     pub fn put_unschedulable(&mut self, pod: Arc<Pod>, now: Instant) {
-        let uid = uid(&pod);
-        let ready = now + self.next_backoff(&uid);
-        self.waiting.insert(
-            uid,
-            Waiting {
-                pod,
-                place: Place::Unschedulable { ready, woken: false },
-            },
-        );
+        self.wait(pod, now, false);
     }
 
     /// Tries again after the back-off, without waiting for a change.
     pub fn retry(&mut self, pod: Arc<Pod>, now: Instant) {
+        self.wait(pod, now, true);
+    }
+
+    fn wait(&mut self, pod: Arc<Pod>, now: Instant, woken: bool) {
         let uid = uid(&pod);
         let ready = now + self.next_backoff(&uid);
-        self.waiting.insert(
-            uid,
-            Waiting {
-                pod,
-                place: Place::Unschedulable { ready, woken: true },
-            },
-        );
+        let place = Place::Unschedulable { ready, woken };
+        self.waiting.insert(uid, Waiting { pod, place });
     }
 
     pub fn remove(&mut self, pod: &Pod) {
