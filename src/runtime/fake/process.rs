@@ -187,9 +187,11 @@ pub(super) fn attach(
         ended: ended.subscribe(),
     };
     let (inner, id, tty) = (Arc::downgrade(inner), id.to_string(), request.tty);
+    // Taken now, not when the task first runs: what the container answers to early input belongs to the session.
+    let next = progress.borrow().lines;
     let task = tokio::spawn(async move {
         tokio::select! {
-            () = copy_log(inner, id, tty, progress, process_stdout, process_stderr) => {}
+            () = copy_log(inner, id, tty, next, progress, process_stdout, process_stderr) => {}
             () = ended.closed() => {}
         }
         ended.send_replace(Some(0));
@@ -207,11 +209,11 @@ async fn copy_log(
     inner: Weak<Inner>,
     id: String,
     tty: bool,
+    mut next: usize,
     mut progress: watch::Receiver<Progress>,
     mut stdout: Option<DuplexStream>,
     mut stderr: Option<DuplexStream>,
 ) {
-    let mut next = progress.borrow_and_update().lines;
     loop {
         let (lines, closed) = read_log(&inner, &id, next, &mut progress);
         next += lines.len();
