@@ -1,5 +1,5 @@
 //! What is served: `/api`, `/apis` and below, in the legacy and the aggregated form
-//! (upstream: `apiserver/pkg/endpoints/discovery`). Made from the registry, once.
+//! (upstream: `apiserver/pkg/endpoints/discovery`). Made from the registry, and again when its kinds have changed.
 
 mod aggregated;
 mod legacy;
@@ -8,21 +8,22 @@ use super::codec::accept::Shape;
 use super::codec::respond::respond_value;
 use super::context::Context;
 use super::error::ApiError;
-use crate::registry::Registry;
+use parking_lot::Mutex;
 use poem::Response;
 use poem::http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
-use std::sync::OnceLock;
+use std::sync::Arc;
 
-/// Documents that are made when they are first asked for.
+/// Documents that are made when they are first asked for, by root and version, each with the generation of the
+/// registry that it shows.
 #[derive(Default)]
 pub struct Discovery {
-    core: OnceLock<[aggregated::Document; 2]>,
-    groups: OnceLock<[aggregated::Document; 2]>,
+    documents: [[Mutex<Option<(u64, Arc<aggregated::Document>)>>; 2]; 2],
 }
 
 /// Which of the two URLs an aggregated document is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 enum Root {
     Core,
     Groups,
@@ -94,18 +95,24 @@ async fn plain(ctx: &Context, value: &Value) -> Result<Response, ApiError> {
     respond_value(&ctx.query, &ctx.headers, &negotiated, StatusCode::OK, value).await
 }
 
+fn document(ctx: &Context, root: Root, version: usize) -> Arc<aggregated::Document> {
+    let snapshot = ctx.server.registry.snapshot();
+    let mut slot = ctx.server.discovery.documents[root as usize][version].lock();
+    match &*slot {
+        Some((generation, document)) if *generation == snapshot.generation => document.clone(),
+        _ => {
+            let version = AGGREGATED_VERSIONS[version];
+            let document = Arc::new(aggregated::Document::new(&snapshot, version, root == Root::Core));
+            *slot = Some((snapshot.generation, document.clone()));
+            document
+        }
+    }
+}
+
 /// The aggregated document, if the client prefers one; not again if it has it.
 fn aggregated(ctx: &Context, root: Root) -> Option<Response> {
     let wanted = aggregated::preferred(ctx.header(header::ACCEPT)?)?;
-    let registry: &Registry = &ctx.server.registry;
-    let cache = match root {
-        Root::Core => &ctx.server.discovery.core,
-        Root::Groups => &ctx.server.discovery.groups,
-    };
-    let documents = cache.get_or_init(|| {
-        AGGREGATED_VERSIONS.map(|version| aggregated::Document::new(registry, version, root == Root::Core))
-    });
-    let document = &documents[wanted];
+    let document = document(ctx, root, wanted);
     let known = ctx
         .header(header::IF_NONE_MATCH)
         .is_some_and(|tag| tag.contains(&*document.etag));

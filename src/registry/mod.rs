@@ -2,7 +2,8 @@
 //! (upstream: `pkg/registry`, `pkg/apis`, `pkg/printers`).
 //!
 //! - [`rows`]: one row per kind and version, in discovery order. Adding a kind is one row.
-//! - [`table`]: the rows, looked up by resource, kind and storage.
+//! - [`table`]: the rows, looked up by resource, kind and storage; custom kinds come and go.
+//! - [`custom`]: kinds that come from CustomResourceDefinitions; [`intern`]: their names.
 //! - [`strategy`]: the trait; one file per kind with rules of its own under `strategies/`.
 //! - [`schema`]: the compact schema that decoding, patching and protobuf walk along.
 //! - [`validation`]: names, labels, metadata: rules that all kinds share.
@@ -11,8 +12,10 @@
 //! - [`field`]: field errors.
 
 pub mod columns;
+pub mod custom;
 pub mod field;
 pub mod formats;
+pub mod intern;
 pub mod json;
 mod row;
 mod rows;
@@ -30,7 +33,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use strategy::{Object, Strategy};
 
-pub use table::{Group, Registry};
+pub use table::{CustomGroup, Group, Registry, Snapshot};
 
 /// Where the objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,8 @@ pub struct Kind {
     /// `io.k8s.api.core.v1.Pod`.
     pub definition: String,
     pub strategy: Arc<dyn Strategy>,
+    /// Set for kinds of custom resources.
+    pub custom: Option<Arc<custom::CustomKind>>,
 }
 
 impl Kind {

@@ -89,6 +89,7 @@ where
         json_schema: |generator| generator.subschema_for::<T>(),
         definition: T::schema_name().into_owned(),
         strategy: Arc::new(Plain),
+        custom: None,
     })
 }
 

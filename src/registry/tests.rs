@@ -211,7 +211,7 @@ fn nothing_panics_and_defaults_are_stable() {
         let strategy = &kind.strategy;
         let mut old = Object::new();
         for _ in 0..OBJECTS_PER_KIND {
-            let given = object_of(&mut random, kind);
+            let given = object_of(&mut random, &kind);
             let mut object = given.clone();
             strategy.default(&mut object);
             let mut again = object.clone();
@@ -229,7 +229,7 @@ fn nothing_panics_and_defaults_are_stable() {
             strategy.validate(&created);
             strategy.validate_create(&created);
             if let Some(Value::Object(metadata)) = created.get("metadata") {
-                validation::object_meta(kind, metadata);
+                validation::object_meta(&kind, metadata);
                 validation::object_meta_update(metadata, metadata);
             }
             strategy.warnings(&created, None);
@@ -241,7 +241,7 @@ fn nothing_panics_and_defaults_are_stable() {
             }
             let mut converted = created.clone();
             strategy.convert_to_storage(&mut converted);
-            index_of(kind, &converted);
+            index_of(&kind, &converted);
             strategy.convert_from_storage(&mut converted);
             assert_eq!(strategy.cells(&converted, 0).len(), strategy.columns().len());
             strategy.row_conditions(&created);

@@ -1,7 +1,7 @@
 //! APIGroupDiscoveryList: everything in one document (upstream: `endpoints/discovery/aggregated`).
 
 use super::AGGREGATED_VERSIONS;
-use crate::registry::{Group, Kind, Registry};
+use crate::registry::{Group, Kind, Snapshot};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
@@ -19,12 +19,12 @@ pub struct Document {
 
 impl Document {
     /// `core`: only the core group, as `/api` serves it; otherwise all others.
-    pub fn new(registry: &Registry, version: &str, core: bool) -> Self {
-        let items: Vec<Value> = registry
+    pub fn new(snapshot: &Snapshot, version: &str, core: bool) -> Self {
+        let items: Vec<Value> = snapshot
             .groups()
             .iter()
             .filter(|group| group.name.is_empty() == core)
-            .map(|group| describe(registry, group))
+            .map(|group| describe(snapshot, group))
             .collect();
         let document = json!({
             "kind": KIND, "apiVersion": format!("{GROUP}/{version}"), "metadata": {}, "items": items,
@@ -65,15 +65,13 @@ pub fn preferred(accept: &str) -> Option<usize> {
     None
 }
 
-fn describe(registry: &Registry, group: &Group) -> Value {
+fn describe(snapshot: &Snapshot, group: &Group) -> Value {
     let versions: Vec<Value> = group
         .versions
         .iter()
         .map(|version| {
-            let kinds = registry
-                .kinds()
-                .filter(|kind| kind.group == group.name && kind.version == *version);
-            let resources: Vec<Value> = kinds.map(|kind| resource(kind)).collect();
+            let kinds = snapshot.kinds_in(group.name, version);
+            let resources: Vec<Value> = kinds.iter().map(|kind| resource(kind)).collect();
             json!({ "version": version, "resources": resources, "freshness": "Current" })
         })
         .collect();
@@ -124,6 +122,7 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Registry;
 
     #[test]
     fn the_first_clause_that_can_be_served_counts() {
@@ -141,7 +140,7 @@ mod tests {
 
     #[test]
     fn etag_and_type_are_upstreams() {
-        let document = Document::new(&Registry::builtin(), "v2", true);
+        let document = Document::new(&Registry::builtin().snapshot(), "v2", true);
         assert_eq!(document.etag.len(), 130);
         assert_eq!(
             document.content_type,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 pub fn versions(registry: &Registry) -> Value {
-    let core = registry.groups().iter().find(|group| group.name.is_empty());
+    let core = registry.snapshot().group("");
     json!({
         "kind": "APIVersions",
         "versions": core.map(|group| group.versions.clone()).unwrap_or_default(),
@@ -26,11 +26,8 @@ pub fn groups(registry: &Registry) -> Value {
 }
 
 pub fn group(registry: &Registry, name: &str) -> Option<Value> {
-    let group = registry
-        .groups()
-        .iter()
-        .find(|group| !name.is_empty() && group.name == name)?;
-    Some(describe(group, true))
+    let group = registry.snapshot().group(name).filter(|_| !name.is_empty())?;
+    Some(describe(&group, true))
 }
 
 fn describe(group: &Group, typed: bool) -> Value {
@@ -53,10 +50,7 @@ fn describe(group: &Group, typed: bool) -> Value {
 pub fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut group_version = None;
     let mut resources = Vec::new();
-    for kind in registry
-        .kinds()
-        .filter(|kind| kind.group == group && kind.version == version)
-    {
+    for kind in &registry.snapshot().kinds_in(group, version) {
         group_version = Some(kind.group_version());
         resources.push(resource(kind));
         resources.extend(kind.subresources.iter().map(|sub| subresource(kind, sub)));

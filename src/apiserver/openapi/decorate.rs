@@ -91,7 +91,7 @@ fn kinds_of_definitions(registry: &Registry) -> HashMap<String, Value> {
         let own = |name: &str| json!([{"group": kind.group, "version": kind.version, "kind": name}]);
         kinds.insert(kind.definition.clone(), own(kind.kind));
         if kind.has_verb("list") {
-            kinds.insert(list_definition(kind), own(&kind.list_kind));
+            kinds.insert(list_definition(&kind), own(&kind.list_kind));
         }
     }
     for group in registry.groups() {

@@ -63,10 +63,10 @@ pub enum Answer {
 
 /// All routes, by path.
 pub fn routes(registry: &Registry) -> Vec<Route> {
-    let mut routes = discovery(registry.groups());
+    let mut routes = discovery(&registry.groups());
     for kind in registry.kinds() {
         Routes {
-            kind,
+            kind: &kind,
             name: Names::of(kind.group, kind.version),
         }
         .add_to(&mut routes);

@@ -2,8 +2,8 @@
 //! (upstream: what `openapi-gen` makes of the Go types).
 
 use super::operations::list_definition;
-use super::table::intern;
 use crate::registry::Registry;
+use crate::registry::intern::intern;
 use k8s_openapi::api::{authentication, autoscaling, core, policy};
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1 as meta, version};
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef};
@@ -26,7 +26,7 @@ pub fn json_schemas(registry: &Registry) -> Map<String, Value> {
     add_types_that_are_no_kinds(&mut generator);
     let mut schemas = generator.take_definitions(false);
     for kind in registry.kinds().filter(|kind| kind.has_verb("list")) {
-        schemas.insert(list_definition(kind), list_schema(kind.kind, &kind.definition));
+        schemas.insert(list_definition(&kind), list_schema(kind.kind, &kind.definition));
     }
     schemas
 }

@@ -9,7 +9,7 @@ use super::operations::{Answer, Body, DELETE_OPTIONS, Operation, PATCH, STATUS, 
 use super::parameters::Parameter;
 use super::schemas;
 use crate::registry::Registry as Kinds;
-use parking_lot::Mutex;
+use crate::registry::intern::intern;
 use poem::endpoint::BoxEndpoint;
 use poem::http::Method;
 use poem_openapi::OpenApi;
@@ -17,7 +17,7 @@ use poem_openapi::registry::{
     MetaApi, MetaMediaType, MetaOperation, MetaOperationParam, MetaParamIn, MetaPath, MetaRequest, MetaResponse,
     MetaResponses, MetaSchema, MetaSchemaRef, MetaSecurityScheme, Registry,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// The kinds of [`Kinds::builtin`].
 pub struct Table;
@@ -52,20 +52,6 @@ impl OpenApi for Table {
     }
 
     fn add_routes(self, _routes: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
-}
-
-/// poem-openapi takes names as `&'static str`. Each text is leaked once, however often documents are made; there
-/// are as many as the table has operations and properties.
-pub fn intern(text: &str) -> &'static str {
-    static TEXTS: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
-    let mut texts = TEXTS.lock();
-    let texts = texts.get_or_insert_default();
-    if let Some(known) = texts.get(text) {
-        return known;
-    }
-    let text: &'static str = Box::leak(text.to_owned().into_boxed_str());
-    texts.insert(text);
-    text
 }
 
 const JSON: &str = "application/json";
