@@ -53,6 +53,7 @@ impl fmt::Display for FieldError {
 fn show(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => go_quoted(text),
+        serde_json::Value::Number(number) if number.is_f64() => go_float(number.as_f64().unwrap_or_default()),
         other => other
             .to_string()
             .replace('<', "\\u003c")
@@ -61,8 +62,22 @@ fn show(value: &serde_json::Value) -> String {
     }
 }
 
+/// Go's `%v` of a float: digits from 10^-4 up to 10^21, an exponent beyond.
+pub(crate) fn go_float(number: f64) -> String {
+    let magnitude = number.abs();
+    if magnitude == 0.0 || (1e-4..1e21).contains(&magnitude) {
+        return number.to_string();
+    }
+    let text = format!("{number:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    match exponent.strip_prefix('-') {
+        Some(digits) => format!("{mantissa}e-{digits:0>2}"),
+        None => format!("{mantissa}e+{exponent:0>2}"),
+    }
+}
+
 /// Go's `%q`.
-fn go_quoted(text: &str) -> String {
+pub(crate) fn go_quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {
@@ -101,7 +116,7 @@ impl FieldError {
     }
     pub fn not_supported(path: impl Into<String>, value: impl Into<serde_json::Value>, supported: &[&str]) -> Self {
         let head = format!("Unsupported value: {}", show(&value.into()));
-        let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let list: Vec<String> = supported.iter().map(|s| go_quoted(s)).collect();
         let detail = if list.is_empty() {
             String::new()
         } else {
@@ -120,7 +135,8 @@ impl FieldError {
         Self::simple(ErrorType::TooMany, path, &format!("Too many: {items}"), &detail)
     }
     pub fn too_long(path: impl Into<String>, bytes_max: usize) -> Self {
-        let detail = format!("may not be more than {bytes_max} bytes");
+        let unit = if bytes_max == 1 { "byte" } else { "bytes" };
+        let detail = format!("may not be more than {bytes_max} {unit}");
         Self::simple(ErrorType::TooLong, path, "Too long", &detail)
     }
     fn simple(kind: ErrorType, path: impl Into<String>, head: &str, detail: &str) -> Self {

@@ -10,6 +10,7 @@
 //! - [`selector`]: label and field selectors.
 //! - [`columns`]: human durations and other helpers of the printers.
 //! - [`field`]: field errors.
+//! - [`structural`]: schemas of custom resources; [`patterns`]: regular expressions of theirs.
 
 pub mod columns;
 pub mod custom;
@@ -17,12 +18,14 @@ pub mod field;
 pub mod formats;
 pub mod intern;
 pub mod json;
+pub mod patterns;
 mod row;
 mod rows;
 pub mod schema;
 pub mod selector;
 pub mod strategies;
 pub mod strategy;
+pub mod structural;
 pub mod table;
 #[cfg(test)]
 mod tests;

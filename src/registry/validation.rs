@@ -265,3 +265,26 @@ pub fn field_manager(name: &str, path: &str) -> Vec<FieldError> {
     }
     errors
 }
+
+/// Metadata of an object embedded in another: any name will do, and there may be none.
+pub fn embedded_meta(metadata: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (key, is_prefix) in [("generateName", true), ("name", false)] {
+        let name = text(metadata, key);
+        if !name.is_empty() {
+            for problem in path_segment(name, is_prefix) {
+                errors.push(FieldError::invalid(format!("metadata.{key}"), name, &problem));
+            }
+        }
+    }
+    let namespace = text(metadata, "namespace");
+    if !namespace.is_empty() {
+        for problem in dns1123_label(namespace, false) {
+            errors.push(FieldError::invalid("metadata.namespace", namespace, &problem));
+        }
+    }
+    errors.extend(non_negative(metadata.get("generation"), "metadata.generation"));
+    errors.extend(object_meta_common(metadata));
+    errors.extend(finalizers(metadata));
+    errors
+}

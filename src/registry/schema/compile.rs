@@ -66,6 +66,8 @@ fn object(name: &str, schema: &Value, schemas: &Map<String, Value>, catalogue: &
         properties: properties.collect(),
         required,
         atomic: facts.atomic,
+        preserve_unknown: false,
+        untyped: false,
     }
 }
 

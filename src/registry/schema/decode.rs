@@ -99,7 +99,12 @@ struct Walk<'s> {
     error: Option<String>,
     depth: usize,
     scratch: Vec<u8>,
+    /// Inside of objects that are read as they stand ([`super::Object::untyped`]).
+    untyped: bool,
 }
+
+/// What unknown members of objects that keep them are read as.
+static ANY: Node = Node::Any;
 
 impl<'s> Walk<'s> {
     /// `spec.containers[0].name`
@@ -174,7 +179,29 @@ struct Seed<'w, 's> {
     go_type: &'static str,
 }
 
+/// Whole numbers are integers however they are written, and what no integer holds is a float, as in Go.
+fn as_it_stands(number: Number) -> Number {
+    const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+    let Some(float) = number.as_f64() else { return number };
+    if number.is_f64() && float.fract() == 0.0 && float.abs() <= WHOLE_MAX {
+        return Number::from(float as i64);
+    }
+    if number.is_u64() && number.as_i64().is_none() {
+        return Number::from_f64(float).unwrap_or(number);
+    }
+    number
+}
+
 impl<'s> Seed<'_, 's> {
+    /// Whether the value is taken whatever its type. A type of Go's own within a custom resource is not.
+    fn takes_anything(&self) -> bool {
+        self.walk.untyped
+            && match self.node {
+                Node::Object(definition) | Node::Either(definition, _) => definition.object().untyped,
+                _ => true,
+            }
+    }
+
     fn mismatch<E: serde::de::Error>(self, value: &str) -> E {
         let go_type = match self.node {
             // These read an inner value themselves, so that is the type Go speaks of.
@@ -200,6 +227,9 @@ impl<'s> Seed<'_, 's> {
         let Some(number) = number else {
             return Err(self.walk.fail(format!("json: unsupported value: {}", shown())));
         };
+        if self.takes_anything() {
+            return Ok(Value::Number(as_it_stands(number)));
+        }
         let fits = match self.node {
             Node::Any | Node::Double => true,
             Node::Int64 => number.as_i64().is_some(),
@@ -222,6 +252,9 @@ impl<'s> Seed<'_, 's> {
     }
 
     fn string<E: serde::de::Error>(self, text: Cow<'_, str>) -> Result<Value, E> {
+        if self.takes_anything() {
+            return Ok(Value::String(text.into_owned()));
+        }
         let checked = match self.node {
             Node::String | Node::Any | Node::IntOrString => Ok(None),
             Node::Bytes => scalars::base64(&text, &mut self.walk.scratch).map(changed),
@@ -276,6 +309,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         match self.node {
             Node::Boolean | Node::Any => Ok(Value::Bool(value)),
             Node::Either(_, other) if matches!(**other, Node::Boolean) => Ok(Value::Bool(value)),
+            _ if self.takes_anything() => Ok(Value::Bool(value)),
             _ => Err(self.mismatch("bool")),
         }
     }
@@ -303,8 +337,11 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
         let list = match self.node {
             Node::Either(_, other) => other,
+            Node::List(_) => self.node,
+            _ if self.takes_anything() => &ANY,
             node => node,
         };
+        let untyped = self.walk.untyped;
         if !matches!(list, Node::List(_) | Node::Any) {
             return Err(self.mismatch("array"));
         }
@@ -321,7 +358,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             })?;
             walk.path.pop();
             match value {
-                Some(Value::Null) => items.push(zero(item)),
+                Some(Value::Null) if !untyped => items.push(zero(item)),
                 Some(value) => items.push(value),
                 None => break,
             }
@@ -335,8 +372,10 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             Node::Object(definition) | Node::Either(definition, _) => {
                 self.walk.enter()?;
                 let outer = self.walk.owner.replace(definition);
+                let outer_untyped = std::mem::replace(&mut self.walk.untyped, definition.object().untyped);
                 let object = visit_object(self.walk, definition, map)?;
                 self.walk.owner = outer;
+                self.walk.untyped = outer_untyped;
                 self.walk.depth -= 1;
                 Ok(Value::Object(object))
             }
@@ -344,6 +383,12 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
                 let (item, go_type) = element(self.node, self.go_type);
                 self.walk.enter()?;
                 let object = visit_entries(self.walk, item, go_type, map)?;
+                self.walk.depth -= 1;
+                Ok(Value::Object(object))
+            }
+            _ if self.takes_anything() => {
+                self.walk.enter()?;
+                let object = visit_entries(self.walk, &ANY, "", map)?;
                 self.walk.depth -= 1;
                 Ok(Value::Object(object))
             }
@@ -358,11 +403,25 @@ fn visit_object<'de, 's, A: MapAccess<'de>>(
     definition: &'s Definition,
     mut map: A,
 ) -> Result<Map<String, Value>, A::Error> {
-    let properties = &definition.object().properties;
+    let shape = definition.object();
+    let properties = &shape.properties;
     let mut object = Map::with_capacity(map.size_hint().unwrap_or(4).min(properties.len()));
     let mut absent = false;
     while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
         let Some((name, property)) = properties.get_key_value(&*key) else {
+            if shape.preserve_unknown {
+                walk.path.push(Step::Key(key.clone().into_owned()));
+                let value = map.next_value_seed(Seed {
+                    walk: &mut *walk,
+                    node: &ANY,
+                    go_type: "",
+                })?;
+                walk.path.pop();
+                if object.insert(key.clone().into_owned(), value).is_some() {
+                    walk.strict_error("duplicate", &key);
+                }
+                continue;
+            }
             map.next_value::<IgnoredAny>()?;
             walk.strict_error("unknown", &key);
             continue;
@@ -379,7 +438,11 @@ fn visit_object<'de, 's, A: MapAccess<'de>>(
         } else {
             value
         };
-        absent |= value.is_null();
+        if shape.untyped && value.is_null() && matches!(&property.node, Node::Object(of) if !of.object().untyped) {
+            // `metadata: null`
+            continue;
+        }
+        absent |= value.is_null() && !shape.untyped;
         // What is absent stays until the end as null, so that its second appearance is noticed.
         if object.insert(key.into_owned(), value).is_some() {
             walk.strict_error("duplicate", name);
@@ -400,7 +463,7 @@ fn visit_entries<'de, 's, A: MapAccess<'de>>(
 ) -> Result<Map<String, Value>, A::Error> {
     let mut entries = Map::with_capacity(map.size_hint().unwrap_or(4).min(64));
     // Only below structs can something be found that needs the path.
-    let structs = node.as_object().is_some();
+    let structs = node.as_object().is_some() || walk.untyped;
     while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
         let key = key.into_owned();
         if structs {
@@ -414,9 +477,13 @@ fn visit_entries<'de, 's, A: MapAccess<'de>>(
         if structs {
             walk.path.pop();
         }
-        let value = if value.is_null() { zero(node) } else { value };
+        let value = if value.is_null() && !walk.untyped {
+            zero(node)
+        } else {
+            value
+        };
         // What is inside a RawExtension is nobody's business here.
-        if !matches!(node, Node::Any) && entries.contains_key(&key) {
+        if (!matches!(node, Node::Any) || walk.untyped) && entries.contains_key(&key) {
             walk.strict_error("duplicate", &key);
         }
         entries.insert(key, value);

@@ -38,6 +38,10 @@ pub struct Object {
     pub required: Vec<String>,
     /// `x-kubernetes-map-type: atomic` on the type itself (LabelSelector, ObjectReference).
     pub atomic: bool,
+    /// Members that no property names are kept and are no error (`x-kubernetes-preserve-unknown-fields`).
+    pub preserve_unknown: bool,
+    /// Values are read as they stand, nulls and wrong types, too: a structural schema judges them later.
+    pub untyped: bool,
 }
 
 /// `x-kubernetes-list-type`.
@@ -183,6 +187,25 @@ impl WireMessage {
                     message.insert(rest, name);
                 }
             }
+        }
+    }
+}
+
+impl Property {
+    /// A property of which nothing more is known.
+    pub fn of(node: Node) -> Self {
+        Self {
+            node,
+            patch_merge: false,
+            patch_retain_keys: false,
+            patch_replace: false,
+            patch_merge_key: None,
+            list_type: None,
+            list_map_keys: Vec::new(),
+            atomic_map: false,
+            go_type: "",
+            omit_empty: false,
+            wire: Vec::new(),
         }
     }
 }
