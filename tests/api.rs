@@ -11,12 +11,16 @@ mod create;
 mod delete;
 #[path = "api/discovery.rs"]
 mod discovery;
+#[path = "api/kinds.rs"]
+mod kinds;
 #[path = "api/list.rs"]
 mod list;
 #[path = "api/negotiation.rs"]
 mod negotiation;
 #[path = "api/patch.rs"]
 mod patch;
+#[path = "api/scale.rs"]
+mod scale;
 #[path = "api/subresources.rs"]
 mod subresources;
 #[path = "api/update.rs"]

@@ -12,6 +12,7 @@
 
 pub mod admission;
 pub mod codec;
+mod component_status;
 pub mod context;
 pub mod discovery;
 pub mod error;

@@ -2,6 +2,7 @@
 //! (upstream: `apiserver/pkg/endpoints/request/requestinfo.go`, `apiserver/pkg/authentication/user`).
 
 use super::options::Query;
+use crate::registry::strategy::Requester;
 use poem::http::{Method, Uri};
 use std::collections::BTreeMap;
 
@@ -12,6 +13,18 @@ pub struct User {
     pub uid: String,
     pub groups: Vec<String>,
     pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    /// The same for objects that note who asked for them.
+    pub fn requester(&self) -> Requester<'_> {
+        Requester {
+            name: &self.name,
+            uid: &self.uid,
+            groups: &self.groups,
+            extra: &self.extra,
+        }
+    }
 }
 
 /// What the request asks for. All names are percent-decoded path segments.

@@ -1,13 +1,14 @@
 //! From a request to what serves it (upstream: `endpoints/installer.go` and the non-resource handlers).
 
+use super::component_status;
 use super::context::Context;
 use super::error::ApiError;
 use super::handlers;
 use super::reviews;
 use super::subresources;
 use super::{discovery, health, metrics_endpoint, openapi, version};
-use crate::registry::Kind;
 use crate::registry::strategy::Target;
+use crate::registry::{Kind, lifecycle};
 use poem::{Request, Response};
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, 
         .lookup(&info.api_group, &info.api_version, &info.resource)
         .filter(|kind| prefix_fits(ctx, kind) && scope_fits(ctx, kind))
         .ok_or_else(ApiError::unknown_resource)?;
+    if let Some(warning) = lifecycle::deprecation(&kind) {
+        ctx.warnings.add(warning);
+    }
     if info.subresource.is_empty() {
         resource(ctx, &kind, request).await
     } else {
@@ -61,6 +65,9 @@ async fn resource(ctx: &Context, kind: &Arc<Kind>, request: &mut Request) -> Res
     }
     if reviews::is_review(kind) {
         return reviews::handle(ctx, kind, request.take_body()).await;
+    }
+    if component_status::is_component_status(kind) {
+        return component_status::handle(ctx, kind).await;
     }
     match verb {
         "get" => handlers::get::handle(ctx, kind).await,

@@ -6,6 +6,7 @@
 //! - [`custom`]: kinds that come from CustomResourceDefinitions; [`intern`]: their names.
 //! - [`strategy`]: the trait; one file per kind with rules of its own under `strategies/`.
 //! - [`schema`]: the compact schema that decoding, patching and protobuf walk along.
+//! - [`scale`]: how many there should be of what a kind stands for.
 //! - [`validation`]: names, labels, metadata: rules that all kinds share.
 //! - [`selector`]: label and field selectors.
 //! - [`columns`]: human durations and other helpers of the printers.
@@ -18,9 +19,11 @@ pub mod field;
 pub mod formats;
 pub mod intern;
 pub mod json;
+pub mod lifecycle;
 pub mod patterns;
 mod row;
 mod rows;
+pub mod scale;
 pub mod schema;
 pub mod selector;
 pub mod strategies;

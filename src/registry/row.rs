@@ -3,7 +3,8 @@
 
 use super::strategy::{Plain, Strategy};
 use super::{Kind, Scope, Subresource};
-use k8s_openapi::{ClusterResourceScope, ListableResource, NamespaceResourceScope, Resource};
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::{ClusterResourceScope, ListableResource, NamespaceResourceScope, Resource, SubResourceScope};
 use schemars::JsonSchema;
 use std::sync::Arc;
 
@@ -35,6 +36,10 @@ impl RowScope for ClusterResourceScope {
     const SCOPE: Scope = Scope::Cluster;
 }
 impl RowScope for NamespaceResourceScope {
+    const SCOPE: Scope = Scope::Namespaced;
+}
+/// What is sent to subresources only; those that there are belong to namespaced kinds.
+impl RowScope for SubResourceScope {
     const SCOPE: Scope = Scope::Namespaced;
 }
 
@@ -134,6 +139,12 @@ impl Row {
     pub fn writes(self, name: &'static str, verbs: &'static [&'static str]) -> Self {
         let (group, version, kind) = (self.0.group, self.0.version, self.0.kind);
         self.subresource(name, (group, version, kind), verbs, false)
+    }
+
+    /// `scale`: how many there should be, in a type that all kinds with replicas share.
+    pub fn scales(self) -> Self {
+        let scale = (Scale::GROUP, Scale::VERSION, Scale::KIND);
+        self.subresource("scale", scale, READ_WRITE, false)
     }
 
     /// A subresource that is created with another type (`pods/binding`, `pods/eviction`).

@@ -6,15 +6,17 @@ use super::Kind;
 use super::columns::core as core_columns;
 use super::row::{review, row};
 use super::strategies::{
-    self, Stored, access, batch as batch_strategies, cluster, config_map, endpoints, event, lease, secret, volumes,
-    workloads,
+    self, Stored, access, autoscaler_conversion, batch as batch_strategies, certificates as certificate_strategies,
+    cluster, component_status, config_map, device_taint_rule, endpoints, event, lease, secret, storage_migration,
+    volumes, workloads,
 };
 use k8s_openapi::api::{
     admissionregistration::v1 as admissionregistration, apps::v1 as apps, authentication::v1 as authentication,
-    authorization::v1 as authorization, autoscaling::v2 as autoscaling, batch::v1 as batch,
+    authorization::v1 as authorization, autoscaling, batch::v1 as batch, certificates::v1 as certificates,
     coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
     flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
     rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
+    storagemigration::v1 as storagemigration,
 };
 
 /// The kinds of `kubectl get all`.
@@ -27,6 +29,11 @@ pub fn all() -> Vec<Kind> {
     let rows = vec![
         // core
         review::<core::Binding>("bindings"),
+        // Made when it is asked for, see `apiserver::component_status`.
+        row::<core::ComponentStatus>("componentstatuses")
+            .short(&["cs"])
+            .verbs(&["get", "list"])
+            .strategy(component_status::strategy()),
         row::<core::ConfigMap>("configmaps")
             .short(&["cm"])
             .strategy(config_map::strategy()),
@@ -75,6 +82,7 @@ pub fn all() -> Vec<Kind> {
             .strategy(workloads::replication_controller())
             .short(&["rc"])
             .categories(ALL)
+            .scales()
             .status(),
         row::<core::ResourceQuota>("resourcequotas")
             .strategy(cluster::resource_quota())
@@ -83,6 +91,7 @@ pub fn all() -> Vec<Kind> {
         row::<core::Secret>("secrets").strategy(secret::strategy()),
         row::<core::ServiceAccount>("serviceaccounts")
             .short(&["sa"])
+            .creates::<authentication::TokenRequest>("token")
             .strategy(Stored::new(core_columns::SERVICE_ACCOUNT).returns_deleted()),
         row::<core::Service>("services")
             .strategy(strategies::service::ServiceStrategy)
@@ -101,16 +110,19 @@ pub fn all() -> Vec<Kind> {
             .strategy(workloads::deployment())
             .short(&["deploy"])
             .categories(ALL)
+            .scales()
             .status(),
         row::<apps::ReplicaSet>("replicasets.apps")
             .strategy(workloads::replica_set())
             .short(&["rs"])
             .categories(ALL)
+            .scales()
             .status(),
         row::<apps::StatefulSet>("statefulsets.apps")
             .strategy(workloads::stateful_set())
             .short(&["sts"])
             .categories(ALL)
+            .scales()
             .status(),
         // events.k8s.io: the same objects as core's events
         row::<events::Event>("events")
@@ -121,8 +133,14 @@ pub fn all() -> Vec<Kind> {
         review::<authentication::SelfSubjectReview>("selfsubjectreviews.authentication.k8s.io"),
         review::<authorization::SelfSubjectAccessReview>("selfsubjectaccessreviews.authorization.k8s.io"),
         // autoscaling
-        row::<autoscaling::HorizontalPodAutoscaler>("horizontalpodautoscalers.autoscaling")
+        row::<autoscaling::v2::HorizontalPodAutoscaler>("horizontalpodautoscalers.autoscaling")
             .strategy(cluster::horizontal_pod_autoscaler())
+            .short(&["hpa"])
+            .categories(ALL)
+            .status(),
+        row::<autoscaling::v1::HorizontalPodAutoscaler>("horizontalpodautoscalers.autoscaling")
+            .stored_in("autoscaling/v2")
+            .strategy(autoscaler_conversion::strategy())
             .short(&["hpa"])
             .categories(ALL)
             .status(),
@@ -135,6 +153,17 @@ pub fn all() -> Vec<Kind> {
         row::<batch::Job>("jobs.batch")
             .strategy(batch_strategies::JobStrategy)
             .categories(ALL)
+            .status(),
+        // certificates.k8s.io
+        row::<certificates::CertificateSigningRequest>("certificatesigningrequests.certificates.k8s.io")
+            .strategy(certificate_strategies::SigningRequestStrategy)
+            .short(&["csr"])
+            .writable("approval")
+            .status(),
+        row::<certificates::ClusterTrustBundle>("clustertrustbundles.certificates.k8s.io")
+            .strategy(certificate_strategies::cluster_trust_bundle()),
+        row::<certificates::PodCertificateRequest>("podcertificaterequests.certificates.k8s.io")
+            .strategy(certificate_strategies::pod_certificate_request())
             .status(),
         // networking.k8s.io
         row::<networking::IngressClass>("ingressclasses.networking.k8s.io").strategy(cluster::ingress_class()),
@@ -225,12 +254,19 @@ pub fn all() -> Vec<Kind> {
             .status(),
         // resource.k8s.io
         row::<resource::DeviceClass>("deviceclasses.resource.k8s.io").strategy(cluster::device_class()),
+        row::<resource::DeviceTaintRule>("devicetaintrules.resource.k8s.io")
+            .strategy(device_taint_rule::strategy())
+            .status(),
         row::<resource::ResourceClaim>("resourceclaims.resource.k8s.io")
             .strategy(cluster::resource_claim())
             .status(),
         row::<resource::ResourceClaimTemplate>("resourceclaimtemplates.resource.k8s.io")
             .strategy(cluster::resource_claim_template()),
         row::<resource::ResourceSlice>("resourceslices.resource.k8s.io").strategy(cluster::resource_slice()),
+        // storagemigration.k8s.io
+        row::<storagemigration::StorageVersionMigration>("storageversionmigrations.storagemigration.k8s.io")
+            .strategy(storage_migration::strategy())
+            .status(),
     ];
     rows.into_iter().map(Kind::from).collect()
 }

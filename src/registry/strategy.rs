@@ -4,7 +4,9 @@
 //! Every method has a default that does what most kinds do.
 
 use super::field::FieldError;
+use super::scale::ScalePaths;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 pub type Object = Map<String, Value>;
 
@@ -21,6 +23,15 @@ pub struct Column {
     pub priority: i32,
 }
 
+/// Who makes a request, as far as objects tell of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester<'a> {
+    pub name: &'a str,
+    pub uid: &'a str,
+    pub groups: &'a [String],
+    pub extra: &'a BTreeMap<String, Vec<String>>,
+}
+
 /// Which part of the object a write may touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -28,6 +39,13 @@ pub enum Target {
     Status,
     /// Another named subresource that writes the object (`ephemeralcontainers`, `resize`, `finalize`, `approval`).
     Subresource(&'static str),
+}
+
+impl Target {
+    /// The write goes through the rules of the object itself: `scale` is a way to write the spec.
+    pub fn is_main(self) -> bool {
+        matches!(self, Self::Main | Self::Subresource("scale"))
+    }
 }
 
 /// How a deletion goes on after finalizers were looked at.
@@ -66,6 +84,8 @@ pub trait Strategy: Send + Sync {
     fn prepare_for_create(&self, object: &mut Object) {
         object.remove("status");
     }
+    /// Notes in a new object who asks for it (CertificateSigningRequest). After `prepare_for_create`.
+    fn stamp_requester(&self, _object: &mut Object, _requester: &Requester<'_>) {}
     /// Puts back from `old` what this target may not touch. Metadata is handled by the engine.
     fn prepare_for_update(&self, object: &mut Object, old: &Object, target: Target) {
         default_prepare_for_update(object, old, target);
@@ -112,6 +132,11 @@ pub trait Strategy: Send + Sync {
     /// DELETE answers with the object; otherwise with a Status.
     fn returns_deleted_object(&self) -> bool {
         false
+    }
+
+    /// Where a custom resource keeps what its `scale` shows; for built-in kinds see [`super::scale::paths`].
+    fn scale(&self) -> Option<ScalePaths> {
+        None
     }
 
     // Reading.

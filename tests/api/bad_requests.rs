@@ -367,7 +367,7 @@ fn paths() -> Vec<Case> {
             Method::POST,
             "/api/v1/namespaces/default/pods/absent/eviction",
             JSON,
-            "{}",
+            r#"{"metadata": {"name": "absent"}}"#,
             NOT_FOUND,
         ),
         case(

@@ -92,6 +92,18 @@ pub struct Page {
     remaining: Option<usize>,
 }
 
+impl Page {
+    /// All there is.
+    pub fn whole(revision: u64, entries: Vec<Arc<Entry>>) -> Self {
+        Self {
+            revision,
+            entries,
+            continue_token: String::new(),
+            remaining: None,
+        }
+    }
+}
+
 /// Finds the objects of a list request at the revision that it asks for.
 pub async fn page(ctx: &Context, kind: &Kind, options: &ListOptions, selection: &Selection) -> Result<Page, ApiError> {
     let token = Token::of(options)?;

@@ -1,6 +1,7 @@
 //! Columns of the server-side tables and the helpers that fill their cells
 //! (upstream: `pkg/printers/internalversion/printers.go`, `apimachinery/pkg/util/duration`).
 
+pub mod certificates;
 pub mod core;
 mod duration;
 pub mod extension;

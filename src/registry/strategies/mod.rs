@@ -2,9 +2,13 @@
 //! `pkg/registry`, `pkg/apis/*/v1/defaults.go`, `pkg/apis/*/validation`).
 
 pub mod access;
+pub mod autoscaler_conversion;
 pub mod batch;
+pub mod certificates;
 pub mod cluster;
+pub mod component_status;
 pub mod config_map;
+pub mod device_taint_rule;
 pub mod endpoints;
 pub mod event;
 pub mod lease;
@@ -13,6 +17,7 @@ pub mod node;
 pub mod pod;
 pub mod secret;
 pub mod service;
+pub mod storage_migration;
 mod stored;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ pub async fn create(ctx: &Context, kind: &Kind, mut object: Object, dry_run: boo
     let generated = metadata::generate_name(&mut object);
     kind.strategy.default(&mut object);
     kind.strategy.prepare_for_create(&mut object);
+    kind.strategy.stamp_requester(&mut object, &ctx.user.requester());
     let subject = admission::Subject {
         kind,
         subresource: "",

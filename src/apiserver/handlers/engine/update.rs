@@ -69,9 +69,9 @@ fn prepare(
     metadata::check_name(&mut new, name)?;
     metadata::check_namespace(kind, metadata::text(&new, "namespace"), ctx.key_namespace(kind))?;
     check_preconditions(request, entry, old, &new)?;
-    metadata::for_update(ctx, &mut new, old, target == Target::Main);
+    metadata::for_update(ctx, &mut new, old, target.is_main());
     kind.strategy.prepare_for_update(&mut new, old, target);
-    if target == Target::Main && kind.strategy.has_generation() && !same_intent(&new, old) {
+    if target.is_main() && kind.strategy.has_generation() && !same_intent(&new, old) {
         metadata::bump_generation(&mut new);
     }
     let subresource = match target {
@@ -88,7 +88,7 @@ fn prepare(
     };
     admission::admit(ctx, &subject, &mut new)?;
     let mut errors = validation::object_meta_update(metadata::of(&new), metadata::of(old));
-    if target == Target::Main {
+    if target.is_main() {
         for error in validation::object_meta(kind, metadata::of(&new)) {
             // Both look at labels, annotations and owners.
             if !errors.contains(&error) {
@@ -110,7 +110,7 @@ fn check_preconditions(request: &Update<'_>, entry: &Entry, old: &Object, new: &
     let Update { kind, name, target, .. } = *request;
     match metadata::text(new, "resourceVersion") {
         "" | "0" => {
-            if target == Target::Main && !kind.strategy.allow_unconditional_update() {
+            if target.is_main() && !kind.strategy.allow_unconditional_update() {
                 let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
                 return Err(ApiError::invalid(kind.group, kind.resource, name, &[error]));
             }

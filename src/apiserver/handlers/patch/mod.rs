@@ -37,32 +37,57 @@ enum Patch {
 }
 
 pub async fn handle(ctx: &Context, kind: &Kind, target: Target, request_body: Body) -> Result<Response, ApiError> {
-    let content_type = ctx.header(header::CONTENT_TYPE).unwrap_or_default();
-    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
-    if !MEDIA_TYPES.contains(&content_type.as_str()) {
-        // Apply patches are refused here, too: server-side apply is not served yet.
-        return Err(ApiError::unsupported_media_type(&MEDIA_TYPES));
-    }
-    let options = WriteOptions::patch(&ctx.query, false)?;
+    let sent = Sent::read(ctx, request_body).await?;
     let negotiated = ctx.negotiate(Shape::Object)?;
-    let bytes = body::read(ctx, request_body).await?;
-    let patch = Patch::parse(&content_type, &bytes)?;
     let definition = schema::definition(kind);
     let request = Update {
         kind,
         name: &ctx.info.name,
         target,
-        dry_run: options.dry_run,
+        dry_run: sent.dry_run,
     };
-    let written = engine::update(ctx, &request, &mut |old| {
-        let patched = patch.apply(old, &definition)?;
-        let shown = || patch.shown(old, &definition);
-        decode(ctx, kind, &definition, patched, options.field_validation, shown)
-    })
-    .await?;
+    let written = engine::update(ctx, &request, &mut |old| sent.apply(ctx, kind, &definition, old)).await?;
     match written.ok_or_else(|| ctx.not_found(kind))? {
         Written::Stored(entry) => render::entry(ctx, kind, &negotiated, StatusCode::OK, &entry).await,
         Written::DryRun(object) => render::object(ctx, kind, &negotiated, StatusCode::OK, object).await,
+    }
+}
+
+/// A patch as it was sent.
+pub struct Sent {
+    patch: Patch,
+    validation: FieldValidation,
+    pub dry_run: bool,
+}
+
+impl Sent {
+    pub async fn read(ctx: &Context, request_body: Body) -> Result<Self, ApiError> {
+        let content_type = ctx.header(header::CONTENT_TYPE).unwrap_or_default();
+        let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
+        if !MEDIA_TYPES.contains(&content_type.as_str()) {
+            // Apply patches are refused here, too: server-side apply is not served yet.
+            return Err(ApiError::unsupported_media_type(&MEDIA_TYPES));
+        }
+        let options = WriteOptions::patch(&ctx.query, false)?;
+        let bytes = body::read(ctx, request_body).await?;
+        Ok(Self {
+            patch: Patch::parse(&content_type, &bytes)?,
+            validation: options.field_validation,
+            dry_run: options.dry_run,
+        })
+    }
+
+    /// Makes the new object of an `old` one of `kind`.
+    pub fn apply(
+        &self,
+        ctx: &Context,
+        kind: &Kind,
+        definition: &Arc<Definition>,
+        old: &Object,
+    ) -> Result<Object, ApiError> {
+        let patched = self.patch.apply(old, definition)?;
+        let shown = || self.patch.shown(old, definition);
+        decode(ctx, kind, definition, patched, self.validation, shown)
     }
 }
 
