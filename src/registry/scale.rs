@@ -3,6 +3,7 @@
 
 use super::Kind;
 use super::columns::{age, column, selector_text};
+use super::custom;
 use super::field::FieldError;
 use super::json::{at, child_or_new, integer, map, number, text};
 use super::row::review;
@@ -69,7 +70,7 @@ pub fn paths(kind: &Kind) -> Option<ScalePaths> {
     let selector = match (kind.group, kind.resource) {
         ("apps", "deployments" | "replicasets" | "statefulsets") => ScaleSelector::Labels,
         ("", "replicationcontrollers") => ScaleSelector::Map,
-        _ => return kind.strategy.scale(),
+        _ => return kind.custom.as_ref()?.scale.as_ref().map(custom),
     };
     let path = |part: &str| vec![part.to_owned(), "replicas".to_owned()];
     Some(ScalePaths {
@@ -78,6 +79,17 @@ pub fn paths(kind: &Kind) -> Option<ScalePaths> {
         selector,
         needs_replicas: false,
     })
+}
+
+/// The paths that a CustomResourceDefinition names: `.spec.replicas`.
+fn custom(paths: &custom::ScalePaths) -> ScalePaths {
+    let keys = |path: &String| path.split('.').skip(1).map(str::to_owned).collect();
+    ScalePaths {
+        spec_replicas: keys(&paths.spec_replicas),
+        status_replicas: keys(&paths.status_replicas),
+        selector: ScaleSelector::Text(paths.label_selector.as_ref().map(keys)),
+        needs_replicas: true,
+    }
 }
 
 impl ScalePaths {
@@ -173,7 +185,7 @@ mod tests {
             .kinds()
             .filter(|kind| kind.subresource("scale").is_some())
             .map(|kind| {
-                assert!(paths(kind).is_some(), "{}", kind.kind);
+                assert!(paths(&kind).is_some(), "{}", kind.kind);
                 kind.resource
             })
             .collect();
@@ -209,13 +221,11 @@ mod tests {
 
     #[test]
     fn custom_paths_may_be_anywhere() {
-        let path = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-        let paths = ScalePaths {
-            spec_replicas: path(&["spec", "deep", "size"]),
-            status_replicas: path(&["status", "size"]),
-            selector: ScaleSelector::Text(Some(path(&["status", "pods"]))),
-            needs_replicas: true,
-        };
+        let paths = custom(&custom::ScalePaths {
+            spec_replicas: ".spec.deep.size".to_owned(),
+            status_replicas: ".status.size".to_owned(),
+            label_selector: Some(".status.pods".to_owned()),
+        });
         let mut thing =
             object(json!({"metadata": {"name": "t"}, "spec": {"deep": {"size": 4}}, "status": {"pods": "a=b"}}));
         let scale = paths.of(&thing).expect("a scale");

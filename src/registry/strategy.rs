@@ -4,7 +4,6 @@
 //! Every method has a default that does what most kinds do.
 
 use super::field::FieldError;
-use super::scale::ScalePaths;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -132,11 +131,6 @@ pub trait Strategy: Send + Sync {
     /// DELETE answers with the object; otherwise with a Status.
     fn returns_deleted_object(&self) -> bool {
         false
-    }
-
-    /// Where a custom resource keeps what its `scale` shows; for built-in kinds see [`super::scale::paths`].
-    fn scale(&self) -> Option<ScalePaths> {
-        None
     }
 
     // Reading.
