@@ -21,6 +21,8 @@ mod negotiation;
 mod patch;
 #[path = "api/scale.rs"]
 mod scale;
+#[path = "api/protobuf.rs"]
+mod protobuf;
 #[path = "api/subresources.rs"]
 mod subresources;
 #[path = "api/update.rs"]

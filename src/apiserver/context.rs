@@ -2,6 +2,7 @@
 
 use super::ApiServer;
 use super::codec::accept::{Negotiated, Shape, negotiate};
+use super::codec::protobuf;
 use super::error::ApiError;
 use super::filters::warnings::Warnings;
 use super::options::Query;
@@ -33,7 +34,15 @@ impl Context {
     }
 
     pub fn negotiate(&self, shape: Shape) -> Result<Negotiated, ApiError> {
-        negotiate(self.header(header::ACCEPT), shape)
+        negotiate(self.header(header::ACCEPT), shape, self.has_protobuf())
+    }
+
+    /// Whether what the URL names can be answered in protobuf. Custom resources cannot.
+    fn has_protobuf(&self) -> bool {
+        let info = &self.info;
+        let registry = &self.server.registry;
+        let kind = registry.lookup(&info.api_group, &info.api_version, &info.resource);
+        kind.is_none_or(|kind| protobuf::is_offered(&kind))
     }
 
     /// The namespace part of keys: a Namespace's own URL names a namespace, too, but its key has none.

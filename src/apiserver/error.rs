@@ -107,11 +107,13 @@ impl ApiError {
         Self::new(405, "MethodNotAllowed", message).about(subject.details(""))
     }
 
-    pub fn not_acceptable(media_types: &[&str]) -> Self {
-        let message = format!(
-            "only the following media types are accepted: {}",
-            media_types.join(", ")
-        );
+    pub fn not_acceptable(media_types: &[impl std::borrow::Borrow<str>]) -> Self {
+        let types = media_types.join(", ");
+        Self::unacceptable(format!("only the following media types are accepted: {types}"))
+    }
+
+    /// The form that was asked for does not exist of this answer.
+    pub fn unacceptable(message: impl Into<String>) -> Self {
         Self::new(406, "NotAcceptable", message)
     }
 
@@ -365,7 +367,12 @@ impl ApiError {
         self.0.details.as_ref().map_or(0, |d| d.retry_after_seconds)
     }
 
-    /// The HTTP answer: always JSON, whatever was asked for (or plain text where upstream has no Status).
+    /// It is text and no Status.
+    pub fn is_plain_text(&self) -> bool {
+        self.0.plain_text
+    }
+
+    /// The HTTP answer in JSON (or plain text where upstream has no Status).
     pub fn to_response(&self) -> Response {
         let builder = Response::builder().status(self.code());
         let mut response = if self.0.plain_text {

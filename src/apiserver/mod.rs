@@ -31,9 +31,11 @@ pub mod version;
 use crate::registry::Registry;
 use crate::storage::Storage;
 use crate::transport::dial::KubeletClient;
+use codec::shared::Shared;
 use discovery::Discovery;
 use filters::authentication::Authenticator;
 use filters::inflight::InFlight;
+use handlers::list::SharedLists;
 use openapi::OpenApiDocuments;
 use poem::endpoint::{BoxEndpoint, EndpointExt, make};
 use poem::{Request, Response};
@@ -75,6 +77,9 @@ pub struct ApiServer {
     in_flight: InFlight,
     discovery: Discovery,
     openapi: Arc<OpenApiDocuments>,
+    /// Encoded once, read by many.
+    pub shared: Shared,
+    pub shared_lists: SharedLists,
     shutdown: CancellationToken,
 }
 
@@ -88,6 +93,8 @@ impl ApiServer {
             authenticator: options.authenticator,
             in_flight: InFlight::new(options.reading_requests_max, options.writing_requests_max),
             discovery: Discovery::default(),
+            shared: Shared::default(),
+            shared_lists: SharedLists::default(),
             shutdown: CancellationToken::new(),
         })
     }

@@ -72,7 +72,7 @@ async fn resource(ctx: &Context, kind: &Arc<Kind>, request: &mut Request) -> Res
     match verb {
         "get" => handlers::get::handle(ctx, kind).await,
         "list" => handlers::list::handle(ctx, kind).await,
-        "watch" => handlers::watch::handle(ctx, kind).await,
+        "watch" => handlers::watch::handle(ctx, kind, request).await,
         "create" => handlers::create::handle(ctx, kind, request.take_body()).await,
         "update" => handlers::update::handle(ctx, kind, Target::Main, request.take_body()).await,
         "patch" => handlers::patch::handle(ctx, kind, Target::Main, request.take_body()).await,

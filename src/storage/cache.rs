@@ -99,7 +99,7 @@ impl Cache {
         self.position.revision.store(revision, Ordering::Release);
         drop(states);
         for resource in &touched {
-            resource.changed.notify_waiters();
+            resource.awake.notify_waiters();
         }
         self.published.send_replace(revision);
     }
@@ -126,7 +126,7 @@ impl Cache {
     pub fn close(&self) {
         self.position.closed.store(true, Ordering::Release);
         for resource in self.resources() {
-            resource.changed.notify_waiters();
+            resource.awake.notify_waiters();
         }
     }
 }

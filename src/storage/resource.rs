@@ -35,7 +35,7 @@ pub(super) struct ResourceCache {
     pub metrics: Arc<Metrics>,
     state: RwLock<State>,
     /// Wakes the watches after their events are in `state`.
-    pub changed: Notify,
+    pub awake: Notify,
     /// Bodies of whole lists by namespace; None is all namespaces.
     joined: Mutex<HashMap<Option<String>, Arc<Mutex<Joined>>>>,
 }
@@ -70,7 +70,7 @@ impl ResourceCache {
             position,
             metrics,
             state: RwLock::new(state),
-            changed: Notify::new(),
+            awake: Notify::new(),
             joined: Mutex::default(),
         }
     }
@@ -121,6 +121,12 @@ impl ResourceCache {
             changed: requested,
             entries,
         })
+    }
+
+    /// The revision now, and the one by which what is derived from a list is named.
+    pub fn changed(&self, namespace: Option<&str>) -> (u64, u64) {
+        let state = self.state.read();
+        (self.position.revision(), state.changed_in(namespace))
     }
 
     /// The current objects as one shared body, joined once per change.

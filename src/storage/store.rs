@@ -63,6 +63,11 @@ impl Storage {
         self.cache.resource(resource).list(namespace, at)
     }
 
+    /// The store's revision, and the name of the present state of a list as [`Snapshot::changed`] has it.
+    pub fn changed(&self, resource: &str, namespace: Option<&str>) -> (u64, u64) {
+        self.cache.resource(resource).changed(namespace)
+    }
+
     /// All current objects as they stand inside a list's `items`, joined once and shared between requests
     /// until the next change.
     pub fn list_bytes(&self, resource: &str, namespace: Option<&str>) -> ListBody {

@@ -47,7 +47,7 @@ impl Watch {
         let resource = self.resource.clone();
         loop {
             // Made before looking: it is woken by what is published after this line.
-            let changed = resource.changed.notified();
+            let changed = resource.awake.notified();
             let events = self.try_next()?;
             if !events.is_empty() {
                 return Ok(events);

@@ -432,7 +432,11 @@ async fn each_is_answered_with_the_right_status() {
 #[tokio::test]
 async fn what_cannot_be_accepted_is_406() {
     let server = Server::start().await;
-    for accept in ["text/html", "image/*", "application/vnd.kubernetes.protobuf"] {
+    for accept in [
+        "text/html",
+        "image/*",
+        "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1",
+    ] {
         server.get_as(MAPS, accept).await.failure(406, "NotAcceptable");
     }
     server

@@ -100,7 +100,15 @@ async fn the_time_of_a_watch_runs_out_after_a_last_bookmark() {
     let server = Server::start().await;
     let uri = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=3&allowWatchBookmarks=true");
     let mut events = server.watch(&uri, JSON).await;
-    assert_eq!(events.next().await.unwrap()["type"], "BOOKMARK");
+    let state = events.next().await.unwrap();
+    assert_eq!(state["type"], "BOOKMARK", "the state, which is empty, ends here");
+    assert_eq!(
+        state["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
+    let last = events.next().await.unwrap();
+    assert_eq!(last["type"], "BOOKMARK");
+    assert!(last["object"]["metadata"].get("annotations").is_none());
     assert_eq!(events.next().await, None);
 }
 

@@ -3,14 +3,25 @@
 use crate::apiserver::error::ApiError;
 
 /// How the answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     Json,
     Yaml,
+    Protobuf,
+}
+
+impl Format {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
 }
 
 /// What is made of the objects before they are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transform {
     None,
     /// The version of `meta.k8s.io`: `v1` or `v1beta1`.
@@ -41,43 +52,49 @@ pub enum Shape {
     Object,
     List,
     Watch,
-    /// Neither: discovery, version, statuses of connections.
+    /// Neither: discovery, statuses of connections, errors.
     Plain,
 }
 
-const MEDIA_TYPES: [&str; 2] = ["application/json", "application/yaml"];
+/// In the order in which wildcards match.
+const FORMATS: [Format; 3] = [Format::Json, Format::Yaml, Format::Protobuf];
 
-/// Picks the first clause of `Accept` that can be served, by quality and then by order.
-pub fn negotiate(accept: Option<&str>, shape: Shape) -> Result<Negotiated, ApiError> {
+/// Picks the first clause of `Accept` that can be served: by quality, exact types before wildcards, then by order.
+/// `protobuf`: what is answered has a protobuf form.
+pub fn negotiate(accept: Option<&str>, shape: Shape, protobuf: bool) -> Result<Negotiated, ApiError> {
     let accept = accept.unwrap_or("").trim();
     if accept.is_empty() || accept == "application/json" || accept == "*/*" {
         return Ok(Negotiated::JSON);
     }
     let mut clauses: Vec<Clause<'_>> = accept.split(',').filter_map(Clause::parse).collect();
     // Stable: equal qualities keep their order.
-    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-    let chosen = clauses
-        .iter()
-        .filter(|clause| clause.quality > 0.0)
-        .find_map(|clause| clause.serve(shape));
-    chosen.ok_or_else(|| ApiError::not_acceptable(&offered(shape)))
-}
-
-fn offered(shape: Shape) -> Vec<&'static str> {
-    let mut offered = MEDIA_TYPES.to_vec();
-    if shape == Shape::Watch {
-        offered.truncate(1);
-    }
-    offered
+    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(a.wildcards.cmp(&b.wildcards)));
+    let offered: Vec<Format> = FORMATS
+        .into_iter()
+        .filter(|format| match format {
+            Format::Json => true,
+            Format::Yaml => shape != Shape::Watch,
+            Format::Protobuf => protobuf,
+        })
+        .collect();
+    let mut chosen = clauses.iter().filter_map(|clause| clause.serve(shape, &offered));
+    chosen.next().unwrap_or_else(|| {
+        let suffix = if shape == Shape::Watch { ";stream=watch" } else { "" };
+        let types = offered.iter().map(|format| format!("{}{suffix}", format.media_type()));
+        Err(ApiError::not_acceptable(&types.collect::<Vec<_>>()))
+    })
 }
 
 /// One clause of an Accept header.
 struct Clause<'a> {
     media_type: &'a str,
+    /// How many of type and subtype are `*`.
+    wildcards: usize,
     quality: f32,
     kind: Option<&'a str>,
     group: Option<&'a str>,
     version: Option<&'a str>,
+    stream: &'a str,
     pretty: bool,
 }
 
@@ -87,10 +104,12 @@ impl<'a> Clause<'a> {
         let media_type = parts.next().filter(|m| !m.is_empty())?;
         let mut clause = Self {
             media_type,
+            wildcards: media_type.split('/').filter(|part| *part == "*").count(),
             quality: 1.0,
             kind: None,
             group: None,
             version: None,
+            stream: "",
             pretty: false,
         };
         for parameter in parts {
@@ -100,6 +119,7 @@ impl<'a> Clause<'a> {
                 "as" => clause.kind = Some(value),
                 "g" => clause.group = Some(value),
                 "v" => clause.version = Some(value),
+                "stream" => clause.stream = value,
                 "pretty" => clause.pretty = value == "1",
                 _ => {}
             }
@@ -107,35 +127,46 @@ impl<'a> Clause<'a> {
         Some(clause)
     }
 
-    fn serve(&self, shape: Shape) -> Option<Negotiated> {
-        let format = match self.media_type {
-            "application/json" | "application/*" | "*/*" => Format::Json,
-            "application/yaml" if shape != Shape::Watch => Format::Yaml,
-            _ => return None,
+    /// None: the clause asks for what is not offered here. Err: it names a form that this shape cannot take.
+    fn serve(&self, shape: Shape, offered: &[Format]) -> Option<Result<Negotiated, ApiError>> {
+        let matches = |format: &Format| match self.media_type {
+            "*/*" | "application/*" => true,
+            exact => exact == format.media_type(),
         };
-        let transform = self.transform(shape)?;
-        Some(Negotiated {
-            format,
-            transform,
-            pretty: self.pretty,
-        })
+        let streams = matches!(self.stream, "" | "watch") && (self.stream.is_empty() || shape != Shape::Plain);
+        let serve = |format: Format| {
+            let transform = self.transform(shape, format)?;
+            Some(transform.map(|transform| Negotiated {
+                format,
+                transform,
+                pretty: self.pretty,
+            }))
+        };
+        let fitting = offered.iter().copied().filter(matches).filter(|_| streams);
+        fitting.filter_map(serve).next()
     }
 
-    /// None: the clause asks for a transform that is not offered here.
-    fn transform(&self, shape: Shape) -> Option<Transform> {
+    fn transform(&self, shape: Shape, format: Format) -> Option<Result<Transform, ApiError>> {
         let Some(kind) = self.kind.filter(|kind| !kind.is_empty()) else {
-            return Some(Transform::None);
+            return Some(Ok(Transform::None));
         };
         let version = match (self.group, self.version) {
             (Some("meta.k8s.io"), Some("v1")) => "v1",
             (Some("meta.k8s.io"), Some("v1beta1")) => "v1beta1",
             _ => return None,
         };
+        let unfit = |what: &str| {
+            let why = format!("you requested {kind}, but the requested object is {what}");
+            Some(Err(ApiError::unacceptable(why)))
+        };
         match (kind, shape) {
             (_, Shape::Plain) => None,
-            ("Table", _) => Some(Transform::Table(version)),
-            ("PartialObjectMetadata", Shape::Object | Shape::Watch) => Some(Transform::PartialObject(version)),
-            ("PartialObjectMetadataList", Shape::List | Shape::Watch) => Some(Transform::PartialList(version)),
+            ("Table", _) if format == Format::Protobuf => None,
+            ("Table", _) => Some(Ok(Transform::Table(version))),
+            ("PartialObjectMetadata", Shape::List) => unfit("a list"),
+            ("PartialObjectMetadata", _) => Some(Ok(Transform::PartialObject(version))),
+            ("PartialObjectMetadataList", Shape::Object) => unfit("not a list"),
+            ("PartialObjectMetadataList", _) => Some(Ok(Transform::PartialList(version))),
             _ => None,
         }
     }
@@ -146,7 +177,7 @@ mod tests {
     use super::*;
 
     fn transform(accept: &str, shape: Shape) -> Result<(Format, Transform), u16> {
-        negotiate(Some(accept), shape)
+        negotiate(Some(accept), shape, true)
             .map(|n| (n.format, n.transform))
             .map_err(|e| e.code().as_u16())
     }
@@ -158,7 +189,25 @@ mod tests {
         assert_eq!(transform(kubectl, Shape::List), Ok((Json, Transform::Table("v1"))));
         assert_eq!(transform(kubectl, Shape::Plain), Ok((Json, Transform::None)));
         let typed = "application/vnd.kubernetes.protobuf,application/json";
-        assert_eq!(transform(typed, Shape::Object), Ok((Json, Transform::None)));
+        assert_eq!(transform(typed, Shape::Object), Ok((Protobuf, Transform::None)));
+        assert_eq!(transform(typed, Shape::Watch), Ok((Protobuf, Transform::None)));
+        let custom = negotiate(Some(typed), Shape::Object, false).map(|n| n.format);
+        assert_eq!(custom.map_err(|e| e.code().as_u16()), Ok(Json));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/yaml";
+        assert_eq!(transform(table, Shape::List), Ok((Yaml, Transform::None)));
+        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        assert_eq!(
+            transform(partial, Shape::Object),
+            Ok((Protobuf, Transform::PartialObject("v1")))
+        );
+        assert_eq!(
+            transform("*/*,application/yaml", Shape::Object),
+            Ok((Yaml, Transform::None))
+        );
+        assert_eq!(
+            transform("application/json;stream=watch", Shape::Object),
+            Ok((Json, Transform::None))
+        );
         assert_eq!(
             transform("application/json;q=0.1,application/yaml", Shape::Object),
             Ok((Yaml, Transform::None))
@@ -176,9 +225,18 @@ mod tests {
     #[test]
     fn what_cannot_be_served_is_406() {
         assert_eq!(transform("text/html", Shape::Object), Err(406));
+        assert_eq!(transform("application/yaml", Shape::Watch), Err(406));
+        assert_eq!(transform("application/json;stream=other", Shape::Watch), Err(406));
+        let custom = negotiate(Some("application/vnd.kubernetes.protobuf"), Shape::Object, false).unwrap_err();
         assert_eq!(
-            transform("application/vnd.kubernetes.protobuf", Shape::Object),
-            Err(406)
+            custom.message(),
+            "only the following media types are accepted: application/json, application/yaml"
+        );
+        let watch = negotiate(Some("text/html"), Shape::Watch, true).unwrap_err();
+        assert_eq!(
+            watch.message(),
+            "only the following media types are accepted: application/json;stream=watch, \
+             application/vnd.kubernetes.protobuf;stream=watch"
         );
         let one = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
         assert_eq!(transform(one, Shape::List), Err(406));

@@ -5,7 +5,9 @@
 //! - [`body`]: reads and decodes request bodies.
 //! - [`depth`]: how deep bodies may nest.
 //! - [`yaml`]: YAML in and out.
-//! - [`respond`]: bytes to a response: pretty-printing, YAML, gzip.
+//! - [`protobuf`]: protobuf in and out.
+//! - [`respond`]: bytes to a response: pretty-printing, YAML, gzip; failures in the form that was asked for.
+//! - [`shared`]: what many readers get is encoded once.
 //! - [`stored`]: stored bytes in the version of the URL.
 //! - [`table`] and [`partial`]: the server-side transforms.
 
@@ -15,6 +17,7 @@ pub mod depth;
 pub mod partial;
 pub mod protobuf;
 pub mod respond;
+pub mod shared;
 pub mod stored;
 pub mod table;
 pub mod yaml;

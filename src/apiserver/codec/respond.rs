@@ -1,8 +1,9 @@
 //! Finished JSON to an HTTP answer: YAML, indentation, compression
 //! (upstream: `responsewriters/writers.go`).
 
-use super::accept::{Format, Negotiated};
-use super::yaml;
+use super::accept::{Format, Negotiated, Shape};
+use super::{protobuf, yaml};
+use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::Query;
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use flate2::{Compression, write::GzEncoder};
 use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
 use poem::{Body, Response};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::io::Write;
 
 /// Answers above this size are compressed if the client asks for it.
@@ -41,14 +42,20 @@ pub async fn respond(
     status: StatusCode,
     json: Bytes,
 ) -> Result<Response, ApiError> {
-    let (content_type, bytes) = match negotiated.format {
-        Format::Json if wants_pretty(query, headers, negotiated) => ("application/json", indent(&json)?),
-        Format::Json => ("application/json", json),
-        Format::Yaml => ("application/yaml", to_yaml(&json)?),
-    };
+    let (format, bytes) = written(query, headers, negotiated, json)?;
+    finish(headers, status, format, bytes).await
+}
+
+/// Answers with bytes that are in their final form.
+pub async fn finish(
+    headers: &HeaderMap,
+    status: StatusCode,
+    format: Format,
+    bytes: Bytes,
+) -> Result<Response, ApiError> {
     let builder = Response::builder()
         .status(status)
-        .header(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        .header(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     if is_compressed(headers, bytes.len()) {
         // Compressing megabytes takes milliseconds: not on a thread that serves others.
         let packed = tokio::task::spawn_blocking(move || gzip(&bytes))
@@ -60,6 +67,48 @@ pub async fn respond(
             .body(packed.map_err(ApiError::internal)?));
     }
     Ok(builder.body(Body::from_bytes(bytes)))
+}
+
+/// JSON in the negotiated form, and which form that is: what has no protobuf form stays JSON.
+fn written(
+    query: &Query,
+    headers: &HeaderMap,
+    negotiated: &Negotiated,
+    json: Bytes,
+) -> Result<(Format, Bytes), ApiError> {
+    Ok(match negotiated.format {
+        Format::Json if wants_pretty(query, headers, negotiated) => (Format::Json, indent(&json)?),
+        Format::Json => (Format::Json, json),
+        Format::Yaml => (Format::Yaml, to_yaml(&json)?),
+        Format::Protobuf => {
+            let object: Map<String, Value> = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+            match protobuf::encode_body(&object).map_err(ApiError::internal)? {
+                Some(body) => (Format::Protobuf, body.into()),
+                None => (Format::Json, json),
+            }
+        }
+    })
+}
+
+/// The answer to a request that failed: in the form that the client accepts, or else in JSON.
+pub fn failure(ctx: &Context, error: &ApiError) -> Response {
+    let mut response = error.to_response();
+    if error.is_plain_text() {
+        return response;
+    }
+    let Ok(negotiated) = ctx.negotiate(Shape::Plain) else {
+        return response;
+    };
+    let json = Bytes::from(error.status().to_string());
+    match written(&ctx.query, &ctx.headers, &negotiated, json) {
+        Ok((format, bytes)) if format != Format::Json || wants_pretty(&ctx.query, &ctx.headers, &negotiated) => {
+            let content_type = HeaderValue::from_static(format.media_type());
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response.set_body(bytes);
+            response
+        }
+        _ => response,
+    }
 }
 
 /// Answers with a value built for this request.

@@ -23,6 +23,7 @@ pub mod panic_recovery;
 pub mod timeout;
 pub mod warnings;
 
+use super::codec::respond;
 use super::context::Context;
 use super::error::ApiError;
 use super::options::Query;
@@ -55,7 +56,7 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
         Ok(limit) => timeout::apply(limit, inner(&mut ctx, &mut request)).await,
         Err(error) => Err(error),
     };
-    let mut response = result.unwrap_or_else(|error| error.to_response());
+    let mut response = result.unwrap_or_else(|error| respond::failure(&ctx, &error));
     ctx.warnings.write(&mut response);
     headers::write(&mut response, audit_id);
     observation.finish(response.status());

@@ -1,13 +1,17 @@
 //! LIST (upstream: `handlers/get.go` ListResource, `storage/etcd3/store.go` GetList, `storage/continue.go`).
 
+mod shared;
 mod token;
+
+pub use shared::SharedLists;
 
 use super::selection::Selection;
 use super::{parse_revision, wait_for_revision};
 use crate::apiserver::codec::accept::{Format, Negotiated, Shape, Transform};
-use crate::apiserver::codec::respond::{is_compressed, respond, wants_pretty};
+use crate::apiserver::codec::respond::{finish, is_compressed, respond, wants_pretty};
+use crate::apiserver::codec::shared::message;
 use crate::apiserver::codec::table::{self, IncludeObject};
-use crate::apiserver::codec::{partial, stored};
+use crate::apiserver::codec::{partial, protobuf, stored};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::{ListOptions, VersionMatch};
@@ -35,27 +39,31 @@ pub async fn handle(ctx: &Context, kind: &Arc<Kind>) -> Result<Response, ApiErro
     respond_page(ctx, kind, &negotiated, &page).await
 }
 
-/// The common case: everything, as it is now, in plain JSON. The bytes are shared with all who ask the same.
+/// The common case: everything, as it is now, in plain JSON or protobuf. The bytes are shared with all who ask the same.
 async fn whole(
     ctx: &Context,
-    kind: &Kind,
+    kind: &Arc<Kind>,
     negotiated: &Negotiated,
     options: &ListOptions,
     selection: &Selection,
 ) -> Result<Option<Response>, ApiError> {
-    let plain = negotiated.transform == Transform::None
-        && negotiated.format == Format::Json
-        && !wants_pretty(&ctx.query, &ctx.headers, negotiated);
+    let as_stored = match negotiated.format {
+        Format::Json => stored::is_native(kind) && !wants_pretty(&ctx.query, &ctx.headers, negotiated),
+        Format::Protobuf => true,
+        Format::Yaml => false,
+    };
     let everything = selection.is_empty()
         && options.limit.is_none()
         && options.continue_token.is_empty()
-        && options.resource_version_match != Some(VersionMatch::Exact)
-        && stored::is_native(kind);
-    if !(plain && everything) {
+        && options.resource_version_match != Some(VersionMatch::Exact);
+    if !(as_stored && everything && negotiated.transform == Transform::None) {
         return Ok(None);
     }
-    if let Some(revision) = parse_revision(&options.resource_version)? {
+    if let Some(revision) = list_revision(options)? {
         wait_for_revision(ctx, revision).await?;
+    }
+    if negotiated.format == Format::Protobuf {
+        return whole_protobuf(ctx, kind).await.map(Some);
     }
     let list = ctx
         .storage()
@@ -71,14 +79,40 @@ fn joined(kind: &Kind, list: ListBody) -> Response {
         kind.list_kind, kind.storage_group_version, list.revision
     );
     let tail = Bytes::from_static(b"]}\n");
-    let length = head.len() + list.chunks.iter().map(Bytes::len).sum::<usize>() + tail.len();
     let mut chunks = Vec::with_capacity(list.chunks.len() + 2);
     chunks.push(Bytes::from(head));
     chunks.extend(list.chunks.iter().cloned());
     chunks.push(tail);
+    in_chunks(Format::Json, chunks)
+}
+
+async fn whole_protobuf(ctx: &Context, kind: &Arc<Kind>) -> Result<Response, ApiError> {
+    let (server, list_kind) = (ctx.server.clone(), kind.clone());
+    let namespace = ctx.list_namespace(kind).map(str::to_owned);
+    let make = move || {
+        server
+            .shared_lists
+            .protobuf(&server.storage, &list_kind, namespace.as_deref())
+    };
+    let items = tokio::task::spawn_blocking(make).await.map_err(ApiError::internal)??;
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".into(), json!(items.revision.to_string()));
+    let metadata = protobuf::list_metadata(&metadata).map_err(ApiError::internal)?;
+    let length = metadata.len() + items.bytes.len();
+    let head = protobuf::envelope_head(&kind.group_version(), &kind.list_kind, length);
+    let tail = Bytes::from_static(protobuf::ENVELOPE_TAIL);
+    let chunks = vec![head.into(), metadata.into(), items.bytes, tail];
+    if is_compressed(&ctx.headers, length) {
+        return finish(&ctx.headers, StatusCode::OK, Format::Protobuf, chunks.concat().into()).await;
+    }
+    Ok(in_chunks(Format::Protobuf, chunks))
+}
+
+fn in_chunks(format: Format, chunks: Vec<Bytes>) -> Response {
+    let length = chunks.iter().map(Bytes::len).sum::<usize>();
     let stream = futures_util::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>));
     Response::builder()
-        .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .header(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()))
         .header(header::CONTENT_LENGTH, HeaderValue::from(length))
         .body(Body::from_bytes_stream(stream))
 }
@@ -143,9 +177,15 @@ pub async fn page(ctx: &Context, kind: &Kind, options: &ListOptions, selection: 
     })
 }
 
+/// Lists say more of a version that is none than other reads.
+fn list_revision(options: &ListOptions) -> Result<Option<u64>, ApiError> {
+    parse_revision(&options.resource_version)
+        .map_err(|error| ApiError::bad_request(format!("invalid resource version: {error}")))
+}
+
 /// The state that a list without a continue token asks for.
 async fn at_version(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result<Snapshot, ApiError> {
-    let revision = parse_revision(&options.resource_version)?;
+    let revision = list_revision(options)?;
     // Without a match rule a limit makes the version exact, for clients from before the rules.
     let exact = match options.resource_version_match {
         Some(rule) => rule == VersionMatch::Exact,
@@ -157,7 +197,12 @@ async fn at_version(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result
     let at = revision.filter(|_| exact);
     ctx.storage()
         .list(kind.storage_resource, ctx.list_namespace(kind), at)
-        .map_err(|error| ApiError::from_storage(error, kind))
+        .map_err(|error| match error {
+            StorageError::Compacted { .. } => {
+                ApiError::expired("The resourceVersion for the provided list is too old.")
+            }
+            other => ApiError::from_storage(other, kind),
+        })
 }
 
 /// The state that the first page showed.
@@ -170,10 +215,10 @@ fn at_token(ctx: &Context, kind: &Kind, token: &Token) -> Result<Snapshot, ApiEr
                 let inconsistent = token.inconsistent();
                 ApiError::expired(
                     "The provided continue parameter is too old to display a consistent list result. You can start a \
-                 new list without the continue parameter, or use the continue token in this response to retrieve \
-                 the remainder of the results. Continuing with the provided token results in an inconsistent list - \
-                 objects that were created, modified, or deleted between the time the first chunk was returned and \
-                 now may show up in the list.",
+                     new list without the continue parameter, or use the continue token in this response to retrieve \
+                     the remainder of the results. Continuing with the provided token results in an inconsistent \
+                     list - objects that were created, modified, or deleted between the time the first chunk was \
+                     returned and now may show up in the list.",
                 )
                 .with_continue(inconsistent.encode())
             }
@@ -202,11 +247,12 @@ pub async fn respond_page(
 ) -> Result<Response, ApiError> {
     let form = Form {
         kind: kind.clone(),
+        format: negotiated.format,
         transform: negotiated.transform,
         include: IncludeObject::from_query(&ctx.query)?,
         metadata: metadata(page),
     };
-    let json = if page.entries.len() <= RENDER_AT_ONCE_MAX {
+    let bytes = if page.entries.len() <= RENDER_AT_ONCE_MAX {
         form.render(&page.entries)?
     } else {
         // Long enough to hold up the requests that share this thread.
@@ -215,23 +261,29 @@ pub async fn respond_page(
             .await
             .map_err(ApiError::internal)??
     };
-    respond(&ctx.query, &ctx.headers, negotiated, StatusCode::OK, json).await
+    match (negotiated.format, negotiated.transform) {
+        (Format::Protobuf, Transform::None) => finish(&ctx.headers, StatusCode::OK, Format::Protobuf, bytes).await,
+        _ => respond(&ctx.query, &ctx.headers, negotiated, StatusCode::OK, bytes).await,
+    }
 }
 
 /// What is made of the entries of a list.
 struct Form {
     kind: Arc<Kind>,
+    format: Format,
     transform: Transform,
     include: IncludeObject,
     metadata: Value,
 }
 
 impl Form {
+    /// Protobuf if that is the format and there is no transform, else JSON.
     fn render(self, entries: &[Arc<Entry>]) -> Result<Bytes, ApiError> {
         let kind = &self.kind;
         let objects =
             || -> Result<Vec<Object>, ApiError> { entries.iter().map(|entry| stored::object(kind, entry)).collect() };
         let value = match self.transform {
+            Transform::None if self.format == Format::Protobuf => return messages(kind, &self.metadata, entries),
             Transform::None => return concatenate(kind, &self.metadata, entries),
             Transform::Table(version) => table::render(kind, version, objects()?, self.metadata, self.include, true),
             Transform::PartialObject(version) | Transform::PartialList(version) => {
@@ -240,6 +292,15 @@ impl Form {
         };
         serde_json::to_vec(&value).map(Bytes::from).map_err(ApiError::internal)
     }
+}
+
+fn messages(kind: &Kind, metadata: &Value, entries: &[Arc<Entry>]) -> Result<Bytes, ApiError> {
+    let metadata = metadata.as_object().cloned().unwrap_or_default();
+    let mut list = protobuf::list_metadata(&metadata).map_err(ApiError::internal)?;
+    for entry in entries {
+        protobuf::push_item(&mut list, &message(kind, entry)?);
+    }
+    Ok(protobuf::wrap(&kind.group_version(), &kind.list_kind, &list).into())
 }
 
 fn concatenate(kind: &Kind, metadata: &Value, entries: &[Arc<Entry>]) -> Result<Bytes, ApiError> {

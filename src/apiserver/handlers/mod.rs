@@ -20,13 +20,14 @@ use std::time::Duration;
 /// How long a read waits for a resourceVersion that the server has not reached.
 const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
 
-/// A resourceVersion of a query: None for empty and `0`, which any state satisfies.
+/// A resourceVersion of a query: None for empty and `0`, which any state satisfies. What is no version is the client's
+/// fault (upstream answers 500 with this text where it is not a list).
 pub fn parse_revision(text: &str) -> Result<Option<u64>, ApiError> {
     match text {
         "" | "0" => Ok(None),
         text => text.parse().map(Some).map_err(|_| {
             ApiError::bad_request(format!(
-                "invalid resource version: {text:?}: must be an unsigned integer"
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
             ))
         }),
     }

@@ -1,9 +1,9 @@
 //! One object as the answer: as it is, as a Table, or as metadata only (upstream: `handlers/response.go`).
 
 use crate::apiserver::codec::accept::{Format, Negotiated, Transform};
-use crate::apiserver::codec::respond::{respond, respond_value};
+use crate::apiserver::codec::respond::{finish, respond, respond_value};
 use crate::apiserver::codec::table::{self, IncludeObject};
-use crate::apiserver::codec::{partial, stored};
+use crate::apiserver::codec::{partial, protobuf, stored};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::registry::Kind;
@@ -21,6 +21,11 @@ pub async fn entry(
     status: StatusCode,
     entry: &Entry,
 ) -> Result<Response, ApiError> {
+    if negotiated.transform == Transform::None && negotiated.format == Format::Protobuf {
+        let raw = ctx.server.shared.protobuf(kind, entry)?;
+        let body = protobuf::wrap(&kind.group_version(), kind.kind, &raw);
+        return finish(&ctx.headers, status, Format::Protobuf, body.into()).await;
+    }
     if negotiated.transform == Transform::None && negotiated.format == Format::Json {
         let bytes = stored::bytes(kind, entry)?;
         return respond(&ctx.query, &ctx.headers, negotiated, status, bytes).await;

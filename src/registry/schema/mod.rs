@@ -14,11 +14,11 @@ pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
 
-pub use bodies::lookup;
+pub use bodies::{is_builtin, list_meta, lookup};
 pub use compile::{definition, type_definition};
 pub use decode::{Decoded, decode, decode_from, prune};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 /// A definition by name (`io.k8s.api.core.v1.Pod`). The body is filled in after all definitions of a kind are
@@ -101,10 +101,10 @@ pub enum Node {
     Either(Arc<Definition>, Arc<Node>),
 }
 
-/// What the fields of a protobuf message are, by number.
+/// What the fields of a protobuf message are, by number and in the order in which they are written.
 #[derive(Debug, Default)]
 pub struct WireMessage {
-    pub fields: HashMap<u32, WireField, ahash::RandomState>,
+    pub fields: BTreeMap<u32, WireField>,
 }
 
 #[derive(Debug)]

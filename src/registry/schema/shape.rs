@@ -17,6 +17,12 @@ pub(crate) fn element<'s>(node: &'s Node, go_type: &'static str) -> (&'s Node, &
     }
 }
 
+/// Named list types (ExtraValue, Verbs) are protobuf messages of their own, whose only field is the list.
+pub(crate) fn is_wrapper(node: &Node, go_type: &str) -> bool {
+    let go_type = go_type.trim_start_matches('*');
+    matches!(node, Node::List(_)) && !go_type.is_empty() && !go_type.starts_with("[]")
+}
+
 /// What Go would call the type, as far as the schema tells.
 pub(super) fn go_type(node: &Node) -> Cow<'_, str> {
     match node {

@@ -83,6 +83,53 @@ fn bodies_of_kubectl_are_read() {
 }
 
 #[test]
+fn what_was_read_is_written_as_kubectl_wrote_it() {
+    for text in ALL {
+        let (_, _, object) = decode(&bytes(text)).expect("a body of kubectl");
+        let written = encode_body(&object).expect("it fits its schema").expect("a known kind");
+        assert_eq!(hex::encode(written), text, "{object:?}");
+    }
+}
+
+#[test]
+fn lists_events_and_envelopes() {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+        "message": "m", "reason": "NotFound", "details": {"name": "n", "kind": "pods"}});
+    let body = encode_body(status.as_object().expect("an object"))
+        .expect("fits")
+        .expect("known");
+    assert_eq!(decode(&body).map(|(_, _, object)| Value::Object(object)), Ok(status));
+    let list = json!({"kind": "ConfigMapList", "apiVersion": "v1",
+        "metadata": {"resourceVersion": "7", "continue": "c", "remainingItemCount": 3},
+        "items": [{"metadata": {"name": "a"}, "data": {"k": "v"}}, {"metadata": {"name": "b"}}]});
+    let body = encode_body(list.as_object().expect("an object"))
+        .expect("fits")
+        .expect("known");
+    // In parts it is the same.
+    let mut parts = list_metadata(list["metadata"].as_object().expect("an object")).expect("fits");
+    let definition = schema::lookup("v1", "ConfigMap").expect("known");
+    for item in list["items"].as_array().expect("a list") {
+        push_item(
+            &mut parts,
+            &encode_json(&definition, item.to_string().as_bytes()).expect("fits"),
+        );
+    }
+    assert_eq!(body, wrap("v1", "ConfigMapList", &parts));
+    assert_eq!(decode(&body).map(|(_, _, object)| Value::Object(object)), Ok(list));
+    let partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "a"}});
+    let body = encode_body(partial.as_object().expect("an object"))
+        .expect("fits")
+        .expect("known");
+    assert_eq!(decode(&body).map(|(_, _, object)| Value::Object(object)), Ok(partial));
+    let custom = json!({"kind": "Crontab", "apiVersion": "stable.example.com/v1", "metadata": {"name": "a"}});
+    assert_eq!(encode_body(custom.as_object().expect("an object")), Ok(None));
+
+    let event = watch_event("ADDED", b"k8s\0x", true);
+    assert_eq!(event, b"\0\0\0\x10\x0a\x05ADDED\x12\x07\x0a\x05k8s\0x");
+    assert_eq!(watch_event("ADDED", b"k8s\0x", false), event[4..]);
+}
+
+#[test]
 fn what_json_would_say_is_the_same() {
     for text in ALL {
         let object = read(text);
@@ -138,7 +185,7 @@ fn messages_within_messages_have_an_end() {
     let definition = schema::type_definition::<
         k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps,
     >();
-    let error = object::read(&definition, &message, &mut Map::new(), DEPTH_MAX).expect_err("too deep");
+    let error = decode::read(&definition, &message, &mut Map::new(), DEPTH_MAX).expect_err("too deep");
     assert!(error.contains("exceeded max recursion depth"), "{error}");
 }
 

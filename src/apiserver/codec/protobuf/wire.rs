@@ -1,6 +1,6 @@
 //! The fields of a protobuf message as they stand in the bytes.
 
-use prost::encoding::{WireType, decode_key, decode_varint};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint};
 
 /// One field of a message.
 #[derive(Clone, Copy)]
@@ -136,4 +136,48 @@ impl<'a> Field<'a> {
         }
         Ok(fields)
     }
+}
+
+/// Appends a number, a boolean or an enum.
+pub fn varint(out: &mut Vec<u8>, number: u32, value: u64) {
+    encode_key(number, WireType::Varint, out);
+    encode_varint(value, out);
+}
+
+pub fn double(out: &mut Vec<u8>, number: u32, value: f64) {
+    encode_key(number, WireType::SixtyFourBit, out);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Appends a string, bytes, or a message that is encoded already.
+pub fn bytes(out: &mut Vec<u8>, number: u32, content: &[u8]) {
+    head(out, number, content.len());
+    out.extend_from_slice(content);
+}
+
+/// Appends what comes before the content of a field of `length` bytes.
+pub fn head(out: &mut Vec<u8>, number: u32, length: usize) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(length as u64, out);
+}
+
+/// Appends a message whose fields `write` appends. Its length is put in front afterwards: most messages are so short
+/// that nothing is moved for it.
+pub fn message(
+    out: &mut Vec<u8>,
+    number: u32,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+) -> Result<(), String> {
+    encode_key(number, WireType::LengthDelimited, out);
+    let at = out.len();
+    out.push(0);
+    write(out)?;
+    let length = out.len() - at - 1;
+    let extra = encoded_len_varint(length as u64) - 1;
+    if extra > 0 {
+        out.resize(out.len() + extra, 0);
+        out.copy_within(at + 1..at + 1 + length, at + 1 + extra);
+    }
+    encode_varint(length as u64, &mut &mut out[at..=at + extra]);
+    Ok(())
 }

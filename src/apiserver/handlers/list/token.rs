@@ -12,11 +12,29 @@ use serde_json::json;
 /// Where a chunked list goes on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Token {
+    #[serde(default)]
     v: String,
     /// The first page's revision; -1: whatever there is now.
+    #[serde(default)]
     pub rv: i64,
     /// The key of the last object that was sent, and a zero byte: what comes after it.
+    #[serde(default)]
     start: String,
+}
+
+/// As Go's base64 says it.
+fn illegal_base64(error: &base64::DecodeError, text: &str) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len(),
+    };
+    format!("illegal base64 data at input byte {at}")
+}
+
+/// Whether the key stays below its prefix: a path without empty segments and dots.
+fn is_clean(start: &str) -> bool {
+    let path = start.strip_prefix('/').unwrap_or(start);
+    path.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
 }
 
 impl Token {
@@ -54,16 +72,28 @@ impl Token {
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let invalid = |why: &str| ApiError::bad_request(format!("invalid continue token: {why}"));
+        let invalid =
+            |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let json = URL_SAFE_NO_PAD
-            .decode(options.continue_token.trim_end_matches('='))
-            .map_err(|_| invalid("it is not base64"))?;
-        let token: Self = serde_json::from_slice(&json).map_err(|_| invalid("it cannot be decoded"))?;
+            .decode(&options.continue_token)
+            .map_err(|error| invalid(&illegal_base64(&error, &options.continue_token)))?;
+        let token: Self = serde_json::from_slice(&json).map_err(|error| invalid(&error.to_string()))?;
         if token.v != Self::VERSION {
-            return Err(invalid(&format!("version {:?} is not supported", token.v)));
+            return Err(invalid(&format!(
+                "server does not recognize this encoded version {}",
+                token.v
+            )));
         }
-        if token.start.is_empty() || token.rv == 0 {
-            return Err(invalid("its start or its version is missing"));
+        if token.rv == 0 {
+            return Err(invalid(
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            ));
+        }
+        if token.start.is_empty() {
+            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        if !is_clean(&token.start) {
+            return Err(invalid(&token.start));
         }
         Ok(Some(token))
     }
@@ -111,6 +141,8 @@ mod tests {
             encode(json!({"v": "v9", "rv": 1, "start": "a\0"})),
             encode(json!({"v": Token::VERSION, "rv": 0, "start": "a\0"})),
             encode(json!({"v": Token::VERSION, "rv": 1, "start": ""})),
+            encode(json!({"v": Token::VERSION, "rv": 1, "start": "../secrets/a\0"})),
+            encode(json!({"v": Token::VERSION, "rv": 1})),
         ] {
             assert_eq!(of(&bad, "").unwrap_err(), 400, "{bad}");
         }

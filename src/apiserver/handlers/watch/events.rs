@@ -1,14 +1,17 @@
 //! Changes as watch events (upstream: `cacher/cache_watcher.go` for selectors, `handlers/watch.go` for writing).
 
 use super::Selection;
-use crate::apiserver::codec::accept::{Negotiated, Transform};
+use crate::apiserver::ApiServer;
+use crate::apiserver::codec::accept::{Format, Negotiated, Transform};
+use crate::apiserver::codec::shared::{Form, message};
 use crate::apiserver::codec::table::{self, IncludeObject};
-use crate::apiserver::codec::{partial, stored};
+use crate::apiserver::codec::{partial, protobuf, stored};
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::Query;
 use crate::registry::Kind;
 use crate::registry::strategy::Object;
 use crate::storage::{Entry, Event, EventKind};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -51,57 +54,98 @@ pub fn classify(event: &Event, selection: &Selection) -> Option<EventType> {
     }
 }
 
-/// Writes events as lines.
+/// Writes events: lines of JSON, or frames of protobuf. What does not depend on the watcher is shared with the others.
 pub struct Writer {
+    server: Arc<ApiServer>,
     kind: Arc<Kind>,
+    format: Format,
     transform: Transform,
     include: IncludeObject,
+    /// Events of protobuf say their length; not on a WebSocket, which has messages.
+    framed: bool,
     /// The columns were sent: they come with the first table only.
     columns_sent: bool,
 }
 
 impl Writer {
-    pub fn new(kind: Arc<Kind>, negotiated: &Negotiated, query: &Query) -> Result<Self, ApiError> {
+    pub fn new(
+        server: Arc<ApiServer>,
+        kind: Arc<Kind>,
+        negotiated: &Negotiated,
+        query: &Query,
+        framed: bool,
+    ) -> Result<Self, ApiError> {
         let include = IncludeObject::from_query(query)?;
         Ok(Self {
+            server,
             kind,
+            format: negotiated.format,
             transform: negotiated.transform,
             include,
+            framed,
             columns_sent: false,
         })
     }
 
-    /// Appends a line for an object that is there.
-    pub fn added(&mut self, out: &mut Vec<u8>, entry: &Entry) -> Result<(), ApiError> {
-        self.entry(out, EventType::Added, entry)
+    /// The event for an object that is there.
+    pub fn added(&mut self, entry: &Entry) -> Result<Bytes, ApiError> {
+        // Not shared: a large initial state would drive out what is.
+        match self.transform {
+            Transform::None => self.plain(EventType::Added, entry),
+            _ => self.object(EventType::Added, stored::object(&self.kind, entry)?),
+        }
     }
 
-    /// Appends the line for a change, if it is one to this watcher.
-    pub fn change(&mut self, out: &mut Vec<u8>, event: &Event, selection: &Selection) -> Result<(), ApiError> {
-        match classify(event, selection) {
-            None => Ok(()),
-            // It was not deleted, but is no longer selected: the last selected version at the change's revision.
-            Some(EventType::Deleted) if event.kind == EventKind::Put => match &event.previous {
-                Some(previous) => {
-                    let mut object = stored::object(&self.kind, previous)?;
+    /// The event for a change, if it is one to this watcher.
+    pub fn change(&mut self, event: &Event, selection: &Selection) -> Result<Option<Bytes>, ApiError> {
+        let Some(kind) = classify(event, selection) else {
+            return Ok(None);
+        };
+        // It was not deleted, but is no longer selected: the last selected version at the change's revision.
+        let left = kind == EventType::Deleted && event.kind == EventKind::Put;
+        let shown = match &event.previous {
+            Some(previous) if left => previous,
+            _ => &event.entry,
+        };
+        let make = |writer: &mut Self| match writer.transform {
+            Transform::None if !left => writer.plain(kind, shown),
+            _ => {
+                let mut object = stored::object(&writer.kind, shown)?;
+                if left {
                     set_revision(&mut object, event.revision());
-                    self.object(out, EventType::Deleted, object)
                 }
-                None => Ok(()),
-            },
-            Some(kind) => self.entry(out, kind, &event.entry),
+                writer.object(kind, object)
+            }
+        };
+        if matches!(self.transform, Transform::Table(_)) {
+            return make(self).map(Some);
+        }
+        let form = Form::Event {
+            event: kind.text(),
+            left,
+            format: self.format,
+            transform: self.transform,
+            framed: self.framed,
+        };
+        let server = self.server.clone();
+        let row = self.kind.clone();
+        let made = server.shared.get_or_make(&row, event.revision(), form, || make(self));
+        made.map(Some)
+    }
+
+    /// An object as it is.
+    fn plain(&self, event: EventType, entry: &Entry) -> Result<Bytes, ApiError> {
+        match self.format {
+            Format::Protobuf => {
+                let raw = message(&self.kind, entry)?;
+                let body = protobuf::wrap(&self.kind.group_version(), self.kind.kind, &raw);
+                Ok(protobuf::watch_event(event.text(), &body, self.framed).into())
+            }
+            _ => Ok(line(event, &stored::bytes(&self.kind, entry)?)),
         }
     }
 
-    fn entry(&mut self, out: &mut Vec<u8>, event: EventType, entry: &Entry) -> Result<(), ApiError> {
-        if self.transform == Transform::None {
-            line(out, event, &stored::bytes(&self.kind, entry)?);
-            return Ok(());
-        }
-        self.object(out, event, stored::object(&self.kind, entry)?)
-    }
-
-    fn object(&mut self, out: &mut Vec<u8>, event: EventType, object: Object) -> Result<(), ApiError> {
+    fn object(&mut self, event: EventType, object: Object) -> Result<Bytes, ApiError> {
         let value = match self.transform {
             Transform::None => Value::Object(object),
             Transform::PartialObject(version) | Transform::PartialList(version) => partial::object(&object, version),
@@ -112,13 +156,22 @@ impl Writer {
                 table::render(&self.kind, version, vec![object], metadata, self.include, columns)
             }
         };
-        line(out, event, value.to_string().as_bytes());
-        Ok(())
+        self.value(event, &value)
     }
 
-    /// The line that says: everything up to `revision` was sent. `initial`: it ends the initial state.
-    pub fn bookmark(&mut self, out: &mut Vec<u8>, revision: u64, initial: bool) -> Result<(), ApiError> {
-        let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+    fn value(&self, event: EventType, value: &Value) -> Result<Bytes, ApiError> {
+        if self.format == Format::Protobuf
+            && let Some(object) = value.as_object()
+            && let Some(body) = protobuf::encode_body(object).map_err(ApiError::internal)?
+        {
+            return Ok(protobuf::watch_event(event.text(), &body, self.framed).into());
+        }
+        Ok(line(event, value.to_string().as_bytes()))
+    }
+
+    /// The event that says: everything up to `revision` was sent. `initial`: it ends the initial state.
+    pub fn bookmark(&mut self, revision: u64, initial: bool) -> Result<Bytes, ApiError> {
+        let mut metadata = json!({ "resourceVersion": revision.to_string() });
         if initial {
             metadata["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
         }
@@ -126,23 +179,25 @@ impl Writer {
         object.insert("kind".into(), json!(self.kind.kind));
         object.insert("apiVersion".into(), json!(self.kind.group_version()));
         object.insert("metadata".into(), metadata);
-        self.object(out, EventType::Bookmark, object)
+        self.object(EventType::Bookmark, object)
     }
 
-    /// The last line of a watch that cannot go on.
-    pub fn error(&mut self, error: &ApiError) -> Vec<u8> {
-        let mut out = Vec::new();
-        line(&mut out, EventType::Error, error.status().to_string().as_bytes());
-        out
+    /// The last event of a watch that cannot go on.
+    pub fn error(&self, error: &ApiError) -> Bytes {
+        let status = error.status();
+        self.value(EventType::Error, &status)
+            .unwrap_or_else(|_| line(EventType::Error, status.to_string().as_bytes()))
     }
 }
 
-fn line(out: &mut Vec<u8>, event: EventType, object: &[u8]) {
+fn line(event: EventType, object: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + 40);
     out.extend_from_slice(br#"{"type":""#);
     out.extend_from_slice(event.text().as_bytes());
     out.extend_from_slice(br#"","object":"#);
     out.extend_from_slice(object);
     out.extend_from_slice(b"}\n");
+    out.into()
 }
 
 fn set_revision(object: &mut Object, revision: u64) {

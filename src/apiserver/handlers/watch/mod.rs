@@ -1,61 +1,82 @@
-//! WATCH (upstream: `handlers/watch.go`, `storage/cacher`): a stream of lines, one event each.
+//! WATCH (upstream: `handlers/watch.go`, `storage/cacher`): a stream of events, as lines of JSON or frames of protobuf.
 //!
 //! - [`events`]: what a change is to this watcher, and how it is written.
 //! - [`stream`]: initial state, changes, bookmarks and the end, in one state machine.
+//! - [`websocket`]: the same events as messages.
 
 mod events;
 mod stream;
+mod websocket;
 
 use super::parse_revision;
 use super::selection::Selection;
-use crate::apiserver::codec::accept::Shape;
+use crate::apiserver::codec::accept::{Format, Shape};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::apiserver::filters::metrics::LongRunning;
 use crate::apiserver::options::ListOptions;
 use crate::registry::Kind;
 use crate::storage::StorageError;
 use events::Writer;
 use poem::http::{HeaderValue, header};
-use poem::{Body, Response};
+use poem::{Body, Request, Response};
 use rand::Rng;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Initial, WatchStream};
+use stream::{Initial, Span, WatchStream};
 use tokio::time::Instant;
+use websocket::Source;
 
 /// Watches without `timeoutSeconds` end after one to two times this, so that not all come back at once.
 const LIFETIME_MIN: Duration = Duration::from_secs(1800);
 
-pub async fn handle(ctx: &Context, kind: &Arc<Kind>) -> Result<Response, ApiError> {
+pub async fn handle(ctx: &Context, kind: &Arc<Kind>, request: &Request) -> Result<Response, ApiError> {
     let negotiated = ctx.negotiate(Shape::Watch)?;
     let options = ListOptions::from_query(&ctx.query, true)?;
     let selection = Selection::new(ctx, kind, &options)?;
-    let mut writer = Writer::new(kind.clone(), &negotiated, &ctx.query)?;
+    let socket = match websocket::is_requested(request) {
+        true => Some(websocket::accept(request).await?),
+        false => None,
+    };
+    let writer = Writer::new(
+        ctx.server.clone(),
+        kind.clone(),
+        &negotiated,
+        &ctx.query,
+        socket.is_none(),
+    )?;
     let lifetime = options
         .timeout
         .unwrap_or_else(|| LIFETIME_MIN + rand::rng().random_range(Duration::ZERO..LIFETIME_MIN));
-    let deadline = Instant::now() + lifetime;
-    let body = match open(ctx, kind, &options).await? {
-        Opened::Stream(initial, watch) => {
-            let stream = WatchStream {
-                writer,
-                selection,
-                initial,
-                watch,
-                bookmarks: options.allow_watch_bookmarks,
-                next_bookmark: stream::first_bookmark(deadline),
-                deadline,
-                shutdown: ctx.server.shutdown.clone(),
-                _open: LongRunning::new("WATCH"),
-            };
-            Body::from_bytes_stream(stream.into_lines())
-        }
-        Opened::Expired(error) => Body::from_vec(writer.error(&error)),
+    let span = Span {
+        bookmarks: options.allow_watch_bookmarks,
+        deadline: Instant::now() + lifetime,
+        shutdown: ctx.server.shutdown.clone(),
     };
-    Ok(Response::builder()
-        .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-        .body(body))
+    let format = negotiated.format;
+    Ok(match (open(ctx, kind, &options).await?, socket) {
+        (Opened::Stream(initial, watch), None) => {
+            let stream = WatchStream::new(writer, selection, initial, watch, span);
+            body(format, Body::from_bytes_stream(stream.into_chunks()))
+        }
+        (Opened::Stream(initial, watch), Some(socket)) => {
+            let stream = WatchStream::new(writer, selection, initial, watch, span);
+            websocket::respond(socket, Source::Stream(Box::new(stream)), format)
+        }
+        (Opened::Expired(error), None) => body(format, Body::from_bytes(writer.error(&error))),
+        (Opened::Expired(error), Some(socket)) => {
+            websocket::respond(socket, Source::Last(writer.error(&error)), format)
+        }
+    })
+}
+
+fn body(format: Format, body: Body) -> Response {
+    let content_type = match format {
+        Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    Response::builder()
+        .header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
+        .body(body)
 }
 
 enum Opened {
@@ -71,7 +92,8 @@ async fn open(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result<Opene
     if let Some(revision) = revision {
         super::wait_for_revision(ctx, revision).await?;
     }
-    let state_first = options.send_initial_events == Some(true);
+    // Who names no version gets the state first, and is told where it ends (upstream's WatchList default).
+    let state_first = options.send_initial_events.unwrap_or(revision.is_none());
     if let Some(revision) = revision.filter(|_| !state_first) {
         return match ctx.storage().watch(resource, namespace, revision) {
             Ok(watch) => Ok(Opened::Stream(Initial::none(), watch)),

@@ -8,10 +8,11 @@ use crate::storage::{Entry, Snapshot, StorageError, Watch};
 use bytes::Bytes;
 use futures_util::Stream;
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// The last bookmark comes this long before the end.
@@ -43,21 +44,26 @@ impl Initial {
     }
 }
 
-pub struct WatchStream {
-    pub writer: Writer,
-    pub selection: Selection,
-    pub initial: Initial,
-    pub watch: Watch,
+/// How long a watch lasts, and what it sends besides changes.
+pub struct Span {
     /// Bookmarks were asked for.
     pub bookmarks: bool,
-    pub next_bookmark: Instant,
     pub deadline: Instant,
     pub shutdown: CancellationToken,
-    pub _open: LongRunning,
 }
 
-pub fn first_bookmark(deadline: Instant) -> Instant {
-    next_bookmark(Instant::now(), deadline)
+pub struct WatchStream {
+    writer: Writer,
+    selection: Selection,
+    initial: Initial,
+    watch: Watch,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    /// Fires at the next bookmark or at the end. One timer that stays: thousands of watches wake up for every event.
+    timer: Pin<Box<Sleep>>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    _open: LongRunning,
 }
 
 /// A minute from now, or shortly before the end if that is sooner and still ahead.
@@ -70,41 +76,78 @@ fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
 }
 
 impl WatchStream {
-    /// Chunks of whole lines.
-    pub fn into_lines(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    pub fn new(writer: Writer, selection: Selection, initial: Initial, watch: Watch, span: Span) -> Self {
+        let Span {
+            bookmarks,
+            deadline,
+            shutdown,
+        } = span;
+        let next_bookmark = next_bookmark(Instant::now(), deadline);
+        let first = if bookmarks {
+            next_bookmark.min(deadline)
+        } else {
+            deadline
+        };
+        Self {
+            writer,
+            selection,
+            initial,
+            watch,
+            bookmarks,
+            next_bookmark,
+            deadline,
+            timer: Box::pin(tokio::time::sleep_until(first)),
+            shutdown: Box::pin(shutdown.cancelled_owned()),
+            _open: LongRunning::new("WATCH"),
+        }
+    }
+
+    /// Chunks of whole events, for a body.
+    pub fn into_chunks(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
         futures_util::stream::unfold(Some(self), |state| async move {
             let mut state = state?;
-            match state.next_chunk().await {
-                Ok(Some(chunk)) => Some((Ok(chunk), Some(state))),
-                Ok(None) => None,
-                // Too slow for the history, or the server's own failure: the client learns it and starts anew.
-                Err(error) => {
-                    let line = state.writer.error(&error);
-                    Some((Ok(line.into()), None))
-                }
-            }
+            let (mut events, ended) = state.next().await;
+            let chunk = match events.len() {
+                0 => return None,
+                1 => events.swap_remove(0),
+                _ => events.concat().into(),
+            };
+            Some((Ok(chunk), (!ended).then_some(state)))
         })
     }
 
-    /// The next lines; None at the end.
-    async fn next_chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
-        if let Some(chunk) = self.next_initial()? {
-            return Ok(Some(chunk));
+    /// The next events, and whether they are the last ones. No events: the end.
+    pub async fn next(&mut self) -> (Vec<Bytes>, bool) {
+        match self.next_events().await {
+            Ok(Some(events)) => (events, false),
+            Ok(None) => (Vec::new(), true),
+            // Too slow for the history, or the server's own failure: the client learns it and starts anew.
+            Err(error) => (vec![self.writer.error(&error)], true),
+        }
+    }
+
+    async fn next_events(&mut self) -> Result<Option<Vec<Bytes>>, ApiError> {
+        if let Some(events) = self.next_initial()? {
+            return Ok(Some(events));
         }
         loop {
             let mut out = Vec::new();
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return Ok(None),
-                () = tokio::time::sleep_until(self.deadline) => return Ok(None),
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = next_bookmark(Instant::now(), self.deadline);
-                    self.writer.bookmark(&mut out, self.watch.revision(), false)?;
+                () = &mut self.shutdown => return Ok(None),
+                () = &mut self.timer => {
+                    let now = Instant::now();
+                    if now >= self.deadline {
+                        return Ok(None);
+                    }
+                    self.next_bookmark = next_bookmark(now, self.deadline);
+                    self.timer.as_mut().reset(self.next_bookmark.min(self.deadline));
+                    out.push(self.writer.bookmark(self.watch.revision(), false)?);
                 }
                 events = self.watch.next() => match events {
                     Ok(events) => {
                         for event in &events {
-                            self.writer.change(&mut out, event, &self.selection)?;
+                            out.extend(self.writer.change(event, &self.selection)?);
                         }
                     }
                     Err(StorageError::Closed) => return Ok(None),
@@ -115,25 +158,29 @@ impl WatchStream {
                 },
             }
             if !out.is_empty() {
-                return Ok(Some(out.into()));
+                return Ok(Some(out));
             }
         }
     }
 
     /// The next piece of the initial state; None when all of it was sent.
-    fn next_initial(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let mut out = Vec::new();
-        while let Some(entry) = self.initial.entries.pop_front() {
+    fn next_initial(&mut self) -> Result<Option<Vec<Bytes>>, ApiError> {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        while bytes < CHUNK_BYTES
+            && let Some(entry) = self.initial.entries.pop_front()
+        {
             if self.selection.matches(&entry) {
-                self.writer.added(&mut out, &entry)?;
-            }
-            if out.len() >= CHUNK_BYTES {
-                return Ok(Some(out.into()));
+                let event = self.writer.added(&entry)?;
+                bytes += event.len();
+                events.push(event);
             }
         }
-        if let Some(revision) = self.initial.end.take().filter(|_| self.bookmarks) {
-            self.writer.bookmark(&mut out, revision, true)?;
+        if self.initial.entries.is_empty()
+            && let Some(revision) = self.initial.end.take().filter(|_| self.bookmarks)
+        {
+            events.push(self.writer.bookmark(revision, true)?);
         }
-        Ok((!out.is_empty()).then(|| out.into()))
+        Ok((!events.is_empty()).then_some(events))
     }
 }

@@ -5,7 +5,7 @@
 
 use super::wire::{Field, Fields};
 use super::{MAGIC, read_body};
-use crate::registry::schema::shape::{element, is_empty, zero};
+use crate::registry::schema::shape::{element, is_empty, is_wrapper, zero};
 use crate::registry::schema::{Definition, Node, Property, WireField, WireMessage, scalars};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -111,12 +111,6 @@ fn earlier_object(earlier: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// Named list types (ExtraValue, Verbs) are messages of their own, whose only field is the list.
-fn is_wrapper(node: &Node, go_type: &str) -> bool {
-    let go_type = go_type.trim_start_matches('*');
-    matches!(node, Node::List(_)) && !go_type.is_empty() && !go_type.starts_with("[]")
-}
-
 fn wrapped_list(item: &Node, field: &Field<'_>, depth: usize) -> Result<Value, String> {
     let mut items = Vec::new();
     for field in Fields::new(field.bytes()?, "list") {
@@ -169,7 +163,7 @@ fn scalar(node: &Node, field: &Field<'_>, depth: usize) -> Result<Value, String>
         Node::Int32 => field.int32()?.into(),
         Node::Int64 => field.int64()?.into(),
         Node::Boolean => (field.varint()? != 0).into(),
-        Node::Double => field.double()?.into(),
+        Node::Double => double(field.double()?),
         Node::Time => time(field, "%Y-%m-%dT%H:%M:%SZ")?,
         Node::MicroTime => time(field, "%Y-%m-%dT%H:%M:%S.%6fZ")?,
         Node::Quantity => {
@@ -180,6 +174,16 @@ fn scalar(node: &Node, field: &Field<'_>, depth: usize) -> Result<Value, String>
         Node::Any => any(field, depth)?,
         Node::Object(_) | Node::Map(_) | Node::List(_) | Node::Either(..) => Value::Null,
     })
+}
+
+/// Whole numbers are written without a fraction, as Go writes them.
+fn double(value: f64) -> Value {
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() <= EXACT_MAX {
+        Value::from(value as i64)
+    } else {
+        value.into()
+    }
 }
 
 /// The last field of this number in the message that `field` holds.
