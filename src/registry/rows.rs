@@ -7,8 +7,8 @@ use super::columns::core as core_columns;
 use super::row::{review, row};
 use super::strategies::{
     self, Stored, access, autoscaler_conversion, batch as batch_strategies, certificates as certificate_strategies,
-    cluster, component_status, config_map, device_taint_rule, endpoints, event, lease, secret, storage_migration,
-    volumes, workloads,
+    cluster, component_status, config_map, device_taint_rule, endpoints, event, flow_control, lease, policies, quota,
+    secret, storage as storage_rules, storage_migration, volumes, webhooks, workloads,
 };
 use k8s_openapi::api::{
     admissionregistration::v1 as admissionregistration, apps::v1 as apps, authentication::v1 as authentication,
@@ -42,7 +42,7 @@ pub fn all() -> Vec<Kind> {
             .strategy(endpoints::endpoints()),
         row::<core::Event>("events").short(&["ev"]).strategy(event::CoreEvents),
         row::<core::LimitRange>("limitranges")
-            .strategy(cluster::limit_range())
+            .strategy(quota::limit_range())
             .short(&["limits"]),
         row::<core::Namespace>("namespaces")
             .short(&["ns"])
@@ -85,7 +85,7 @@ pub fn all() -> Vec<Kind> {
             .scales()
             .status(),
         row::<core::ResourceQuota>("resourcequotas")
-            .strategy(cluster::resource_quota())
+            .strategy(quota::resource_quota())
             .short(&["quota"])
             .status(),
         row::<core::Secret>("secrets").strategy(secret::strategy()),
@@ -192,48 +192,48 @@ pub fn all() -> Vec<Kind> {
         row::<rbac::RoleBinding>("rolebindings.rbac.authorization.k8s.io").strategy(access::role_binding()),
         row::<rbac::Role>("roles.rbac.authorization.k8s.io").strategy(access::role()),
         // storage.k8s.io
-        row::<storage::CSIDriver>("csidrivers.storage.k8s.io").strategy(volumes::csi_driver()),
-        row::<storage::CSINode>("csinodes.storage.k8s.io").strategy(volumes::csi_node()),
+        row::<storage::CSIDriver>("csidrivers.storage.k8s.io").strategy(storage_rules::csi_driver()),
+        row::<storage::CSINode>("csinodes.storage.k8s.io").strategy(storage_rules::csi_node()),
         row::<storage::CSIStorageCapacity>("csistoragecapacities.storage.k8s.io")
-            .strategy(volumes::csi_storage_capacity()),
+            .strategy(storage_rules::csi_storage_capacity()),
         row::<storage::StorageClass>("storageclasses.storage.k8s.io")
-            .strategy(volumes::storage_class())
+            .strategy(storage_rules::storage_class())
             .short(&["sc"]),
         row::<storage::VolumeAttachment>("volumeattachments.storage.k8s.io")
-            .strategy(volumes::volume_attachment())
+            .strategy(storage_rules::volume_attachment())
             .status(),
         row::<storage::VolumeAttributesClass>("volumeattributesclasses.storage.k8s.io")
-            .strategy(volumes::volume_attributes_class())
+            .strategy(storage_rules::volume_attributes_class())
             .short(&["vac"]),
         // admissionregistration.k8s.io
         row::<admissionregistration::MutatingAdmissionPolicy>("mutatingadmissionpolicies.admissionregistration.k8s.io")
-            .strategy(cluster::mutating_policy())
+            .strategy(policies::mutating_policy())
             .categories(API_EXTENSIONS),
         row::<admissionregistration::MutatingAdmissionPolicyBinding>(
             "mutatingadmissionpolicybindings.admissionregistration.k8s.io",
         )
-        .strategy(cluster::policy_binding())
+        .strategy(policies::mutating_binding())
         .categories(API_EXTENSIONS),
         row::<admissionregistration::MutatingWebhookConfiguration>(
             "mutatingwebhookconfigurations.admissionregistration.k8s.io",
         )
-        .strategy(cluster::webhooks())
+        .strategy(webhooks::configuration())
         .categories(API_EXTENSIONS),
         row::<admissionregistration::ValidatingAdmissionPolicy>(
             "validatingadmissionpolicies.admissionregistration.k8s.io",
         )
-        .strategy(cluster::validating_policy())
+        .strategy(policies::validating_policy())
         .categories(API_EXTENSIONS)
         .status(),
         row::<admissionregistration::ValidatingAdmissionPolicyBinding>(
             "validatingadmissionpolicybindings.admissionregistration.k8s.io",
         )
-        .strategy(cluster::policy_binding())
+        .strategy(policies::validating_binding())
         .categories(API_EXTENSIONS),
         row::<admissionregistration::ValidatingWebhookConfiguration>(
             "validatingwebhookconfigurations.admissionregistration.k8s.io",
         )
-        .strategy(cluster::webhooks())
+        .strategy(webhooks::configuration())
         .categories(API_EXTENSIONS),
         // scheduling.k8s.io
         row::<scheduling::PriorityClass>("priorityclasses.scheduling.k8s.io")
@@ -247,10 +247,10 @@ pub fn all() -> Vec<Kind> {
         row::<discovery::EndpointSlice>("endpointslices.discovery.k8s.io").strategy(endpoints::endpoint_slice()),
         // flowcontrol.apiserver.k8s.io
         row::<flowcontrol::FlowSchema>("flowschemas.flowcontrol.apiserver.k8s.io")
-            .strategy(cluster::flow_schema())
+            .strategy(flow_control::flow_schema())
             .status(),
         row::<flowcontrol::PriorityLevelConfiguration>("prioritylevelconfigurations.flowcontrol.apiserver.k8s.io")
-            .strategy(cluster::priority_level())
+            .strategy(flow_control::priority_level())
             .status(),
         // resource.k8s.io
         row::<resource::DeviceClass>("deviceclasses.resource.k8s.io").strategy(cluster::device_class()),

@@ -3,10 +3,10 @@
 
 use super::Stored;
 use super::pod::validate::label_selector;
-use crate::registry::columns::{core as core_printers, extension, network, policy};
+use crate::registry::columns::{extension, network, policy};
 use crate::registry::field::FieldError;
 use crate::registry::json::{
-    child, child_or_new, children, default_number, default_text, default_to, is_set, map, number, objects, text,
+    child, child_or_new, children, default_text, default_to, is_set, map, number, objects, text,
 };
 use crate::registry::strategy::Object;
 use crate::registry::validation::immutable;
@@ -14,28 +14,7 @@ use serde_json::json;
 
 /// User-defined priorities stay below those of the system's own classes.
 const PRIORITY_MAX: i64 = 1_000_000_000;
-const NOT_EVALUATED: &str = "admission webhooks and policies are stored, but not evaluated yet";
-const NO_FLOW_CONTROL: &str = "flow control objects are stored, but requests are not shaped by them yet";
 const NO_DEVICES: &str = "device claims are stored, but nothing allocates devices yet";
-
-pub fn limit_range() -> Stored {
-    Stored::default()
-        .upsert()
-        .defaults(default_limit_range)
-        .unattended("limit ranges are stored, but not enforced yet")
-}
-
-pub fn resource_quota() -> Stored {
-    Stored::new(core_printers::RESOURCE_QUOTA)
-        .returns_deleted()
-        .defaults(|quota| {
-            if let Some(hard) = child(quota, "spec").and_then(|spec| child(spec, "hard")) {
-                super::pod::defaults::resource_list(hard);
-            }
-        })
-        .status(|| json!({}))
-        .unattended("resource quotas are stored, but not enforced yet")
-}
 
 pub fn ingress() -> Stored {
     Stored::new(network::INGRESS)
@@ -191,68 +170,6 @@ pub fn horizontal_pod_autoscaler() -> Stored {
         .unattended("autoscalers are stored, but no controller acts on them yet")
 }
 
-pub fn webhooks() -> Stored {
-    Stored::new(extension::WEBHOOKS)
-        .generation()
-        .conditional()
-        .defaults(|configuration| {
-            let mutating = text(configuration, &["kind"]) == "MutatingWebhookConfiguration";
-            for webhook in children(configuration, "webhooks") {
-                default_text(webhook, "failurePolicy", "Fail");
-                default_text(webhook, "matchPolicy", "Equivalent");
-                for selector in ["namespaceSelector", "objectSelector"] {
-                    child_or_new(webhook, selector);
-                }
-                default_number(webhook, "timeoutSeconds", 10);
-                if mutating {
-                    default_text(webhook, "reinvocationPolicy", "Never");
-                }
-                for rule in children(webhook, "rules") {
-                    default_text(rule, "scope", "*");
-                }
-            }
-        })
-        .unattended(NOT_EVALUATED)
-}
-
-pub fn validating_policy() -> Stored {
-    Stored::new(extension::VALIDATING_POLICY)
-        .generation()
-        .conditional()
-        .defaults(default_policy)
-        .unattended(NOT_EVALUATED)
-}
-
-pub fn mutating_policy() -> Stored {
-    Stored::new(extension::MUTATING_POLICY)
-        .generation()
-        .conditional()
-        .defaults(default_policy)
-        .unattended(NOT_EVALUATED)
-}
-
-pub fn policy_binding() -> Stored {
-    Stored::new(extension::POLICY_BINDING)
-        .generation()
-        .conditional()
-        .unattended(NOT_EVALUATED)
-}
-
-pub fn flow_schema() -> Stored {
-    Stored::new(extension::FLOW_SCHEMA)
-        .generation()
-        .defaults(|schema| default_number(child_or_new(schema, "spec"), "matchingPrecedence", 1000))
-        .status(|| json!({}))
-        .unattended(NO_FLOW_CONTROL)
-}
-
-pub fn priority_level() -> Stored {
-    Stored::new(extension::PRIORITY_LEVEL)
-        .generation()
-        .status(|| json!({}))
-        .unattended(NO_FLOW_CONTROL)
-}
-
 pub fn device_class() -> Stored {
     Stored::new(extension::NAME_AND_AGE)
         .generation()
@@ -286,25 +203,6 @@ pub fn resource_slice() -> Stored {
         .unattended(NO_DEVICES)
 }
 
-fn default_limit_range(range: &mut Object) {
-    let Some(spec) = child(range, "spec") else { return };
-    for item in children(spec, "limits").filter(|item| text(item, &["type"]) == "Container") {
-        for (from, to) in [
-            ("max", "default"),
-            ("default", "defaultRequest"),
-            ("min", "defaultRequest"),
-        ] {
-            let Some(amounts) = map(item, &[from]).filter(|amounts| !amounts.is_empty()).cloned() else {
-                continue;
-            };
-            let target = child_or_new(item, to);
-            for (name, amount) in amounts {
-                target.entry(name).or_insert(amount);
-            }
-        }
-    }
-}
-
 fn default_network_policy(policy: &mut Object) {
     let spec = child_or_new(policy, "spec");
     for direction in ["ingress", "egress"] {
@@ -322,22 +220,6 @@ fn default_network_policy(policy: &mut Object) {
             json!(["Ingress"])
         };
         spec.insert("policyTypes".into(), types);
-    }
-}
-
-fn default_policy(policy: &mut Object) {
-    let spec = child_or_new(policy, "spec");
-    default_text(spec, "failurePolicy", "Fail");
-    if let Some(constraints) = child(spec, "matchConstraints") {
-        default_text(constraints, "matchPolicy", "Equivalent");
-        for selector in ["namespaceSelector", "objectSelector"] {
-            child_or_new(constraints, selector);
-        }
-        for list in ["resourceRules", "excludeResourceRules"] {
-            for rule in children(constraints, list) {
-                default_text(rule, "scope", "*");
-            }
-        }
     }
 }
 

@@ -11,17 +11,23 @@ pub mod config_map;
 pub mod device_taint_rule;
 pub mod endpoints;
 pub mod event;
+pub mod flow_control;
 pub mod lease;
+pub mod match_rules;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod policies;
+pub mod quota;
 pub mod secret;
 pub mod service;
+pub mod storage;
 pub mod storage_migration;
 mod stored;
 #[cfg(test)]
 mod tests;
 pub mod volumes;
+pub mod webhooks;
 pub mod workloads;
 
 pub use stored::{Printer, Stored};

@@ -20,7 +20,9 @@ pub struct Stored {
     name: fn(&str, bool) -> Vec<String>,
     default: fn(&mut Object),
     validate: fn(&Object) -> Vec<FieldError>,
+    validate_create: fn(&Object) -> Vec<FieldError>,
     validate_update: fn(&Object, &Object) -> Vec<FieldError>,
+    validate_status: fn(&Object, &Object) -> Vec<FieldError>,
     /// What a write answers with, because nobody acts on the kind yet.
     unattended: Option<&'static str>,
     warnings: fn(&Object) -> Vec<String>,
@@ -50,7 +52,9 @@ impl Stored {
             name: dns1123_subdomain,
             default: |_| {},
             validate: |_| Vec::new(),
+            validate_create: |_| Vec::new(),
             validate_update: |_, _| Vec::new(),
+            validate_status: |_, _| Vec::new(),
             unattended: None,
             warnings: |_| Vec::new(),
             initial_status: None,
@@ -78,6 +82,18 @@ impl Stored {
     /// Rules for every write.
     pub fn rules(mut self, validate: fn(&Object) -> Vec<FieldError>) -> Self {
         self.validate = validate;
+        self
+    }
+
+    /// Rules for new objects, where stored ones may break them.
+    pub fn create_rules(mut self, validate: fn(&Object) -> Vec<FieldError>) -> Self {
+        self.validate_create = validate;
+        self
+    }
+
+    /// Rules for a write of the status, which gets the new object and the old.
+    pub fn status_rules(mut self, validate: fn(&Object, &Object) -> Vec<FieldError>) -> Self {
+        self.validate_status = validate;
         self
     }
 
@@ -173,10 +189,15 @@ impl Strategy for Stored {
         (self.validate)(object)
     }
 
+    fn validate_create(&self, object: &Object) -> Vec<FieldError> {
+        (self.validate_create)(object)
+    }
+
     fn validate_update(&self, object: &Object, old: &Object, target: Target) -> Vec<FieldError> {
         match target {
             Target::Main => (self.validate_update)(object, old),
-            Target::Status | Target::Subresource(_) => Vec::new(),
+            Target::Status => (self.validate_status)(object, old),
+            Target::Subresource(_) => Vec::new(),
         }
     }
 

@@ -5,6 +5,8 @@ use crate::registry::{Kind, Registry, validation};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+mod cluster_wide;
+
 fn kind(group: &str, version: &str, resource: &str) -> Arc<Kind> {
     Registry::builtin()
         .lookup(group, version, resource)

@@ -1,203 +1,408 @@
-//! Volumes, claims and the storage.k8s.io kinds
-//! (upstream: `pkg/apis/core/v1/defaults.go`, `pkg/apis/storage/v1/defaults.go`, their validation).
+//! Persistent volumes and claims (upstream: `ValidatePersistentVolume`, `ValidatePersistentVolumeClaim` in
+//! `pkg/apis/core/validation`, `pkg/apis/core/v1/defaults.go`).
 
 use super::Stored;
-use super::pod::validate::{label_selector, one_of, quantity_value};
-use crate::registry::columns::{core as core_printers, storage as printers};
+use super::pod::validate::{invalid, label_selector, node_selector, one_of, quantity_value};
+use super::storage::driver_name;
+use crate::registry::columns::core as printers;
 use crate::registry::field::FieldError;
-use crate::registry::json::{at, child_or_new, default_text, default_to, is_set, items, map, text};
+use crate::registry::formats::{dns1123_label, dns1123_subdomain};
+use crate::registry::json::{at, child, child_or_new, default_text, is_set, items, map, quantity, text};
 use crate::registry::strategy::Object;
 use crate::registry::validation::immutable;
 use serde_json::{Map, Value, json};
 
 const NOT_ATTENDED: &str = "volumes and claims are stored, but nothing binds, provisions or mounts them yet";
-const NO_DRIVERS: &str = "storage objects are stored, but no storage driver is asked to act on them yet";
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
+const RECLAIM_POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
+/// The sources of a persistent volume and which of their texts must be there.
+const SOURCES: [(&str, &[&str]); 22] = [
+    ("awsElasticBlockStore", &["volumeID"]),
+    ("azureDisk", &["diskName", "diskURI"]),
+    ("azureFile", &["secretName", "shareName"]),
+    ("cephfs", &[]),
+    ("cinder", &["volumeID"]),
+    ("csi", &["driver", "volumeHandle"]),
+    ("fc", &[]),
+    ("flexVolume", &["driver"]),
+    ("flocker", &[]),
+    ("gcePersistentDisk", &["pdName"]),
+    ("glusterfs", &["endpoints", "path"]),
+    ("hostPath", &["path"]),
+    ("iscsi", &["targetPortal", "iqn"]),
+    ("local", &["path"]),
+    ("nfs", &["server", "path"]),
+    ("photonPersistentDisk", &["pdID"]),
+    ("portworxVolume", &["volumeID"]),
+    ("quobyte", &["registry", "volume"]),
+    ("rbd", &["image"]),
+    ("scaleIO", &["gateway", "system", "volumeName"]),
+    ("storageos", &[]),
+    ("vsphereVolume", &["volumePath"]),
+];
 
 pub fn persistent_volume() -> Stored {
-    Stored::new(core_printers::PERSISTENT_VOLUME)
+    Stored::new(printers::PERSISTENT_VOLUME)
         .returns_deleted()
         .defaults(|volume| {
             let spec = child_or_new(volume, "spec");
             default_text(spec, "persistentVolumeReclaimPolicy", "Retain");
             default_text(spec, "volumeMode", "Filesystem");
+            if let Some(host_path) = child(spec, "hostPath") {
+                host_path.entry("type").or_insert(json!(""));
+            }
         })
-        .rules(validate_volume)
-        .update_rules(|new, old| {
-            let mode = |volume| at(volume, &["spec", "volumeMode"]);
-            Vec::from_iter(immutable(mode(new), mode(old), "spec.volumeMode"))
+        .rules(|volume| match map(volume, &["spec"]) {
+            Some(spec) => volume_spec(spec, false, "spec"),
+            None => volume_spec(&Map::new(), false, "spec"),
         })
+        .update_rules(volume_update)
         .status(|| json!({"phase": "Pending"}))
         .unattended(NOT_ATTENDED)
 }
 
 pub fn persistent_volume_claim() -> Stored {
-    Stored::new(core_printers::PERSISTENT_VOLUME_CLAIM)
+    Stored::new(printers::PERSISTENT_VOLUME_CLAIM)
         .returns_deleted()
-        .defaults(|claim| default_text(child_or_new(claim, "spec"), "volumeMode", "Filesystem"))
-        .rules(validate_claim)
+        .defaults(|claim| default_claim(child_or_new(claim, "spec")))
+        .rules(|claim| match map(claim, &["spec"]) {
+            Some(spec) => claim_spec(spec, "spec"),
+            None => claim_spec(&Map::new(), "spec"),
+        })
         .update_rules(claim_update)
         .status(|| json!({"phase": "Pending"}))
         .unattended(NOT_ATTENDED)
 }
 
-pub fn storage_class() -> Stored {
-    Stored::new(printers::STORAGE_CLASS)
-        .returns_deleted()
-        .defaults(|class| {
-            default_text(class, "reclaimPolicy", "Delete");
-            default_text(class, "volumeBindingMode", "Immediate");
-        })
-        .rules(|class| {
-            let mut errors = Vec::new();
-            if text(class, &["provisioner"]).is_empty() {
-                errors.push(FieldError::required("provisioner", ""));
-            }
-            for (field, values) in [
-                ("reclaimPolicy", ["Delete", "Retain"]),
-                ("volumeBindingMode", ["Immediate", "WaitForFirstConsumer"]),
-            ] {
-                let value = text(class, &[field]);
-                if !values.contains(&value) {
-                    errors.push(FieldError::not_supported(field, value, &values));
-                }
-            }
-            errors
-        })
-        .update_rules(|new, old| {
-            let fixed = ["parameters", "provisioner", "reclaimPolicy"];
-            let changed = fixed.iter().filter(|field| new.get(**field) != old.get(**field));
-            let mut errors: Vec<FieldError> = changed
-                .map(|field| FieldError::forbidden(*field, &format!("updates to {field} are forbidden.")))
-                .collect();
-            let mode = "volumeBindingMode";
-            errors.extend(immutable(new.get(mode), old.get(mode), mode));
-            errors
-        })
-        .unattended(NO_DRIVERS)
-}
-
-pub fn volume_attributes_class() -> Stored {
-    Stored::new(printers::VOLUME_ATTRIBUTES_CLASS)
-        .returns_deleted()
-        .unattended(NO_DRIVERS)
-}
-
-pub fn volume_attachment() -> Stored {
-    Stored::new(printers::VOLUME_ATTACHMENT)
-        .conditional()
-        .returns_deleted()
-        .status(|| json!({"attached": false}))
-        .unattended(NO_DRIVERS)
-}
-
-pub fn csi_node() -> Stored {
-    Stored::new(printers::CSI_NODE).conditional().returns_deleted()
-}
-
-pub fn csi_driver() -> Stored {
-    Stored::new(printers::CSI_DRIVER)
-        .conditional()
-        .returns_deleted()
-        .defaults(|driver| {
-            let spec = child_or_new(driver, "spec");
-            default_to(spec, "attachRequired", true);
-            for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
-                default_to(spec, field, false);
-            }
-            default_text(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
-            if !is_set(spec, "volumeLifecycleModes") {
-                spec.insert("volumeLifecycleModes".into(), json!(["Persistent"]));
-            }
-        })
-        .unattended(NO_DRIVERS)
-}
-
-pub fn csi_storage_capacity() -> Stored {
-    Stored::new(printers::CSI_STORAGE_CAPACITY).conditional()
-}
-
-fn access_modes(spec: &Object) -> Vec<FieldError> {
-    let modes = items(spec, &["accessModes"]);
-    let unknown = modes
-        .iter()
-        .filter(|mode| !mode.as_str().is_some_and(|mode| ACCESS_MODES.contains(&mode)));
-    unknown
-        .map(|mode| FieldError::not_supported("spec.accessModes", mode.clone(), &ACCESS_MODES))
-        .collect()
-}
-
-fn validate_volume(volume: &Object) -> Vec<FieldError> {
-    let empty = Map::new();
-    let spec = map(volume, &["spec"]).unwrap_or(&empty);
-    let mut errors = Vec::new();
-    if !is_set(spec, "accessModes") {
-        errors.push(FieldError::required("spec.accessModes", ""));
-    }
-    errors.extend(access_modes(spec));
-    match map(spec, &["capacity"]).filter(|capacity| !capacity.is_empty()) {
-        None => errors.push(FieldError::required("spec.capacity", "")),
-        Some(capacity) => {
-            if capacity.len() > 1 || !capacity.contains_key("storage") {
-                let error = FieldError::not_supported("spec.capacity", Value::Object(capacity.clone()), &["storage"]);
-                errors.push(error);
-            }
-            for (name, value) in capacity {
-                errors.extend(quantity_value(name, value, &format!("spec.capacity[{name}]")));
-            }
+/// Defaults of a claim's spec, also in templates.
+pub fn default_claim(spec: &mut Object) {
+    default_text(spec, "volumeMode", "Filesystem");
+    // A source that is given in the older field is meant by the newer one, too, and the other way round.
+    let local = |reference: &Value| {
+        reference
+            .get("namespace")
+            .and_then(Value::as_str)
+            .is_none_or(str::is_empty)
+    };
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => {
+            spec.insert("dataSourceRef".into(), source);
         }
+        (None, Some(reference)) if local(&reference) => {
+            spec.insert("dataSource".into(), reference);
+        }
+        _ => {}
     }
-    errors.extend(one_of(
-        spec,
-        "persistentVolumeReclaimPolicy",
-        &["Delete", "Recycle", "Retain"],
-        "spec",
-    ));
-    errors.extend(one_of(spec, "volumeMode", &["Block", "Filesystem"], "spec"));
+}
+
+fn access_modes(spec: &Object, path: &str, missing: &str) -> Vec<FieldError> {
+    let modes = items(spec, &["accessModes"]);
+    let path = format!("{path}.accessModes");
+    if modes.is_empty() {
+        return vec![FieldError::required(path, missing)];
+    }
+    let known = |mode: &&Value| mode.as_str().is_some_and(|mode| ACCESS_MODES.contains(&mode));
+    let mut errors: Vec<FieldError> = modes
+        .iter()
+        .filter(|mode| !known(mode))
+        .map(|mode| FieldError::not_supported(path.as_str(), mode.clone(), &ACCESS_MODES))
+        .collect();
+    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+        let detail = "may not use ReadWriteOncePod with other access modes";
+        errors.push(FieldError::forbidden(path, detail));
+    }
     errors
 }
 
-fn validate_claim(claim: &Object) -> Vec<FieldError> {
-    let empty = Map::new();
-    let spec = map(claim, &["spec"]).unwrap_or(&empty);
-    let mut errors = Vec::new();
-    if !is_set(spec, "accessModes") {
-        errors.push(FieldError::required(
-            "spec.accessModes",
-            "at least 1 access mode is required",
+fn positive(name: &str, value: &Value, path: &str) -> Vec<FieldError> {
+    let mut errors = quantity_value(name, value, path);
+    if let Some(amount) = quantity(value).filter(|amount| amount.is_zero() || amount.is_negative()) {
+        errors.push(FieldError::invalid(
+            path,
+            amount.to_string(),
+            "must be greater than zero",
         ));
     }
-    errors.extend(access_modes(spec));
+    errors
+}
+
+fn class_name(spec: &Object, field: &str, path: &str) -> Vec<FieldError> {
+    let name = text(spec, &[field]);
+    let problems = if name.is_empty() {
+        Vec::new()
+    } else {
+        dns1123_subdomain(name, false)
+    };
+    invalid(&format!("{path}.{field}"), name, &problems)
+}
+
+/// The spec of a persistent volume; `inline` is that of an attachment, which needs no more than its source.
+pub fn volume_spec(spec: &Object, inline: bool, path: &str) -> Vec<FieldError> {
+    let at = |field: &str| format!("{path}.{field}");
+    let mut errors = Vec::new();
+    if inline {
+        for field in ["claimRef", "persistentVolumeReclaimPolicy", "capacity"] {
+            if is_set(spec, field) {
+                let detail = "may not be specified in the context of inline volumes";
+                errors.push(FieldError::forbidden(at(field), detail));
+            }
+        }
+    }
+    errors.extend(access_modes(spec, path, ""));
+    if !inline {
+        errors.extend(capacity(spec, &at("capacity")));
+        let policy = text(spec, &["persistentVolumeReclaimPolicy"]);
+        if !policy.is_empty() && !RECLAIM_POLICIES.contains(&policy) {
+            let path = at("persistentVolumeReclaimPolicy");
+            errors.push(FieldError::not_supported(path, policy, &RECLAIM_POLICIES));
+        }
+    }
+    if let Some(affinity) = map(spec, &["nodeAffinity"]) {
+        let path = at("nodeAffinity.required");
+        match map(affinity, &["required"]) {
+            Some(selector) => errors.extend(node_selector(selector, &path)),
+            None => errors.push(FieldError::required(path, "must specify required node constraints")),
+        }
+    }
+    errors.extend(volume_source(spec, path));
+    if text(spec, &["hostPath", "path"]) == "/" && text(spec, &["persistentVolumeReclaimPolicy"]) == "Recycle" {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.push(FieldError::forbidden(at("persistentVolumeReclaimPolicy"), detail));
+    }
+    errors.extend(class_name(spec, "storageClassName", path));
+    if inline && is_set(spec, "storageClassName") {
+        let detail = "may not be specified in the context of inline volumes";
+        errors.push(FieldError::forbidden(at("storageClassName"), detail));
+    }
+    let mode = text(spec, &["volumeMode"]);
+    if !mode.is_empty() && !VOLUME_MODES.contains(&mode) {
+        errors.push(FieldError::not_supported(at("volumeMode"), mode, &VOLUME_MODES));
+    }
+    if let Some(Value::String(class)) = spec.get("volumeAttributesClassName") {
+        if class.is_empty() {
+            let detail = "an empty string is disallowed";
+            errors.push(FieldError::required(at("volumeAttributesClassName"), detail));
+        }
+        errors.extend(class_name(spec, "volumeAttributesClassName", path));
+        if !spec.contains_key("csi") {
+            let detail = "has to be specified when using volumeAttributesClassName";
+            errors.push(FieldError::required(at("csi"), detail));
+        }
+    }
+    errors
+}
+
+fn capacity(spec: &Object, path: &str) -> Vec<FieldError> {
+    let Some(amounts) = map(spec, &["capacity"]).filter(|amounts| !amounts.is_empty()) else {
+        return vec![FieldError::required(path, "")];
+    };
+    let mut errors = Vec::new();
+    if amounts.len() > 1 || !amounts.contains_key("storage") {
+        let shown = Value::Object(amounts.clone());
+        errors.push(FieldError::not_supported(path, shown, &["storage"]));
+    }
+    for (name, value) in amounts {
+        errors.extend(positive(name, value, &format!("{path}[{name}]")));
+    }
+    errors
+}
+
+fn volume_source(spec: &Object, path: &str) -> Vec<FieldError> {
+    let (mut errors, mut found) = (Vec::new(), false);
+    for (name, needed) in SOURCES {
+        let Some(source) = map(spec, &[name]) else { continue };
+        let path = format!("{path}.{name}");
+        if found {
+            errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
+            continue;
+        }
+        found = true;
+        for field in needed.iter().filter(|field| !(name == "csi" && **field == "driver")) {
+            if text(source, &[field]).is_empty() {
+                errors.push(FieldError::required(format!("{path}.{field}"), ""));
+            }
+        }
+        errors.extend(source_rules(name, source, &path));
+    }
+    if !found {
+        errors.push(FieldError::required(path, "must specify a volume type"));
+    }
+    if spec.contains_key("local") && !spec.contains_key("nodeAffinity") {
+        let detail = "Local volume requires node affinity";
+        errors.push(FieldError::required(format!("{path}.nodeAffinity"), detail));
+    }
+    errors
+}
+
+fn source_rules(name: &str, source: &Object, path: &str) -> Vec<FieldError> {
+    let target = text(source, &["path"]);
+    let mut errors = Vec::new();
+    match name {
+        "csi" => {
+            errors.extend(driver_name(text(source, &["driver"]), &format!("{path}.driver")));
+            for secret in [
+                "controllerPublishSecretRef",
+                "controllerExpandSecretRef",
+                "nodeStageSecretRef",
+                "nodePublishSecretRef",
+                "nodeExpandSecretRef",
+            ] {
+                let Some(reference) = map(source, &[secret]) else {
+                    continue;
+                };
+                for field in ["name", "namespace"] {
+                    if text(reference, &[field]).is_empty() {
+                        errors.push(FieldError::required(format!("{path}.{secret}.{field}"), ""));
+                    }
+                }
+            }
+        }
+        "hostPath" | "local" => {
+            if target.split('/').any(|step| step == "..") {
+                errors.push(FieldError::invalid(
+                    format!("{path}.path"),
+                    target,
+                    "must not contain '..'",
+                ));
+            }
+        }
+        "nfs" if !target.is_empty() && !target.starts_with('/') => {
+            errors.push(FieldError::invalid(
+                format!("{path}.path"),
+                target,
+                "must be an absolute path",
+            ));
+        }
+        _ => {}
+    }
+    errors
+}
+
+fn volume_update(new: &Object, old: &Object) -> Vec<FieldError> {
+    let source = |volume: &Object| {
+        let spec = map(volume, &["spec"]).cloned().unwrap_or_default();
+        SOURCES.map(|(name, _)| spec.get(name).cloned())
+    };
+    let mut errors = Vec::new();
+    if source(new) != source(old) {
+        let detail = "spec.persistentvolumesource is immutable after creation";
+        errors.push(FieldError::forbidden("spec.persistentvolumesource", detail));
+    }
+    let field = |volume, name| at(volume, &["spec", name]);
+    errors.extend(immutable(
+        field(new, "volumeMode"),
+        field(old, "volumeMode"),
+        "spec.volumeMode",
+    ));
+    if field(old, "nodeAffinity").is_some() {
+        let path = "spec.nodeAffinity";
+        errors.extend(immutable(field(new, "nodeAffinity"), field(old, "nodeAffinity"), path));
+    }
+    errors
+}
+
+/// The spec of a claim, also in templates (upstream: `ValidatePersistentVolumeClaimSpec`).
+pub fn claim_spec(spec: &Object, path: &str) -> Vec<FieldError> {
+    let mut errors = access_modes(spec, path, "at least 1 access mode is required");
     if let Some(selector) = map(spec, &["selector"]) {
-        errors.extend(label_selector(selector, "spec.selector"));
+        errors.extend(label_selector(selector, &format!("{path}.selector")));
     }
+    let storage = format!("{path}.resources[storage]");
     match at(spec, &["resources", "requests", "storage"]) {
-        None => errors.push(FieldError::required("spec.resources[storage]", "")),
-        Some(value) => errors.extend(quantity_value("storage", value, "spec.resources[storage]")),
+        None => errors.push(FieldError::required(storage, "")),
+        Some(value) => errors.extend(positive("storage", value, &storage)),
     }
-    errors.extend(one_of(spec, "volumeMode", &["Block", "Filesystem"], "spec"));
+    errors.extend(class_name(spec, "storageClassName", path));
+    errors.extend(class_name(spec, "volumeAttributesClassName", path));
+    errors.extend(one_of(spec, "volumeMode", &VOLUME_MODES, path));
+    let (source, reference) = (map(spec, &["dataSource"]), map(spec, &["dataSourceRef"]));
+    for (field, source) in [("dataSource", source), ("dataSourceRef", reference)] {
+        if let Some(source) = source {
+            errors.extend(data_source(source, &format!("{path}.{field}")));
+        }
+    }
+    if let (Some(source), Some(reference)) = (source, reference) {
+        let same = |field: &str| text(source, &[field]) == text(reference, &[field]);
+        if is_set(reference, "namespace") {
+            let detail = "may not be specified when dataSourceRef.namespace is specified";
+            errors.push(FieldError::invalid(
+                format!("{path}.dataSource"),
+                source.clone(),
+                detail,
+            ));
+        } else if !["apiGroup", "kind", "name"].into_iter().all(same) {
+            let detail = "must match dataSourceRef";
+            errors.push(FieldError::invalid(
+                format!("{path}.dataSource"),
+                source.clone(),
+                detail,
+            ));
+        }
+    }
+    errors
+}
+
+fn data_source(source: &Object, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for field in ["name", "kind"] {
+        if text(source, &[field]).is_empty() {
+            errors.push(FieldError::required(format!("{path}.{field}"), ""));
+        }
+    }
+    let (group, kind) = (text(source, &["apiGroup"]), text(source, &["kind"]));
+    if group.is_empty() && kind != "PersistentVolumeClaim" {
+        let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        errors.push(FieldError::invalid(path, kind, detail));
+    }
+    if !group.is_empty() {
+        errors.extend(invalid(path, group, &dns1123_subdomain(group, false)));
+    }
+    if let Some(namespace) = source
+        .get("namespace")
+        .and_then(Value::as_str)
+        .filter(|name| !name.is_empty())
+    {
+        errors.extend(invalid(
+            &format!("{path}.namespace"),
+            namespace,
+            &dns1123_label(namespace, false),
+        ));
+    }
     errors
 }
 
 fn claim_update(claim: &Object, old: &Object) -> Vec<FieldError> {
     let fixed = |object: &Object| {
         let mut spec = map(object, &["spec"]).cloned().unwrap_or_default();
-        // What binding fills in may be filled in.
         for field in ["resources", "volumeAttributesClassName"] {
             spec.remove(field);
         }
         spec
     };
-    let (mut new, old) = (fixed(claim), fixed(old));
+    let (mut new, before) = (fixed(claim), fixed(old));
+    // What binding fills in may be filled in.
     for field in ["volumeName", "storageClassName"] {
-        if !old.contains_key(field) {
+        if !before.contains_key(field) {
             new.remove(field);
         }
     }
-    if new == old {
-        return Vec::new();
+    let bound = text(old, &["status", "phase"]) == "Bound";
+    let resources = |claim| at(claim, &["spec", "resources"]);
+    if new != before || (!bound && resources(claim) != resources(old)) {
+        let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName \
+            for bound claims";
+        return vec![FieldError::forbidden("spec", detail)];
     }
-    let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName \
-        for bound claims";
-    vec![FieldError::forbidden("spec", detail)]
+    let request = |claim| at(claim, &["spec", "resources", "requests", "storage"]).and_then(quantity);
+    let has = at(old, &["status", "capacity", "storage"]).and_then(quantity);
+    let mut errors = Vec::new();
+    if let (Some(wanted), Some(before)) = (request(claim), request(old))
+        && wanted < before
+        && has.is_none_or(|has| wanted <= has)
+    {
+        let detail = "field can not be less than status.capacity";
+        errors.push(FieldError::forbidden("spec.resources.requests.storage", detail));
+    }
+    errors
 }

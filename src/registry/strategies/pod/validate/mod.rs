@@ -9,9 +9,9 @@ mod resources;
 mod security;
 mod volumes;
 
-pub use affinity::label_selector;
+pub use affinity::{label_selector, node_selector};
 pub use probes::port;
-pub use resources::quantity_value;
+pub use resources::{container_resource_name, quantity_value, resource_name};
 
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, dns1123_subdomain, ip_address, label_key, label_value, range_error};

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 const CONTAINER_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// Whole names without a domain that exist for any purpose (quotas, storage, nodes).
-const STANDARD_RESOURCES: [&str; 19] = [
+const STANDARD_RESOURCES: [&str; 20] = [
     "cpu",
     "memory",
     "ephemeral-storage",
@@ -33,10 +33,11 @@ const STANDARD_RESOURCES: [&str; 19] = [
     "storage",
     "requests.storage",
     "services.nodeports",
+    "services.loadbalancers",
 ];
 
 /// The resources that only come in whole units.
-const WHOLE_RESOURCES: [&str; 8] = [
+const WHOLE_RESOURCES: [&str; 9] = [
     "pods",
     "resourcequotas",
     "services",
@@ -45,6 +46,7 @@ const WHOLE_RESOURCES: [&str; 8] = [
     "configmaps",
     "persistentvolumeclaims",
     "services.nodeports",
+    "services.loadbalancers",
 ];
 
 fn is_hugepages(name: &str) -> bool {
@@ -137,7 +139,7 @@ fn entry(name: &str, value: &Value, path: &str) -> Vec<FieldError> {
 }
 
 /// The name of a resource that a container asks for.
-fn container_resource_name(name: &str, path: &str) -> Vec<FieldError> {
+pub fn container_resource_name(name: &str, path: &str) -> Vec<FieldError> {
     let mut errors = resource_name(name, path);
     if !name.contains('/') {
         if !CONTAINER_RESOURCES.contains(&name) && !is_hugepages(name) {
