@@ -5,7 +5,8 @@ use crate::registry::columns::core::EVENT;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{label_key, path_segment};
 use crate::registry::json::{default_text, default_to, number, text};
-use crate::registry::strategy::{Column, Object, Strategy};
+use crate::registry::strategy::{Column, Object, Strategy, Target};
+use crate::registry::validation::immutable;
 use serde_json::{Map, Value};
 
 const NAME_BYTES_MAX: usize = 128;
@@ -20,6 +21,23 @@ const RENAMED: [(&str, &str); 7] = [
     ("deprecatedFirstTimestamp", "firstTimestamp"),
     ("deprecatedLastTimestamp", "lastTimestamp"),
     ("deprecatedCount", "count"),
+];
+
+/// What an update through events.k8s.io may not touch, with the name that messages give it.
+const FIXED: [(&str, &str); 13] = [
+    ("involvedObject", "involvedObject"),
+    ("reason", "reason"),
+    ("message", "message"),
+    ("source", "source"),
+    ("firstTimestamp", "firstTimestamp"),
+    ("lastTimestamp", "lastTimestamp"),
+    ("count", "count"),
+    ("type", "type"),
+    ("eventTime", "eventTime"),
+    ("action", "action"),
+    ("related", "related"),
+    ("reportingComponent", "reportingController"),
+    ("reportingInstance", "reportingInstance"),
 ];
 
 /// The index names of selectable fields, with their path in a stored event.
@@ -64,7 +82,7 @@ impl Strategy for CoreEvents {
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
-        validate(object, "reportingComponent", "message")
+        validate(object)
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -114,7 +132,7 @@ impl Strategy for EventsV1 {
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         let mut stored = object.clone();
         self.convert_to_storage(&mut stored);
-        validate(&stored, "reportingController", "note")
+        validate(&stored)
     }
 
     fn validate_create(&self, object: &Object) -> Vec<FieldError> {
@@ -137,6 +155,30 @@ impl Strategy for EventsV1 {
         if number(object, &["deprecatedCount"]) != 0 {
             errors.push(FieldError::invalid("count", "", "needs to be unset"));
         }
+        let source = |part: &str| !text(object, &["deprecatedSource", part]).is_empty();
+        if source("component") || source("host") {
+            errors.push(FieldError::invalid("source", "", "needs to be unset"));
+        }
+        errors.extend(validate_series(object));
+        errors
+    }
+
+    /// Only the series of an event may go on.
+    fn validate_update(&self, object: &Object, old: &Object, _target: Target) -> Vec<FieldError> {
+        let stored = |event: &Object| {
+            let mut event = event.clone();
+            self.convert_to_storage(&mut event);
+            event
+        };
+        let (object, old) = (stored(object), stored(old));
+        let mut errors = Vec::new();
+        if object.get("series") != old.get("series") {
+            errors.extend(validate_series(&object));
+        }
+        let fixed = FIXED
+            .iter()
+            .filter_map(|(field, shown)| immutable(object.get(*field), old.get(*field), shown));
+        errors.extend(fixed);
         errors
     }
 
@@ -221,8 +263,8 @@ fn rename(object: &mut Object, from: &str, to: &str) {
     }));
 }
 
-/// Rules of an event in its storage version; `controller` and `note` are the names of fields in the version written.
-fn validate(event: &Object, controller: &str, note: &str) -> Vec<FieldError> {
+/// Rules of an event in its storage version. Messages name fields as upstream's internal type does, in either group.
+fn validate(event: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let namespace = text(event, &["metadata", "namespace"]);
     let involved = text(event, &["involvedObject", "namespace"]);
@@ -243,22 +285,38 @@ fn validate(event: &Object, controller: &str, note: &str) -> Vec<FieldError> {
     }
     let reporter = text(event, &["reportingComponent"]);
     if reporter.is_empty() {
-        errors.push(FieldError::required(controller, ""));
+        errors.push(FieldError::required("reportingController", ""));
     }
     errors.extend(
         label_key(reporter)
             .iter()
-            .map(|problem| FieldError::invalid(controller, reporter, problem)),
+            .map(|problem| FieldError::invalid("reportingController", reporter, problem)),
     );
+    let too_long =
+        |field: &str, most: usize| FieldError::invalid(field, "", &format!("can have at most {most} characters"));
     for field in ["reportingInstance", "action", "reason"] {
         match text(event, &[field]) {
             "" => errors.push(FieldError::required(field, "")),
-            value if value.len() > NAME_BYTES_MAX => errors.push(FieldError::too_long(field, NAME_BYTES_MAX)),
+            value if value.len() > NAME_BYTES_MAX => errors.push(too_long(field, NAME_BYTES_MAX)),
             _ => {}
         }
     }
     if text(event, &["message"]).len() > NOTE_BYTES_MAX {
-        errors.push(FieldError::too_long(note, NOTE_BYTES_MAX));
+        errors.push(too_long("message", NOTE_BYTES_MAX));
+    }
+    errors
+}
+
+/// A series has happened at least twice, the last time at some time.
+fn validate_series(event: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if event.get("series").is_some_and(Value::is_object) {
+        if number(event, &["series", "count"]) < 2 {
+            errors.push(FieldError::invalid("series.count", "", "should be at least 2"));
+        }
+        if text(event, &["series", "lastObservedTime"]).is_empty() {
+            errors.push(FieldError::required("series.lastObservedTime", ""));
+        }
     }
     errors
 }

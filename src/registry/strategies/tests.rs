@@ -291,6 +291,27 @@ fn events_convert_both_ways() {
         events.strategy.cells(&object(&written), 0)
     );
 
+    let mut later = object(&written);
+    later.insert(
+        "series".into(),
+        json!({"count": 2, "lastObservedTime": "2026-01-01T00:01:00.000000Z"}),
+    );
+    let update = |later: &Object| {
+        let errors = events.strategy.validate_update(later, &object(&written), Target::Main);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(update(&later), Vec::<String>::new(), "a series goes on");
+    later.insert("series".into(), json!({"count": 1}));
+    later.insert("note".into(), json!("other"));
+    assert_eq!(
+        update(&later),
+        [
+            "series.count: Invalid value: \"\": should be at least 2",
+            "series.lastObservedTime: Required value",
+            "message: Invalid value: \"other\": field is immutable"
+        ]
+    );
+
     let mut foreign = written;
     foreign["regarding"]["namespace"] = json!("");
     foreign["metadata"]["namespace"] = json!("other");

@@ -1,0 +1,101 @@
+//! CronJobs and disruption budgets as objects.
+
+use crate::cluster::{Cluster, refused};
+use crate::lifecycle::{names, namespaced};
+use crate::resource::{merge_into, revision};
+use crate::runner::{Test, test};
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        test("[sig-apps] CronJob should support CronJob API operations", cron_job),
+        test(
+            "[sig-apps] DisruptionController Listing PodDisruptionBudgets for all namespaces should list and delete a collection of PodDisruptionBudgets",
+            budgets_everywhere,
+        ),
+        test(
+            "[sig-apps] DisruptionController should create a PodDisruptionBudget",
+            one_budget,
+        ),
+    ]
+}
+
+async fn cron_job(cluster: Cluster) {
+    let template = json!({"spec": {
+        "restartPolicy": "OnFailure",
+        "containers": [{"name": "main", "image": "registry.example/pause:1"}],
+    }});
+    let spec = json!({
+        "schedule": "*/1 * * * *", "concurrencyPolicy": "Allow", "suspend": true,
+        "jobTemplate": {"spec": {"template": template}},
+    });
+    namespaced("batch/v1", "cronjobs", "CronJob", json!({"spec": spec}))
+        .change(json!({"spec": {"schedule": "@daily", "timeZone": "Europe/Berlin"}}))
+        .status(json!({"lastScheduleTime": "2026-01-02T03:04:05Z"}))
+        .run(&cluster)
+        .await;
+}
+
+fn budget(name: &str, labels: Value) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"selector": {"matchLabels": {"app": "x"}}, "minAvailable": 1},
+    })
+}
+
+async fn budgets_everywhere(cluster: Cluster) {
+    let label = cluster.unique("budgets");
+    let selector = format!("set={label}");
+    let (here, there) = (cluster.namespace("budgets").await, cluster.namespace("budgets").await);
+    let budgets = |namespace: &str| cluster.resource("policy/v1", "poddisruptionbudgets", Some(namespace));
+    for (namespace, name) in [(&here, "a"), (&here, "b"), (&there, "c")] {
+        budgets(namespace)
+            .create(&budget(name, json!({"set": label})))
+            .await
+            .unwrap();
+    }
+    let everywhere = cluster.resource("policy/v1", "poddisruptionbudgets", None);
+    let list = everywhere.list(&ListParams::default().labels(&selector)).await.unwrap();
+    assert_eq!(names(&list), ["a", "b", "c"]);
+    budgets(&here).delete_collection(&selector).await.unwrap();
+    let list = everywhere.list(&ListParams::default().labels(&selector)).await.unwrap();
+    assert_eq!(names(&list), ["c"], "the other namespace keeps its own");
+}
+
+async fn one_budget(cluster: Cluster) {
+    let namespace = cluster.namespace("budget").await;
+    let budgets = cluster.resource("policy/v1", "poddisruptionbudgets", Some(&namespace));
+    let created = budgets.create(&budget("foo", json!({}))).await.unwrap();
+    assert_eq!(created["spec"]["minAvailable"], 1);
+    assert_eq!(created["metadata"]["generation"], 1);
+    let mut more = created.clone();
+    more["spec"]["minAvailable"] = json!(2);
+    let replaced = budgets.replace(&more).await.unwrap();
+    assert_eq!(replaced["spec"]["minAvailable"], 2);
+    let share = json!({"spec": {"minAvailable": "10%"}});
+    let patched = budgets.merge("foo", share).await.unwrap();
+    assert_eq!(patched["spec"]["minAvailable"], "10%");
+    assert_eq!(patched["metadata"]["generation"], 3);
+    // Both bounds at once make no sense; without a revision it may not be replaced.
+    let both = json!({"spec": {"maxUnavailable": 1}});
+    let status = refused(budgets.merge("foo", both).await, 422, "Invalid");
+    assert!(
+        status
+            .message
+            .contains("minAvailable and maxUnavailable cannot be both set"),
+        "{}",
+        status.message
+    );
+    let mut blind = patched.clone();
+    merge_into(&mut blind, json!({"metadata": {"resourceVersion": ""}}));
+    let status = refused(budgets.replace(&blind).await, 422, "Invalid");
+    assert!(
+        status.message.contains("must be specified for an update"),
+        "{}",
+        status.message
+    );
+    assert_eq!(revision(&budgets.get("foo").await.unwrap()), revision(&patched));
+    budgets.delete("foo").await.unwrap();
+    refused(budgets.get("foo").await, 404, "NotFound");
+}

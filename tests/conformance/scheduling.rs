@@ -1,0 +1,169 @@
+//! Priority classes as objects, and pods that the scheduler places on nodes that only exist as objects.
+
+use crate::cluster::{Cluster, eventually, refused};
+use crate::resource::{merge_into, pod};
+use crate::runner::{Test, test};
+use kube::api::{ListParams, Patch};
+use serde_json::{Value, json};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        test(
+            "[sig-scheduling] SchedulerPreemption PriorityClass endpoints verify PriorityClass endpoints can be operated with different HTTP methods",
+            priority_classes,
+        ).waits_for("the system priority classes"),
+        test(
+            "[sig-scheduling] SchedulerPredicates validates that NodeSelector is respected if not matching",
+            no_node_matches,
+        ),
+        test(
+            "[sig-node] RuntimeClass should schedule a Pod requesting a RuntimeClass without PodOverhead",
+            runtime_class_without_overhead,
+        ),
+        test(
+            "[sig-node] RuntimeClass should schedule a Pod requesting a RuntimeClass and initialize its Overhead",
+            runtime_class_with_overhead,
+        )
+        .waits_for("the admission plug-in RuntimeClass"),
+    ]
+}
+
+async fn priority_classes(cluster: Cluster) {
+    let classes = cluster.resource("scheduling.k8s.io/v1", "priorityclasses", None);
+    let label = cluster.unique("priorities");
+    let selector = format!("set={label}");
+    let (low, high) = (cluster.unique("p"), cluster.unique("p"));
+    for (name, value) in [(&low, 1), (&high, 2)] {
+        let class = json!({"metadata": {"name": name, "labels": {"set": label}}, "value": value});
+        let created = classes.create(&class).await.unwrap();
+        assert_eq!(created["preemptionPolicy"], "PreemptLowerPriority");
+    }
+    // The value is for ever, whichever way one tries.
+    let other = json!({"value": 10});
+    for patch in [
+        Patch::Strategic(other.clone()),
+        Patch::Merge(other.clone()),
+        crate::resource::json_patch(json!([{"op": "replace", "path": "/value", "value": 10}])),
+    ] {
+        let status = refused(classes.patch(&low, &patch).await, 422, "Invalid");
+        let cause = &status.details.unwrap().causes[0];
+        assert_eq!(cause.field, "value");
+    }
+    let mut object = classes.get(&low).await.unwrap();
+    merge_into(&mut object, other);
+    refused(classes.replace(&object).await, 422, "Invalid");
+    object["value"] = json!(1);
+    object["description"] = json!("changed");
+    assert_eq!(classes.replace(&object).await.unwrap()["description"], "changed");
+    let patch = Patch::Strategic(json!({"description": "again"}));
+    assert_eq!(classes.patch(&low, &patch).await.unwrap()["description"], "again");
+    assert_eq!(classes.labelled(&selector).await.len(), 2);
+    let all = classes.list(&ListParams::default()).await.unwrap();
+    let names = crate::lifecycle::names(&all);
+    for name in ["system-cluster-critical", "system-node-critical"] {
+        assert!(names.iter().any(|n| n == name), "{name} is missing in {names:?}");
+    }
+    refused(classes.delete("system-node-critical").await, 403, "Forbidden");
+    classes.delete_collection(&selector).await.unwrap();
+    assert!(classes.labelled(&selector).await.is_empty());
+}
+
+/// A ready node without a kubelet, for pods that tolerate `only=<name>` and nobody else.
+async fn node(cluster: &Cluster, labels: Value) -> String {
+    let name = cluster.unique("node");
+    let nodes = cluster.core("nodes", None);
+    let figures = json!({"cpu": "4", "memory": "8Gi", "pods": "10"});
+    let node = json!({
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"taints": [{"key": "only", "value": name, "effect": "NoSchedule"}]},
+        "status": {
+            "capacity": figures, "allocatable": figures,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Test", "message": "by a test"}],
+        },
+    });
+    nodes.create(&node).await.unwrap();
+    name
+}
+
+fn on(node: &str) -> Value {
+    json!({
+        "nodeSelector": {"kubernetes.io/hostname": node},
+        "tolerations": [{"key": "only", "value": node, "effect": "NoSchedule"}],
+    })
+}
+
+fn scheduled(pod: &Value) -> Option<&Value> {
+    let conditions = pod["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == "PodScheduled")
+}
+
+async fn no_node_matches(cluster: Cluster) {
+    let namespace = cluster.namespace("selector").await;
+    let node = node(&cluster, json!({"kubernetes.io/hostname": "some-host"})).await;
+    let pods = cluster.core("pods", Some(&namespace));
+    let mut spec = on(&node);
+    spec["nodeSelector"] = json!({"label": "nonempty"});
+    pods.create(&pod("restricted", spec)).await.unwrap();
+    let condition = eventually("the scheduler has tried", async || {
+        let pod = pods.get("restricted").await.unwrap();
+        scheduled(&pod).cloned()
+    })
+    .await;
+    assert_eq!(
+        (&condition["status"], &condition["reason"]),
+        (&json!("False"), &json!("Unschedulable"))
+    );
+    let pod = pods.get("restricted").await.unwrap();
+    assert_eq!(pod["status"]["phase"], "Pending");
+    assert!(pod["spec"].get("nodeName").is_none());
+    let events = cluster.core("events", Some(&namespace));
+    let chosen = ListParams::default().fields("involvedObject.name=restricted,reason=FailedScheduling");
+    eventually("an event says why", async || {
+        let list = events.list(&chosen).await.unwrap();
+        (!list["items"].as_array().unwrap().is_empty()).then_some(())
+    })
+    .await;
+    cluster.core("nodes", None).delete(&node).await.unwrap();
+}
+
+async fn with_runtime_class(cluster: &Cluster, class: Value) -> Value {
+    let namespace = cluster.namespace("classes").await;
+    let host = cluster.unique("host");
+    let node = node(cluster, json!({"kubernetes.io/hostname": host})).await;
+    let classes = cluster.resource("node.k8s.io/v1", "runtimeclasses", None);
+    let name = cluster.unique("class");
+    let mut object = json!({"metadata": {"name": name}, "handler": "runc"});
+    merge_into(&mut object, class);
+    classes.create(&object).await.unwrap();
+    let mut spec = on(&node);
+    merge_into(
+        &mut spec,
+        json!({"nodeSelector": {"kubernetes.io/hostname": host}, "runtimeClassName": name}),
+    );
+    let pods = cluster.core("pods", Some(&namespace));
+    pods.create(&pod("one", spec)).await.unwrap();
+    let placed = eventually("the pod is scheduled", async || {
+        let pod = pods.get("one").await.unwrap();
+        scheduled(&pod)
+            .is_some_and(|condition| condition["status"] == "True")
+            .then_some(pod)
+    })
+    .await;
+    assert_eq!(placed["spec"]["nodeName"], node);
+    let now = kube::api::DeleteParams::default().grace_period(0);
+    pods.delete_with("one", &now).await.unwrap();
+    classes.delete(&name).await.unwrap();
+    cluster.core("nodes", None).delete(&node).await.unwrap();
+    placed
+}
+
+async fn runtime_class_without_overhead(cluster: Cluster) {
+    let pod = with_runtime_class(&cluster, json!({})).await;
+    assert!(pod["spec"].get("overhead").is_none(), "{pod}");
+}
+
+async fn runtime_class_with_overhead(cluster: Cluster) {
+    let overhead = json!({"cpu": "10m", "memory": "1Mi"});
+    let pod = with_runtime_class(&cluster, json!({"overhead": {"podFixed": overhead}})).await;
+    assert_eq!(pod["spec"]["overhead"], overhead);
+}
