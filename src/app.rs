@@ -8,6 +8,7 @@
 mod data_dir;
 mod kubeconfig;
 mod namespaces;
+mod network;
 mod node;
 mod signals;
 
@@ -58,6 +59,11 @@ pub enum AppError {
     #[error("cannot make the namespace {name}: {source}")]
     Namespace {
         name: &'static str,
+        source: Box<kube::Error>,
+    },
+    #[error("cannot make {what}: {source}")]
+    Network {
+        what: &'static str,
         source: Box<kube::Error>,
     },
     #[error(transparent)]
@@ -168,6 +174,8 @@ impl Core {
         let kubelet_client = KubeletClient::new(pki.kubelet_client_config()?);
         let api = ApiServer::new(ApiServerOptions {
             kubelet_client: Some(kubelet_client),
+            service_ranges: network::service_ranges(settings)?,
+            node_ports: network::node_ports(settings)?,
             ..ApiServerOptions::new(storage.clone(), registry)
         });
         let mut core = Core {
@@ -179,7 +187,10 @@ impl Core {
             tasks: Tasks::default(),
             stop: CancellationToken::new(),
         };
-        namespaces::create(&core.client("system:apiserver", &["system:masters"])).await?;
+        core.api.allocators.recover().await;
+        let client = core.client("system:apiserver", &["system:masters"]);
+        namespaces::create(&client).await?;
+        network::create(&client, settings, &core.api, address).await?;
         write_kubeconfig(&core.kubeconfig_path(), address, &core.pki)?;
         let options = ServeOptions {
             connections_max: settings.server.connections_max,

@@ -19,10 +19,12 @@ mod list;
 mod negotiation;
 #[path = "api/patch.rs"]
 mod patch;
-#[path = "api/scale.rs"]
-mod scale;
 #[path = "api/protobuf.rs"]
 mod protobuf;
+#[path = "api/scale.rs"]
+mod scale;
+#[path = "api/services.rs"]
+mod services;
 #[path = "api/subresources.rs"]
 mod subresources;
 #[path = "api/update.rs"]

@@ -5,12 +5,13 @@
 //! 2. [`routes`]: from the URL to a verb of a kind, to a subresource, or to a path like [`discovery`].
 //! 3. [`handlers`]: one file per verb, and the [`handlers::engine`] that every write goes through.
 //! 4. [`subresources`]: what lies below objects; [`reviews`]: kinds that are questions.
-//! 5. [`admission`]: one plug-in per file.
+//! 5. [`admission`]: one plug-in per file; [`allocation`]: cluster IPs and node ports.
 //! 6. [`codec`]: bodies in, answers out.
 //! 7. [`openapi`]: the documents that describe it all.
 //! 8. [`error`]: every refusal; the only place where a Status is built.
 
 pub mod admission;
+pub mod allocation;
 pub mod codec;
 mod component_status;
 pub mod context;
@@ -29,8 +30,10 @@ pub mod subresources;
 pub mod version;
 
 use crate::registry::Registry;
+use crate::registry::network::Cidr;
 use crate::storage::Storage;
 use crate::transport::dial::KubeletClient;
+use allocation::Allocators;
 use codec::shared::Shared;
 use discovery::Discovery;
 use filters::authentication::Authenticator;
@@ -39,6 +42,7 @@ use handlers::list::SharedLists;
 use openapi::OpenApiDocuments;
 use poem::endpoint::{BoxEndpoint, EndpointExt, make};
 use poem::{Request, Response};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +56,10 @@ pub struct ApiServerOptions {
     /// Requests served at once; more are told to come back. Watches and streams do not count.
     pub reading_requests_max: usize,
     pub writing_requests_max: usize,
+    /// Where Services have their addresses from: one range per family, the default family's first.
+    pub service_ranges: Vec<Cidr>,
+    /// Which ports of nodes Services may have.
+    pub node_ports: RangeInclusive<u16>,
 }
 
 impl ApiServerOptions {
@@ -64,6 +72,8 @@ impl ApiServerOptions {
             kubelet_client: None,
             reading_requests_max: 400,
             writing_requests_max: 200,
+            service_ranges: Cidr::parse(allocation::SERVICE_RANGE).into_iter().collect(),
+            node_ports: allocation::NODE_PORTS,
         }
     }
 }
@@ -73,6 +83,7 @@ pub struct ApiServer {
     pub storage: Arc<Storage>,
     pub registry: Arc<Registry>,
     pub kubelet_client: Option<KubeletClient>,
+    pub allocators: Arc<Allocators>,
     authenticator: Authenticator,
     in_flight: InFlight,
     discovery: Discovery,
@@ -87,6 +98,12 @@ impl ApiServer {
     pub fn new(options: ApiServerOptions) -> Arc<Self> {
         Arc::new(Self {
             openapi: OpenApiDocuments::new(options.registry.clone()),
+            allocators: Allocators::new(
+                options.storage.clone(),
+                options.registry.clone(),
+                options.service_ranges,
+                options.node_ports,
+            ),
             storage: options.storage,
             registry: options.registry,
             kubelet_client: options.kubelet_client,

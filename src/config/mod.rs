@@ -19,6 +19,7 @@ pub struct Settings {
     pub storage: StorageSettings,
     pub runtime: RuntimeSettings,
     pub node: NodeSettings,
+    pub network: NetworkSettings,
     pub log: LogSettings,
 }
 
@@ -81,6 +82,15 @@ pub struct NodeSettings {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct NetworkSettings {
+    /// Where Services have their addresses from: a range, or one of each IP family with a comma between.
+    pub service_range: String,
+    /// Which ports of nodes Services may have.
+    pub node_port_range: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
     /// What is logged, in `RUST_LOG`'s syntax; `RUST_LOG` itself comes first.
     pub filter: String,
@@ -116,6 +126,15 @@ impl Default for NodeSettings {
             ip: String::new(),
             kubelet_listen: ListenAddress::any(10250),
             pods_max: 110,
+        }
+    }
+}
+
+impl Default for NetworkSettings {
+    fn default() -> NetworkSettings {
+        NetworkSettings {
+            service_range: "10.43.0.0/16".to_owned(),
+            node_port_range: "30000-32767".to_owned(),
         }
     }
 }

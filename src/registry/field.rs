@@ -54,6 +54,8 @@ fn show(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => go_quoted(text),
         serde_json::Value::Number(number) if number.is_f64() => go_float(number.as_f64().unwrap_or_default()),
+        // A pointer that points nowhere is the word, quoted like one.
+        serde_json::Value::Null => "\"null\"".to_owned(),
         other => other
             .to_string()
             .replace('<', "\\u003c")
@@ -128,6 +130,11 @@ impl FieldError {
         let head = format!("Not found: {}", show(&value.into()));
         Self::simple(ErrorType::NotFound, path, &head, "")
     }
+    /// Upstream's NotFound with an explanation, which only a few rules give.
+    pub fn not_found_because(path: impl Into<String>, value: impl Into<serde_json::Value>, detail: &str) -> Self {
+        let head = format!("Not found: {}", show(&value.into()));
+        Self::simple(ErrorType::NotFound, path, &head, detail)
+    }
     /// A list with more than `items_max` elements.
     pub fn too_many(path: impl Into<String>, items: usize, items_max: usize) -> Self {
         let unit = if items_max == 1 { "item" } else { "items" };
@@ -168,6 +175,10 @@ mod tests {
                 r#"a: Invalid value: "b\"\x00\n": why"#,
             ),
             (FieldError::invalid("a", 7, "why"), "a: Invalid value: 7: why"),
+            (
+                FieldError::invalid("a", json!(null), "why"),
+                "a: Invalid value: \"null\": why",
+            ),
             (
                 FieldError::invalid("a", json!({"b": "<c>"}), "why"),
                 r#"a: Invalid value: {"b":"\u003cc\u003e"}: why"#,

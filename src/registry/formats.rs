@@ -281,9 +281,5 @@ pub fn user_id(id: i64) -> Vec<String> {
 
 /// An IP address, version 4 or 6.
 pub fn ip_address(address: &str) -> Vec<String> {
-    // Leading zeros are refused by the parser, as by upstream's newer checks.
-    if address.parse::<std::net::IpAddr>().is_ok() {
-        return Vec::new();
-    }
-    vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+    super::network::ip_problems(address)
 }

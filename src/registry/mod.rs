@@ -12,6 +12,7 @@
 //! - [`columns`]: human durations and other helpers of the printers.
 //! - [`field`]: field errors.
 //! - [`structural`]: schemas of custom resources; [`patterns`]: regular expressions of theirs.
+//! - [`network`]: IP addresses and ranges.
 
 pub mod columns;
 pub mod custom;
@@ -20,6 +21,7 @@ pub mod formats;
 pub mod intern;
 pub mod json;
 pub mod lifecycle;
+pub mod network;
 pub mod patterns;
 mod row;
 mod rows;

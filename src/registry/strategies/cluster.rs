@@ -51,9 +51,7 @@ pub fn network_policy() -> Stored {
 }
 
 pub fn service_cidr() -> Stored {
-    Stored::new(network::SERVICE_CIDR)
-        .status(|| json!({}))
-        .unattended("service CIDRs are stored, but no cluster IP is allocated yet")
+    Stored::new(network::SERVICE_CIDR).status(|| json!({}))
 }
 
 pub fn ip_address() -> Stored {

@@ -224,8 +224,6 @@ fn services_get_defaults_and_keep_their_address() {
         "type": "ClusterIP",
         "internalTrafficPolicy": "Cluster",
         "clusterIPs": ["None"],
-        "ipFamilies": ["IPv4"],
-        "ipFamilyPolicy": "SingleStack",
     });
     assert_eq!(created["spec"], expected);
     assert_eq!(created["status"], json!({"loadBalancer": {}}));

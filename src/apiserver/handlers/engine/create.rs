@@ -2,6 +2,7 @@
 
 use super::{Written, draft, invalid_unless_empty, key, metadata};
 use crate::apiserver::admission::{self, Operation as AdmissionOperation};
+use crate::apiserver::allocation::{self, Transaction};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::registry::strategy::Object;
@@ -27,6 +28,23 @@ pub async fn create(ctx: &Context, kind: &Kind, mut object: Object, dry_run: boo
         old: None,
     };
     admission::admit(ctx, &subject, &mut object)?;
+    let mut transaction = allocation::begin_create(ctx, kind, &mut object, dry_run).await?;
+    let written = write(ctx, kind, object, (generated, dry_run), &mut transaction).await;
+    match &written {
+        Ok(_) => transaction.commit().await,
+        Err(_) => transaction.settle().await,
+    }
+    written
+}
+
+/// Checks and stores what was prepared.
+async fn write(
+    ctx: &Context,
+    kind: &Kind,
+    object: Object,
+    (generated, dry_run): (bool, bool),
+    transaction: &mut Transaction,
+) -> Result<Written, ApiError> {
     validate(kind, &object)?;
     for warning in kind.strategy.warnings(&object, None) {
         ctx.warnings.add(warning);
@@ -53,6 +71,7 @@ pub async fn create(ctx: &Context, kind: &Kind, mut object: Object, dry_run: boo
             Err(StorageError::AlreadyExists(_)) if generated && attempt < NAME_ATTEMPTS_MAX => {
                 metadata::of_mut(&mut object).insert("name".into(), Value::String(String::new()));
                 metadata::generate_name(&mut object);
+                transaction.rename(metadata::text(&object, "name")).await;
             }
             Err(StorageError::AlreadyExists(_)) if generated => {
                 let text = format!(

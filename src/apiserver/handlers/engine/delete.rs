@@ -2,6 +2,7 @@
 
 use super::{ATTEMPTS_MAX, draft, key, metadata};
 use crate::apiserver::admission::{self, Operation as AdmissionOperation};
+use crate::apiserver::allocation;
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
@@ -101,6 +102,9 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
         };
         match ctx.storage().write(operation).await {
             Ok(written) => {
+                if gone {
+                    allocation::after_delete(ctx, kind, &old).await;
+                }
                 return Ok(Deleted {
                     object: stored::object(kind, &written)?,
                     gone,

@@ -3,6 +3,7 @@
 
 use super::{ATTEMPTS_MAX, Written, draft, invalid_unless_empty, key, metadata};
 use crate::apiserver::admission::{self, Operation as AdmissionOperation};
+use crate::apiserver::allocation;
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
@@ -32,8 +33,15 @@ pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>
             return Ok(None);
         };
         let old = stored::object(kind, &entry)?;
-        let new = change(&old)?;
-        let new = prepare(ctx, request, &entry, &old, new)?;
+        let mut new = prepare(ctx, request, &entry, &old, change(&old)?)?;
+        let transaction = allocation::begin_update(ctx, kind, &mut new, &old, request.target, request.dry_run).await?;
+        let new = match check(ctx, request, &old, new) {
+            Ok(new) => new,
+            Err(error) => {
+                transaction.settle().await;
+                return Err(error);
+            }
+        };
         if request.dry_run {
             return Ok(Some(Written::DryRun(new)));
         }
@@ -47,17 +55,27 @@ pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>
         } else {
             Operation::Update { key, expected, draft }
         };
+        let gone = matches!(operation, Operation::Delete { .. });
         match ctx.storage().write(operation).await {
-            Ok(entry) => return Ok(Some(Written::Stored(entry))),
+            Ok(entry) => {
+                transaction.commit().await;
+                if gone {
+                    allocation::after_delete(ctx, kind, &new).await;
+                }
+                return Ok(Some(Written::Stored(entry)));
+            }
             // Somebody else was first. If the client named a version, the next look says so.
-            Err(StorageError::Conflict { .. } | StorageError::NotFound(_)) => {}
-            Err(error) => return Err(ApiError::from_storage(error, kind)),
+            Err(StorageError::Conflict { .. } | StorageError::NotFound(_)) => transaction.settle().await,
+            Err(error) => {
+                transaction.settle().await;
+                return Err(ApiError::from_storage(error, kind));
+            }
         }
     }
     Err(ApiError::server_timeout(kind, "update", 1))
 }
 
-/// Everything between the client's object and the one that is stored.
+/// Everything between the client's object and the one that is checked.
 fn prepare(
     ctx: &Context,
     request: &Update<'_>,
@@ -87,6 +105,12 @@ fn prepare(
         old: Some(old),
     };
     admission::admit(ctx, &subject, &mut new)?;
+    Ok(new)
+}
+
+/// Refuses what may not be stored.
+fn check(ctx: &Context, request: &Update<'_>, old: &Object, new: Object) -> Result<Object, ApiError> {
+    let Update { kind, name, target, .. } = *request;
     let mut errors = validation::object_meta_update(metadata::of(&new), metadata::of(old));
     if target.is_main() {
         for error in validation::object_meta(kind, metadata::of(&new)) {
