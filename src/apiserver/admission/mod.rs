@@ -1,9 +1,13 @@
 //! Admission: what may be written beyond what is well-formed (upstream: `apiserver/pkg/admission`,
 //! `plugin/pkg/admission`). One plug-in per file, called in this order.
 
+mod default_class;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod persistent_volume_claim_resize;
 mod priority;
+mod runtime_class;
 mod service_account;
 
 use super::context::Context;
@@ -37,11 +41,16 @@ impl Subject<'_> {
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 /// Every plug-in, in upstream's order.
-const PLUGINS: [(&str, Plugin); 4] = [
+const PLUGINS: [(&str, Plugin); 9] = [
     ("NamespaceLifecycle", namespace_lifecycle::admit),
+    ("LimitRanger", limit_ranger::admit),
     ("ServiceAccount", service_account::admit),
     ("Priority", priority::admit),
     ("DefaultTolerationSeconds", default_toleration_seconds::admit),
+    ("DefaultStorageClass", default_class::storage),
+    ("PersistentVolumeClaimResize", persistent_volume_claim_resize::admit),
+    ("RuntimeClass", runtime_class::admit),
+    ("DefaultIngressClass", default_class::ingress),
 ];
 
 /// Asks every plug-in; each may change `object` or refuse. On delete the object is empty.

@@ -213,7 +213,6 @@ pub fn limit_range() -> Stored {
         .upsert()
         .defaults(default_limit_range)
         .rules(limit_range_rules)
-        .unattended("limit ranges are stored, but not enforced yet")
 }
 
 fn default_limit_range(range: &mut Object) {
