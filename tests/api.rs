@@ -3,6 +3,8 @@
 #[path = "api/harness.rs"]
 mod harness;
 
+#[path = "api/apply.rs"]
+mod apply;
 #[path = "api/bad_requests.rs"]
 mod bad_requests;
 #[path = "api/create.rs"]

@@ -7,6 +7,7 @@ pub use details::{Cause, Details, Subject, created_status, success_status};
 
 use crate::registry::Kind;
 use crate::registry::field::FieldError;
+use crate::registry::managed::Conflicts;
 use crate::registry::strategy::Rejection;
 use crate::storage::StorageError;
 use poem::Response;
@@ -141,6 +142,15 @@ impl ApiError {
         let subject = subject.into();
         let message = format!("Operation cannot be fulfilled on {subject} {name:?}: {why}");
         Self::new(409, "Conflict", message).about(subject.details(name))
+    }
+
+    /// An apply would change what others own.
+    pub fn apply_conflict(conflicts: &Conflicts) -> Self {
+        let mut error = Self::new(409, "Conflict", conflicts.message()).about(Details::default());
+        for (field, message) in conflicts.causes() {
+            error = error.with_cause("FieldManagerConflict", &message, &field);
+        }
+        error
     }
 
     /// Somebody else wrote the object in between.

@@ -6,6 +6,7 @@
 //! - [`custom`]: kinds that come from CustomResourceDefinitions; [`intern`]: their names.
 //! - [`strategy`]: the trait; one file per kind with rules of its own under `strategies/`.
 //! - [`schema`]: the compact schema that decoding, patching and protobuf walk along.
+//! - [`managed`]: who owns which field, and server-side apply.
 //! - [`scale`]: how many there should be of what a kind stands for.
 //! - [`validation`]: names, labels, metadata: rules that all kinds share.
 //! - [`selector`]: label and field selectors.
@@ -21,8 +22,10 @@ pub mod formats;
 pub mod intern;
 pub mod json;
 pub mod lifecycle;
+pub mod managed;
 pub mod network;
 pub mod patterns;
+pub mod reset_fields;
 mod row;
 mod rows;
 pub mod scale;
@@ -112,6 +115,10 @@ impl Kind {
         } else {
             format!("{}.{}", self.resource, self.group)
         }
+    }
+    /// It comes from a CustomResourceDefinition.
+    pub fn is_custom(&self) -> bool {
+        self.custom.is_some()
     }
     pub fn namespaced(&self) -> bool {
         self.scope == Scope::Namespaced

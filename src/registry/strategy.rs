@@ -45,6 +45,15 @@ impl Target {
     pub fn is_main(self) -> bool {
         matches!(self, Self::Main | Self::Subresource("scale"))
     }
+
+    /// The segment of the URL; empty for the object itself.
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Self::Main => "",
+            Self::Status => "status",
+            Self::Subresource(name) => name,
+        }
+    }
 }
 
 /// How a deletion goes on after finalizers were looked at.

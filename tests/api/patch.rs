@@ -134,18 +134,65 @@ async fn unknown_fields_in_patches() {
 }
 
 #[tokio::test]
-async fn apply_patches_are_not_served_yet() {
+async fn other_patches_are_refused_with_the_list() {
     let server = Server::start().await;
-    let headers = [("content-type", "application/apply-patch+yaml")];
+    let headers = [("content-type", "application/json")];
     let answer = server
-        .send(
-            Method::PATCH,
-            &format!("{CONFIG_MAPS}/a?fieldManager=m"),
-            &headers,
-            "{}",
-        )
+        .send(Method::PATCH, &format!("{CONFIG_MAPS}/a"), &headers, "{}")
         .await;
-    answer.failure(415, "UnsupportedMediaType");
+    let status = answer.failure(415, "UnsupportedMediaType");
+    assert_eq!(
+        status["message"],
+        "the body of the request was in an unknown format - accepted media types include: \
+         application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+         application/apply-patch+yaml"
+    );
+}
+
+#[tokio::test]
+async fn keys_given_twice_in_patches_are_seen() {
+    let server = Server::start().await;
+    server.config_map("a", json!({})).await;
+    let uri = format!("{CONFIG_MAPS}/a");
+    let send = |kind: &str, query: &str, text: &'static str| {
+        let content_type = format!("application/{kind}+json");
+        let (server, uri) = (&server, format!("{uri}?{query}"));
+        async move {
+            let headers = [("content-type", content_type.as_str())];
+            server.send(Method::PATCH, &uri, &headers, text).await
+        }
+    };
+    let twice = r#"{"data":{"x":"1","x":"2"}}"#;
+    let warned = send("merge-patch", "", twice).await;
+    assert_eq!(warned.expect(200)["data"]["x"], "2");
+    assert_eq!(warned.warnings(), [r#"299 - "duplicate field \"data.x\"""#]);
+    let refused = send("merge-patch", "fieldValidation=Strict", twice)
+        .await
+        .failure(422, "Invalid");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.ends_with(r#"strict decoding error: duplicate field "data.x""#),
+        "{message}"
+    );
+    let refused = send("strategic-merge-patch", "fieldValidation=Strict", twice).await;
+    let refused = refused.failure(422, "Invalid");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains(r#"Invalid value: "map[data:map[x:2]]": strict decoding error"#),
+        "{message}"
+    );
+    let operations = r#"[{"op":"add","op":"add","path":"/data/y","value":"1"}]"#;
+    let refused = send("json-patch", "fieldValidation=Strict", operations)
+        .await
+        .failure(422, "Invalid");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.ends_with(r#"strict decoding error: json patch duplicate field "[0].op""#),
+        "{message}"
+    );
+    let ignored = send("json-patch", "fieldValidation=Ignore", operations).await;
+    assert!(ignored.warnings().is_empty());
+    assert_eq!(ignored.expect(200)["data"]["y"], "1");
 }
 
 #[tokio::test]

@@ -22,10 +22,17 @@ pub fn object(kind: &Kind, entry: &Entry) -> Result<Object, ApiError> {
     let mut object: Object = serde_json::from_slice(&entry.bytes)
         .map_err(|e| ApiError::internal(format_args!("stored object {:?} is unreadable: {e}", entry.key)))?;
     if !is_native(kind) {
-        kind.strategy.convert_from_storage(&mut object);
-        object.insert("apiVersion".into(), Value::String(kind.group_version()));
+        from_storage(kind, &mut object);
     }
     Ok(object)
+}
+
+/// Turns a stored object into one of the kind's version.
+pub fn from_storage(kind: &Kind, object: &mut Object) {
+    if !is_native(kind) {
+        kind.strategy.convert_from_storage(object);
+    }
+    object.insert("apiVersion".into(), Value::String(kind.group_version()));
 }
 
 /// The object as JSON in the kind's version; shared with the store if nothing is to convert.

@@ -1,11 +1,30 @@
 //! YAML documents as JSON values and back (upstream: `sigs.k8s.io/yaml`). Objects are not read this way but
 //! along their schema, which also finds fields that are given twice.
 
+mod repeated;
+
 use serde_json::Value;
+
+/// More are not reported.
+const REPEATED_KEYS_MAX: usize = 10;
 
 /// Decodes one document of any shape; the last of several equal keys counts.
 pub fn decode(text: &[u8]) -> Result<Value, String> {
     serde_yaml_ng::from_slice(text).map_err(|e| format!("yaml: {e}"))
+}
+
+/// Keys that one map has twice, each as `line 4: key "foo" already set in map`.
+pub fn repeated_keys(text: &[u8]) -> Vec<String> {
+    let mut repeated = Vec::new();
+    // The reader tells lines only of what it fails at, so it runs once more for every one found.
+    while repeated.len() < REPEATED_KEYS_MAX {
+        let mut walk = repeated::Walk::new(repeated.len());
+        match walk.run(serde_yaml_ng::Deserializer::from_slice(text)) {
+            Some(found) => repeated.push(found),
+            None => break,
+        }
+    }
+    repeated
 }
 
 /// Writes a document in block style. Text is plain only where no version of YAML takes it for anything else:

@@ -1,6 +1,6 @@
 //! PUT of an object or of a subresource that writes it (upstream: `handlers/update.go`).
 
-use super::engine::{self, Update, Written, metadata};
+use super::engine::{self, Update, Written, metadata, ownership};
 use super::render;
 use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::codec::body::{self, Expected};
@@ -27,15 +27,16 @@ pub async fn handle(ctx: &Context, kind: &Kind, target: Target, body: Body) -> R
         target,
         dry_run: options.dry_run,
     };
-    let written = engine::update(ctx, &request, &mut |_| Ok(object.clone())).await?;
+    let written = engine::update(ctx, &request, &mut |old| {
+        let mut new = object.clone();
+        ownership::update(ctx, kind, target, Some(old), &mut new);
+        Ok(new)
+    })
+    .await?;
     let (written, status) = match written {
         Some(written) => (written, StatusCode::OK),
         None if target == Target::Main && kind.strategy.allow_create_on_update() => {
-            let create = RequestInfo {
-                verb: "create".into(),
-                ..ctx.info.clone()
-            };
-            authorization::authorize(&ctx.user, &create)?;
+            may_create(ctx)?;
             (
                 engine::create(ctx, kind, object, options.dry_run).await?,
                 StatusCode::CREATED,
@@ -47,4 +48,13 @@ pub async fn handle(ctx: &Context, kind: &Kind, target: Target, body: Body) -> R
         Written::Stored(entry) => render::entry(ctx, kind, &negotiated, status, &entry).await,
         Written::DryRun(object) => render::object(ctx, kind, &negotiated, status, object).await,
     }
+}
+
+/// Whoever creates by another verb must be allowed to create, too.
+pub(super) fn may_create(ctx: &Context) -> Result<(), ApiError> {
+    let create = RequestInfo {
+        verb: "create".into(),
+        ..ctx.info.clone()
+    };
+    authorization::authorize(&ctx.user, &create)
 }

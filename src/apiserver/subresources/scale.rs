@@ -6,15 +6,17 @@ use crate::apiserver::codec::body::{self, Expected};
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::{ApiError, Subject};
-use crate::apiserver::handlers::engine::{self, Update, Written, metadata};
+use crate::apiserver::handlers::engine::{self, Update, Written, metadata, ownership};
 use crate::apiserver::handlers::patch::Sent;
 use crate::apiserver::handlers::render;
 use crate::apiserver::options::WriteOptions;
 use crate::registry::scale::{self, SCALE, ScalePaths};
 use crate::registry::strategy::{Object, Target};
-use crate::registry::{Kind, schema, validation};
+use crate::registry::{Kind, managed, schema, validation};
 use poem::http::StatusCode;
 use poem::{Body, Request, Response};
+
+const TARGET: Target = Target::Subresource("scale");
 
 /// GET, PUT and PATCH of `…/NAME/scale`.
 pub async fn handle(ctx: &Context, kind: &Kind, request: &mut Request) -> Result<Response, ApiError> {
@@ -42,13 +44,18 @@ async fn put(ctx: &Context, kind: &Kind, paths: &ScalePaths, request_body: Body)
     let mut scale = body::read_object(ctx, &Expected::of(&SCALE), request_body, options.field_validation).await?;
     metadata::check_name(&mut scale, &ctx.info.name)?;
     metadata::check_namespace(kind, metadata::text(&scale, "namespace"), ctx.key_namespace(kind))?;
-    write(ctx, kind, paths, options.dry_run, |_| Ok(scale.clone())).await
+    let change = |old: &Object| {
+        let mut new = scale.clone();
+        ownership::update(ctx, &SCALE, TARGET, Some(old), &mut new);
+        Ok(new)
+    };
+    write(ctx, kind, paths, options.dry_run, change).await
 }
 
 async fn patch(ctx: &Context, kind: &Kind, paths: &ScalePaths, request_body: Body) -> Result<Response, ApiError> {
-    let sent = Sent::read(ctx, request_body).await?;
+    let sent = Sent::read(ctx, kind, request_body).await?;
     let definition = schema::definition(&SCALE);
-    let change = |old: &Object| sent.apply(ctx, &SCALE, &definition, old);
+    let change = |old: &Object| sent.apply(ctx, &SCALE, TARGET, &definition, Some(old));
     write(ctx, kind, paths, sent.dry_run, change).await
 }
 
@@ -64,15 +71,23 @@ async fn write(
     let request = Update {
         kind,
         name: &ctx.info.name,
-        target: Target::Subresource("scale"),
+        target: TARGET,
         dry_run,
     };
     let written = engine::update(ctx, &request, &mut |old| {
-        let mut scale = change(&scale_of(paths, old)?)?;
+        let replicas = |version: &str| replicas_path(ctx, kind, version);
+        let owners = managed::of(old);
+        let mut before = scale_of(paths, old)?;
+        managed::put(&mut before, managed::scale::to_scale(owners, &replicas));
+        let mut scale = change(&before)?;
+        let of_scale = managed::take(&mut scale);
         metadata::check_name(&mut scale, &ctx.info.name)?;
         check(ctx, kind, &scale, old)?;
         let mut object = old.clone();
         paths.apply(&scale, &mut object);
+        managed::take(&mut object);
+        let owners = managed::scale::to_parent(owners, of_scale.as_ref(), &kind.group_version(), &replicas);
+        managed::put(&mut object, owners);
         Ok(object)
     })
     .await?;
@@ -81,6 +96,13 @@ async fn write(
         Written::DryRun(object) => object,
     };
     render::object(ctx, &SCALE, &negotiated, StatusCode::OK, scale_of(paths, &object)?).await
+}
+
+/// Where the version of the kind keeps its replicas.
+fn replicas_path(ctx: &Context, kind: &Kind, version: &str) -> Option<Vec<String>> {
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let other = ctx.server.registry.lookup(group, version, kind.resource)?;
+    scale::paths(&other).map(|paths| paths.spec_replicas)
 }
 
 fn scale_of(paths: &ScalePaths, object: &Object) -> Result<Object, ApiError> {

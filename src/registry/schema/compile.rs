@@ -88,6 +88,7 @@ fn property(node: Node, row: facts::Row) -> Property {
         patch_merge_key: row.merge_key,
         list_type: row.list_type,
         list_map_keys: row.list_map_keys,
+        default: row.default.map(Value::from),
         atomic_map: row.map_type == Some("atomic"),
         go_type: row.go_type,
         omit_empty: known && can_be_empty && !row.keep_empty && !row.go_type.starts_with('*'),

@@ -36,6 +36,8 @@ pub(crate) struct Row {
     pub list_map_keys: Vec<String>,
     /// `atomic` or `granular`.
     pub map_type: Option<&'static str>,
+    /// Of fields that are keys of list items.
+    pub default: Option<&'static str>,
 }
 
 static DEFINITIONS: LazyLock<HashMap<&'static str, Facts, ahash::RandomState>> = LazyLock::new(|| {
@@ -99,6 +101,7 @@ impl Row {
             ("list", "atomic") => self.list_type = Some(ListType::Atomic),
             ("keys", keys) => self.list_map_keys = keys.split(',').map(str::to_owned).collect(),
             ("map", map_type) => self.map_type = Some(map_type),
+            ("default", text) => self.default = Some(text),
             _ => {}
         }
     }
@@ -139,7 +142,8 @@ mod tests {
                         "key",
                         "list",
                         "keys",
-                        "map"
+                        "map",
+                        "default"
                     ]
                     .contains(&name),
                     "{line:?}"

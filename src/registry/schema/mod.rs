@@ -18,6 +18,7 @@ pub use bodies::{is_builtin, list_meta, lookup};
 pub use compile::{definition, type_definition};
 pub use decode::{Decoded, decode, decode_from, prune};
 
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
@@ -29,6 +30,7 @@ pub struct Definition {
     pub name: String,
     body: OnceLock<Object>,
     wire: OnceLock<WireMessage>,
+    implied: OnceLock<Vec<(String, Value)>>,
 }
 
 /// The properties of an object type.
@@ -65,6 +67,8 @@ pub struct Property {
     pub patch_merge_key: Option<String>,
     pub list_type: Option<ListType>,
     pub list_map_keys: Vec<String>,
+    /// The default, where the field is a key of a list's items: an item that leaves it out has this key.
+    pub default: Option<Value>,
     /// `x-kubernetes-map-type: atomic`.
     pub atomic_map: bool,
     /// The Go type as reflection prints it (`[]v1.Container`, `*int32`); empty where it is not known.
@@ -124,6 +128,7 @@ impl Definition {
             name: name.to_owned(),
             body: OnceLock::new(),
             wire: OnceLock::new(),
+            implied: OnceLock::new(),
         })
     }
 
@@ -133,6 +138,7 @@ impl Definition {
             name: name.into(),
             body: OnceLock::from(object),
             wire: OnceLock::new(),
+            implied: OnceLock::new(),
         })
     }
 
@@ -157,6 +163,20 @@ impl Definition {
             .rmatch_indices('.')
             .nth(1)
             .map_or(self.name.as_str(), |(at, _)| &self.name[at + 1..])
+    }
+
+    /// What Go writes of every value of this type, said or not: structs that are no pointers, and fields that are
+    /// written even when empty. Sorted by name; each with what it is when nothing was said.
+    pub fn implied(&self) -> &[(String, Value)] {
+        self.implied.get_or_init(|| {
+            let properties = &self.object().properties;
+            let mut implied: Vec<_> = properties
+                .iter()
+                .filter_map(|(name, property)| Some((name.clone(), shape::implied(name, property)?)))
+                .collect();
+            implied.sort_by(|a, b| a.0.cmp(&b.0));
+            implied
+        })
     }
 
     /// The protobuf message of this type.
@@ -202,6 +222,7 @@ impl Property {
             patch_merge_key: None,
             list_type: None,
             list_map_keys: Vec::new(),
+            default: None,
             atomic_map: false,
             go_type: "",
             omit_empty: false,

@@ -1,6 +1,6 @@
 //! What Go makes of a shape: its type's name, its elements, its zero value, and when a value counts as empty.
 
-use super::Node;
+use super::{Node, Property};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
@@ -53,6 +53,19 @@ pub(crate) fn zero(node: &Node) -> Value {
         Node::Int32 | Node::Int64 | Node::Double | Node::IntOrString => Value::from(0),
         Node::Boolean => Value::Bool(false),
         Node::Time | Node::MicroTime | Node::Any => Value::Null,
+    }
+}
+
+/// What Go writes of the field when nothing is said of it; None if it leaves the field out then.
+pub(super) fn implied(name: &str, property: &Property) -> Option<Value> {
+    let go_type = property.go_type;
+    // The one field with `omitzero` that all objects have.
+    if go_type.is_empty() || go_type.starts_with('*') || property.omit_empty || name == "creationTimestamp" {
+        return None;
+    }
+    match property.node {
+        Node::Any | Node::Bytes | Node::List(_) | Node::Map(_) => Some(Value::Null),
+        _ => Some(zero(&property.node)),
     }
 }
 

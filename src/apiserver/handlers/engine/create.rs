@@ -1,11 +1,11 @@
 //! Creating an object (upstream: `registry/rest/create.go`, `Store.Create`).
 
-use super::{Written, draft, invalid_unless_empty, key, metadata};
+use super::{Written, draft, invalid_unless_empty, key, metadata, ownership};
 use crate::apiserver::admission::{self, Operation as AdmissionOperation};
 use crate::apiserver::allocation::{self, Transaction};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::registry::strategy::Object;
+use crate::registry::strategy::{Object, Target};
 use crate::registry::{Kind, validation};
 use crate::storage::{Operation, StorageError};
 use serde_json::Value;
@@ -13,11 +13,22 @@ use serde_json::Value;
 /// How many generated names are tried.
 const NAME_ATTEMPTS_MAX: usize = 8;
 
-/// Creates `object`, which was decoded against the kind's schema.
+/// Creates `object`, which was decoded against the kind's schema. Whoever sent it owns its fields.
 pub async fn create(ctx: &Context, kind: &Kind, mut object: Object, dry_run: bool) -> Result<Written, ApiError> {
+    kind.strategy.default(&mut object);
+    ownership::update(ctx, kind, Target::Main, None, &mut object);
+    create_applied(ctx, kind, object, dry_run).await
+}
+
+/// Creates `object`, which has its defaults and its managedFields.
+pub async fn create_applied(
+    ctx: &Context,
+    kind: &Kind,
+    mut object: Object,
+    dry_run: bool,
+) -> Result<Written, ApiError> {
     metadata::for_create(ctx, kind, &mut object)?;
     let generated = metadata::generate_name(&mut object);
-    kind.strategy.default(&mut object);
     kind.strategy.prepare_for_create(&mut object);
     kind.strategy.stamp_requester(&mut object, &ctx.user.requester());
     let subject = admission::Subject {

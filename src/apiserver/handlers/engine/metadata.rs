@@ -101,8 +101,6 @@ pub fn for_create(ctx: &Context, kind: &Kind, object: &mut Object) -> Result<(),
     SERVER_OWNED.iter().for_each(|field| {
         metadata.remove(*field);
     });
-    // Field ownership is not tracked yet; what is not kept up to date must not be stored.
-    metadata.remove("managedFields");
     metadata.remove("resourceVersion");
     if kind.namespaced() {
         metadata.insert("namespace".into(), Value::String(url_namespace));
@@ -171,7 +169,6 @@ pub fn for_update(ctx: &Context, object: &mut Object, old: &Object, main: bool) 
         put_back(metadata, before, field);
     }
     put_back(metadata, before, "resourceVersion");
-    metadata.remove("managedFields");
     if !main {
         put_back(metadata, before, "ownerReferences");
     }

@@ -6,9 +6,10 @@
 mod create;
 mod delete;
 pub mod metadata;
+pub mod ownership;
 mod update;
 
-pub use create::create;
+pub use create::{create, create_applied};
 pub use delete::{Deleted, delete};
 pub use update::{Change, Update, update};
 

@@ -1,7 +1,7 @@
 //! Changing an object: PUT, PATCH and the subresources that write the object
 //! (upstream: `registry/rest/update.go`, `Store.Update`).
 
-use super::{ATTEMPTS_MAX, Written, draft, invalid_unless_empty, key, metadata};
+use super::{ATTEMPTS_MAX, Written, draft, invalid_unless_empty, key, metadata, ownership};
 use crate::apiserver::admission::{self, Operation as AdmissionOperation};
 use crate::apiserver::allocation;
 use crate::apiserver::codec::stored;
@@ -21,7 +21,8 @@ pub struct Update<'a> {
     pub dry_run: bool,
 }
 
-/// Makes the new object of the current one, decoded and defaulted. Called again if somebody else wrote in between.
+/// Makes the new object of the current one, decoded and defaulted, with its managedFields as they will be
+/// ([`ownership`]). Called again if somebody else wrote in between.
 pub type Change<'a> = dyn FnMut(&Object) -> Result<Object, ApiError> + Send + 'a;
 
 /// Applies `change` to the stored object. None if there is no such object.
@@ -46,7 +47,7 @@ pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>
             return Ok(Some(Written::DryRun(new)));
         }
         let draft = draft(kind, &new);
-        if draft.same_as(&entry) || new == old {
+        if draft.same_as(&entry) || new == old || ownership::only_times_differ(&new, &old) {
             return Ok(Some(Written::Stored(entry)));
         }
         let (key, expected) = (key.clone(), entry.revision);
@@ -92,14 +93,9 @@ fn prepare(
     if target.is_main() && kind.strategy.has_generation() && !same_intent(&new, old) {
         metadata::bump_generation(&mut new);
     }
-    let subresource = match target {
-        Target::Main => "",
-        Target::Status => "status",
-        Target::Subresource(name) => name,
-    };
     let subject = admission::Subject {
         kind,
-        subresource,
+        subresource: target.subresource(),
         name: name.to_owned(),
         operation: AdmissionOperation::Update,
         old: Some(old),
