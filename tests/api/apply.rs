@@ -255,8 +255,13 @@ async fn the_status_has_owners_of_its_own() {
     let status = json!({"status": {"phase": "Running", "message": "m"}});
     let uri = format!("{PODS}/p/status?fieldManager=kubelet");
     let patched = server.patch(&uri, "strategic-merge", status).await.expect(200);
-    assert_eq!(managers(&patched), ["maker Update", "kubelet Update status"]);
-    let entry = &entries(&patched)[1];
+    let of = |object: &Value, manager: &str| {
+        let found = entries(object).into_iter().find(|entry| entry["manager"] == manager);
+        found.unwrap_or_else(|| panic!("{manager} owns nothing: {object}"))
+    };
+    let entry = of(&patched, "kubelet");
+    assert_eq!(entry["subresource"], "status");
+    assert!(of(&patched, "maker").get("subresource").is_none());
     assert_eq!(entry["fieldsV1"], json!({"f:status": {"f:message": {}, "f:phase": {}}}));
     let config = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "status": {"reason": "r"}});
     let uri = format!("{PODS}/p/status?fieldManager=applier");
@@ -275,10 +280,7 @@ async fn the_status_has_owners_of_its_own() {
         .put(&format!("{PODS}/p?fieldManager=putter"), whole)
         .await
         .expect(200);
-    let putter = entries(&put)
-        .into_iter()
-        .find(|entry| entry["manager"] == "putter")
-        .unwrap();
+    let putter = of(&put, "putter");
     assert_eq!(
         putter["fieldsV1"],
         json!({"f:metadata": {"f:labels": {".": {}, "f:a": {}}}})

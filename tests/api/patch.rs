@@ -110,7 +110,7 @@ async fn what_cannot_be_applied_says_so() {
     server
         .patch(&uri, "json", json!([{"op": "explode"}]))
         .await
-        .failure(400, "BadRequest");
+        .failure(422, "Invalid");
 }
 
 #[tokio::test]

@@ -93,6 +93,7 @@ fn property(node: Node, number: u32, go_type: &'static str) -> Property {
         patch_merge_key: None,
         list_type: None,
         list_map_keys: Vec::new(),
+        default: None,
         atomic_map: false,
         go_type,
         omit_empty: false,
