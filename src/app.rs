@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::apiserver::error::ApiError;
 use crate::apiserver::{ApiServer, ApiServerOptions};
 use crate::config::Settings;
 use crate::registry::Registry;
@@ -66,6 +67,8 @@ pub enum AppError {
         what: &'static str,
         source: Box<kube::Error>,
     },
+    #[error("cannot make the roles and bindings of the cluster: {0}")]
+    Roles(#[source] ApiError),
     #[error(transparent)]
     Runtime(Box<ChooseError>),
     #[error("cannot listen for signals: {0}")]
@@ -104,8 +107,16 @@ async fn run_parts(
     let stop = parts.stop.clone();
     let client = core.client("system:kube-scheduler", &[]);
     parts.tasks.spawn("scheduler", scheduler::run(client, stop.clone()));
-    let client = core.client("system:kube-controller-manager", &[]);
-    parts.tasks.spawn("controllers", controllers::run(client, stop.clone()));
+    let clients = controllers::Clients {
+        shared: core.client("system:kube-controller-manager", &[]),
+        own: {
+            let api = core.api.clone();
+            Box::new(move |controller| account_client(&api, controller))
+        },
+    };
+    parts
+        .tasks
+        .spawn("controllers", controllers::run(clients, stop.clone()));
     if let Some(chosen) = &chosen {
         node::start(settings, core, chosen, parts).await?;
     }
@@ -191,6 +202,7 @@ impl Core {
         let client = core.client("system:apiserver", &["system:masters"]);
         namespaces::create(&client).await?;
         network::create(&client, settings, &core.api, address).await?;
+        core.api.bootstrap().await.map_err(AppError::Roles)?;
         write_kubeconfig(&core.kubeconfig_path(), address, &core.pki)?;
         let options = ServeOptions {
             connections_max: settings.server.connections_max,
@@ -211,14 +223,7 @@ impl Core {
 
     /// A client in this process, under the identity of one of upstream's components.
     fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
-        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        client::in_process(
-            self.api.endpoint(),
-            InProcessIdentity {
-                user: user.to_owned(),
-                groups,
-            },
-        )
+        client_as(&self.api, user, groups)
     }
 
     fn kubeconfig_path(&self) -> PathBuf {
@@ -248,6 +253,24 @@ impl Core {
         self.storage.close().await;
         tracing::info!("stopped");
     }
+}
+
+fn client_as(api: &Arc<ApiServer>, user: &str, groups: &[&str]) -> kube::Client {
+    let identity = InProcessIdentity {
+        user: user.to_owned(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+    };
+    client::in_process(api.endpoint(), identity)
+}
+
+/// A client under the service account of a controller, as upstream's with `--use-service-account-credentials`.
+fn account_client(api: &Arc<ApiServer>, controller: &str) -> kube::Client {
+    let user = format!("system:serviceaccount:kube-system:{controller}");
+    client_as(
+        api,
+        &user,
+        &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+    )
 }
 
 fn storage_options(settings: &Settings, data_dir: &DataDir) -> storage::Options {

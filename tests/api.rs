@@ -23,6 +23,8 @@ mod negotiation;
 mod patch;
 #[path = "api/protobuf.rs"]
 mod protobuf;
+#[path = "api/rbac.rs"]
+mod rbac;
 #[path = "api/scale.rs"]
 mod scale;
 #[path = "api/services.rs"]

@@ -1,15 +1,18 @@
 //! What every handler knows of its request (upstream: the values in the request's `context.Context`).
 
 use super::ApiServer;
+use super::authorization::PRIVILEGED_GROUP;
 use super::codec::accept::{Negotiated, Shape, negotiate};
 use super::codec::protobuf;
 use super::error::ApiError;
+use super::filters::authentication::AUTHENTICATED_GROUP;
+use super::filters::authorization;
 use super::filters::warnings::Warnings;
 use super::options::Query;
 use super::request::{RequestInfo, User};
 use crate::registry::Kind;
 use crate::storage::Storage;
-use poem::http::{HeaderMap, HeaderName, header};
+use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::sync::Arc;
 
 pub struct Context {
@@ -23,7 +26,33 @@ pub struct Context {
     pub warnings: Warnings,
 }
 
+/// Whom the server itself acts as.
+const SELF: &str = "system:apiserver";
+
 impl Context {
+    /// For what the server writes of its own accord.
+    pub fn internal(server: &Arc<ApiServer>, info: RequestInfo) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("kube-apiserver"));
+        Self {
+            server: server.clone(),
+            info,
+            user: User {
+                name: SELF.to_owned(),
+                groups: vec![PRIVILEGED_GROUP.to_owned(), AUTHENTICATED_GROUP.to_owned()],
+                ..User::default()
+            },
+            query: Query::default(),
+            headers,
+            warnings: Warnings::default(),
+        }
+    }
+
+    /// The 403 if the user may not do what `info` says.
+    pub fn authorize(&self, info: &RequestInfo) -> Result<(), ApiError> {
+        authorization::authorize(&self.server.authorizer, &self.user, info)
+    }
+
     pub fn storage(&self) -> &Arc<Storage> {
         &self.server.storage
     }

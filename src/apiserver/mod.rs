@@ -5,13 +5,15 @@
 //! 2. [`routes`]: from the URL to a verb of a kind, to a subresource, or to a path like [`discovery`].
 //! 3. [`handlers`]: one file per verb, and the [`handlers::engine`] that every write goes through.
 //! 4. [`subresources`]: what lies below objects; [`reviews`]: kinds that are questions.
-//! 5. [`admission`]: one plug-in per file; [`allocation`]: cluster IPs and node ports.
+//! 5. [`authorization`]: who may do what; [`admission`]: one plug-in per file; [`allocation`]: cluster IPs and node
+//!    ports.
 //! 6. [`codec`]: bodies in, answers out.
 //! 7. [`openapi`]: the documents that describe it all.
 //! 8. [`error`]: every refusal; the only place where a Status is built.
 
 pub mod admission;
 pub mod allocation;
+pub mod authorization;
 pub mod codec;
 mod component_status;
 pub mod context;
@@ -34,8 +36,10 @@ use crate::registry::network::Cidr;
 use crate::storage::Storage;
 use crate::transport::dial::KubeletClient;
 use allocation::Allocators;
+use authorization::Authorizer;
 use codec::shared::Shared;
 use discovery::Discovery;
+use error::ApiError;
 use filters::authentication::Authenticator;
 use filters::inflight::InFlight;
 use handlers::list::SharedLists;
@@ -84,6 +88,7 @@ pub struct ApiServer {
     pub registry: Arc<Registry>,
     pub kubelet_client: Option<KubeletClient>,
     pub allocators: Arc<Allocators>,
+    pub authorizer: Authorizer,
     authenticator: Authenticator,
     in_flight: InFlight,
     discovery: Discovery,
@@ -104,6 +109,7 @@ impl ApiServer {
                 options.service_ranges,
                 options.node_ports,
             ),
+            authorizer: Authorizer::new(&options.storage),
             storage: options.storage,
             registry: options.registry,
             kubelet_client: options.kubelet_client,
@@ -124,6 +130,11 @@ impl ApiServer {
             async move { filters::serve(server, request).await }
         })
         .boxed()
+    }
+
+    /// Makes sure of the roles and bindings that every cluster has. Their namespaces must be there.
+    pub async fn bootstrap(self: &Arc<Self>) -> Result<(), ApiError> {
+        authorization::bootstrap::reconcile(self).await
     }
 
     /// Ends the watches, so that connections can be drained.

@@ -47,6 +47,8 @@ pub struct RequestInfo {
     pub subpath: Vec<String>,
     /// The old `/watch/…` prefix was used.
     pub watch_prefix: bool,
+    /// Fields that the objects of a list, watch or collection deletion must have, with their values.
+    pub selected_fields: Vec<(String, String)>,
 }
 
 /// Segments below a namespace that are subresources of the namespace itself.
@@ -106,11 +108,12 @@ impl RequestInfo {
         if info.name.is_empty() && info.verb == "delete" {
             info.verb = "deletecollection".into();
         }
-        if info.name.is_empty() && matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") {
-            info.name = query
-                .get("fieldSelector")
-                .and_then(name_of_selector)
-                .unwrap_or_default();
+        if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") {
+            let selector = query.get("fieldSelector").unwrap_or_default();
+            info.selected_fields = equal_fields(selector);
+            if info.name.is_empty() {
+                info.name = name_of_selector(selector).unwrap_or_default();
+            }
         }
         info
     }
@@ -172,6 +175,18 @@ fn name_of_selector(selector: &str) -> Option<String> {
         rest.strip_prefix("==").or_else(|| rest.strip_prefix('='))
     })?;
     (!value.is_empty() && !value.contains('\\')).then(|| value.to_owned())
+}
+
+/// The terms `path=value` of a field selector. Escapes are left out: no name has them.
+fn equal_fields(selector: &str) -> Vec<(String, String)> {
+    let terms = selector.split(',').filter(|term| !term.contains('\\'));
+    terms
+        .filter_map(|term| {
+            let (path, value) = term.split_once('=')?;
+            let value = value.strip_prefix('=').unwrap_or(value);
+            (!path.ends_with('!')).then(|| (path.trim().to_owned(), value.to_owned()))
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use super::codec::body::{self, Expected};
 use super::codec::respond::respond_value;
 use super::context::Context;
 use super::error::ApiError;
-use super::filters::authorization;
 use super::options::WriteOptions;
 use super::request::RequestInfo;
 use crate::registry::Kind;
@@ -82,5 +81,5 @@ fn access(ctx: &Context, kind: &Kind, review: &Object) -> Result<Value, ApiError
             return Err(ApiError::invalid(kind.group, kind.kind, "", &[error]));
         }
     };
-    Ok(json!({ "allowed": authorization::authorize(&ctx.user, &info).is_ok() }))
+    Ok(json!({ "allowed": ctx.authorize(&info).is_ok() }))
 }

@@ -1,15 +1,31 @@
 //! The controllers: loops that make objects act, each a pure `plan` and a thin I/O shell on `kube::Client`
 //! (upstream: `pkg/controller`). Adding one is a folder and a line in [`run`].
 
+mod clusterroleaggregation;
 mod namespace;
 mod serviceaccount;
 
+use kube::Client;
 use tokio_util::sync::CancellationToken;
 
+/// Under whose names the controllers come.
+pub struct Clients {
+    /// The controller manager itself, which may read everything.
+    pub shared: Client,
+    /// The service account of the controller that is named, with the role of that controller.
+    pub own: Box<dyn Fn(&str) -> Client + Send + Sync>,
+}
+
 /// Runs every controller until `shutdown`.
-pub async fn run(client: kube::Client, shutdown: CancellationToken) {
+pub async fn run(clients: Clients, shutdown: CancellationToken) {
+    let own = &clients.own;
+    let accounts = serviceaccount::Clients {
+        reader: clients.shared.clone(),
+        writer: own("service-account-controller"),
+    };
     tokio::join!(
-        namespace::run(client.clone(), shutdown.clone()),
-        serviceaccount::run(client.clone(), shutdown.clone()),
+        namespace::run(own("namespace-controller"), shutdown.clone()),
+        serviceaccount::run(accounts, shutdown.clone()),
+        clusterroleaggregation::run(own("clusterrole-aggregation-controller"), shutdown.clone()),
     );
 }

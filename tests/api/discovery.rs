@@ -1,7 +1,7 @@
 //! Discovery, health, version, metrics, reviews, and clients of this process.
 
-use crate::harness::{CONFIG_MAPS, Server};
-use k8s_openapi::api::core::v1::ConfigMap;
+use crate::harness::Server;
+use k8s_openapi::api::core::v1::Secret;
 use krust::transport::InProcessIdentity;
 use kube::Api;
 use kube::api::PostParams;
@@ -128,20 +128,21 @@ async fn clients_of_this_process_need_no_socket() {
         groups: Vec::new(),
     };
     let client = krust::client::in_process(server.endpoint(), identity("system:kube-controller-manager"));
-    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
-    let map = ConfigMap {
+    server.api.bootstrap().await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
+    let secret = Secret {
         metadata: kube::api::ObjectMeta {
             name: Some("typed".into()),
             ..Default::default()
         },
         ..Default::default()
     };
-    let created = maps.create(&PostParams::default(), &map).await.unwrap();
+    let created = secrets.create(&PostParams::default(), &secret).await.unwrap();
     assert!(created.metadata.uid.is_some());
-    assert_eq!(maps.list(&Default::default()).await.unwrap().items.len(), 1);
-    server.get(&format!("{CONFIG_MAPS}/typed")).await.expect(200);
+    assert_eq!(secrets.list(&Default::default()).await.unwrap().items.len(), 1);
+    server.get("/api/v1/namespaces/default/secrets/typed").await.expect(200);
     let scheduler = krust::client::in_process(server.endpoint(), identity("system:kube-scheduler"));
-    let refused = Api::<ConfigMap>::namespaced(scheduler, "default")
+    let refused = Api::<Secret>::namespaced(scheduler, "default")
         .get("typed")
         .await
         .unwrap_err();

@@ -5,7 +5,7 @@ use futures_util::{Stream, StreamExt};
 use krust::apiserver::{ApiServer, ApiServerOptions};
 use krust::registry::Registry;
 use krust::storage::{Options, Storage};
-use krust::transport::Peer;
+use krust::transport::{InProcessIdentity, Peer};
 use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderMap, Method, StatusCode};
 use poem::{Endpoint, Request, Response};
@@ -31,6 +31,16 @@ pub struct Answer {
 }
 
 impl Answer {
+    async fn read(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.into_bytes()).await;
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.expect("the body does not end").unwrap(),
+        }
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|e| panic!("{} is no JSON: {e}", String::from_utf8_lossy(&self.body)))
@@ -136,6 +146,33 @@ impl Server {
             .unwrap_or_else(|_| panic!("{uri} hangs"))
     }
 
+    /// Sends a request as somebody else.
+    pub async fn send_as(
+        &self,
+        user: &str,
+        groups: &[&str],
+        method: Method,
+        uri: &str,
+        body: impl Into<poem::Body>,
+    ) -> Answer {
+        let identity = InProcessIdentity {
+            user: user.to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        };
+        let content_type = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(uri.parse().unwrap())
+            .header("content-type", content_type)
+            .extension(identity)
+            .body(body);
+        let answer = tokio::time::timeout(PATIENCE, self.endpoint.get_response(request));
+        Answer::read(answer.await.unwrap_or_else(|_| panic!("{uri} hangs"))).await
+    }
+
     pub async fn send(
         &self,
         method: Method,
@@ -143,16 +180,7 @@ impl Server {
         headers: &[(&str, &str)],
         body: impl Into<poem::Body>,
     ) -> Answer {
-        let (parts, body) = self.open(method, uri, headers, body).await.into_parts();
-        let body = tokio::time::timeout(PATIENCE, body.into_bytes()).await;
-        let body = body
-            .unwrap_or_else(|_| panic!("the body of {uri} does not end"))
-            .unwrap();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        }
+        Answer::read(self.open(method, uri, headers, body).await).await
     }
 
     pub async fn get(&self, uri: &str) -> Answer {

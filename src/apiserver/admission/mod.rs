@@ -10,6 +10,7 @@ mod priority;
 mod runtime_class;
 mod service_account;
 
+use super::authorization::escalation;
 use super::context::Context;
 use super::error::ApiError;
 use crate::registry::Kind;
@@ -59,5 +60,8 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
         plugin(ctx, subject, object)
             .inspect_err(|error| tracing::debug!(plugin = name, %error, "an admission plug-in refused a request"))?;
     }
-    Ok(())
+    match subject.operation {
+        Operation::Create | Operation::Update => escalation::check(ctx, subject.kind, subject.old, object),
+        Operation::Delete => Ok(()),
+    }
 }

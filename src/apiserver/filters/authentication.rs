@@ -6,6 +6,7 @@
 use poem::Request;
 use poem::http::header::{self, HeaderMap};
 
+use crate::apiserver::authorization::PRIVILEGED_GROUP;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::request::User;
 use crate::transport::{ClientCertificate, InProcessIdentity, Peer};
@@ -13,8 +14,6 @@ use crate::transport::{ClientCertificate, InProcessIdentity, Peer};
 pub const ANONYMOUS: &str = "system:anonymous";
 pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
 pub const AUTHENTICATED_GROUP: &str = "system:authenticated";
-/// Members may do everything.
-pub const PRIVILEGED_GROUP: &str = "system:masters";
 
 /// Whom the administrator's certificate names, and whom a trusted process on this machine is taken for.
 pub const ADMINISTRATOR: &str = "kubernetes-admin";

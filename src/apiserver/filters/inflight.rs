@@ -1,7 +1,7 @@
 //! How many requests are served at once (upstream: `server/filters/maxinflight.go`).
 
-use super::authentication::PRIVILEGED_GROUP;
 use super::metrics;
+use crate::apiserver::authorization::PRIVILEGED_GROUP;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use std::sync::Arc;

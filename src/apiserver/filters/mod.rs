@@ -65,8 +65,8 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
 
 async fn inner(ctx: &mut Context, request: &mut Request) -> Result<Response, ApiError> {
     let user = ctx.server.authenticator.authenticate(request)?;
-    ctx.user = impersonation::impersonate(user, request.headers())?;
+    ctx.user = impersonation::impersonate(&ctx.server.authorizer, user, request.headers(), &ctx.info)?;
     let _place = inflight::enter(ctx)?;
-    authorization::authorize(&ctx.user, &ctx.info)?;
+    ctx.authorize(&ctx.info)?;
     routes::dispatch(ctx, request).await
 }

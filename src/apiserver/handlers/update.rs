@@ -6,7 +6,6 @@ use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::codec::body::{self, Expected};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::apiserver::filters::authorization;
 use crate::apiserver::options::WriteOptions;
 use crate::apiserver::request::RequestInfo;
 use crate::registry::Kind;
@@ -56,5 +55,5 @@ pub(super) fn may_create(ctx: &Context) -> Result<(), ApiError> {
         verb: "create".into(),
         ..ctx.info.clone()
     };
-    authorization::authorize(&ctx.user, &create)
+    ctx.authorize(&create)
 }

@@ -8,7 +8,6 @@ mod scale;
 
 use super::context::Context;
 use super::error::ApiError;
-use super::filters::authorization::authorize;
 use super::handlers;
 use super::request::RequestInfo;
 use crate::registry::strategy::Target;
@@ -37,7 +36,7 @@ pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Resu
                     verb: "create".to_owned(),
                     ..info.clone()
                 };
-                authorize(&ctx.user, &create)?;
+                ctx.authorize(&create)?;
             }
             connect::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query, request).await
         }

@@ -1,6 +1,7 @@
 //! RBAC kinds (upstream: `pkg/apis/rbac/v1/defaults.go`, `pkg/apis/rbac/validation`).
 
 use super::Stored;
+use super::pod::validate::label_selector;
 use crate::registry::columns::policy::ROLE_BINDING;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_subdomain, path_segment};
@@ -8,22 +9,19 @@ use crate::registry::json::{child_or_new, children, default_text, is_set, items,
 use crate::registry::strategy::Object;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
-const NOT_ATTENDED: &str = "roles and bindings are stored, but access is not decided by them yet";
 
 pub fn role() -> Stored {
     Stored::default()
         .named(path_segment)
         .upsert()
         .rules(|role| rules(role, true))
-        .unattended(NOT_ATTENDED)
 }
 
 pub fn cluster_role() -> Stored {
     Stored::default()
         .named(path_segment)
         .upsert()
-        .rules(|role| rules(role, false))
-        .unattended(NOT_ATTENDED)
+        .rules(|role| cluster_role_rules(role))
 }
 
 pub fn role_binding() -> Stored {
@@ -45,7 +43,6 @@ fn binding() -> Stored {
             let error = || FieldError::invalid("roleRef", role.cloned().unwrap_or_default(), "cannot change roleRef");
             changed.then(error).into_iter().collect()
         })
-        .unattended(NOT_ATTENDED)
 }
 
 fn default_binding(binding: &mut Object) {
@@ -95,6 +92,20 @@ fn rules(role: &Object, namespaced: bool) -> Vec<FieldError> {
     errors
 }
 
+fn cluster_role_rules(role: &Object) -> Vec<FieldError> {
+    let mut errors = rules(role, false);
+    let path = "aggregationRule.clusterRoleSelectors";
+    let aggregation = role.get("aggregationRule").is_some_and(|rule| !rule.is_null());
+    if aggregation && items(role, &["aggregationRule", "clusterRoleSelectors"]).is_empty() {
+        let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        errors.push(FieldError::required(path, detail));
+    }
+    for (index, selector) in objects(role, &["aggregationRule", "clusterRoleSelectors"]) {
+        errors.extend(label_selector(selector, &format!("{path}[{index}]")));
+    }
+    errors
+}
+
 fn binding_rules(binding: &Object, namespaced: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let role = |field: &str| text(binding, &["roleRef", field]);
@@ -135,7 +146,7 @@ fn binding_rules(binding: &Object, namespaced: bool) -> Vec<FieldError> {
                 {
                     errors.push(FieldError::invalid(format!("{path}.name"), part("name"), problem));
                 }
-                if part("namespace").is_empty() {
+                if !namespaced && part("namespace").is_empty() {
                     errors.push(FieldError::required(format!("{path}.namespace"), ""));
                 }
                 ""
