@@ -19,6 +19,8 @@ mod kinds;
 mod list;
 #[path = "api/negotiation.rs"]
 mod negotiation;
+#[path = "api/parity.rs"]
+mod parity;
 #[path = "api/patch.rs"]
 mod patch;
 #[path = "api/protobuf.rs"]

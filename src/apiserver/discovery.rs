@@ -54,6 +54,7 @@ pub async fn root(ctx: &Context) -> Result<Response, ApiError> {
         "/docs",
         "/healthz",
         "/livez",
+        "/logs",
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",

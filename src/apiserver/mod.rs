@@ -22,6 +22,7 @@ pub mod error;
 pub mod filters;
 pub mod handlers;
 pub mod health;
+mod logs;
 pub mod metrics_endpoint;
 pub mod openapi;
 pub mod options;

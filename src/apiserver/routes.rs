@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::handlers;
 use super::reviews;
 use super::subresources;
-use super::{discovery, health, metrics_endpoint, openapi, version};
+use super::{discovery, health, logs, metrics_endpoint, openapi, version};
 use crate::registry::strategy::Target;
 use crate::registry::{Kind, lifecycle};
 use poem::{Request, Response};
@@ -100,6 +100,7 @@ async fn path(ctx: &Context, request: &Request) -> Result<Response, ApiError> {
         [endpoint @ ("healthz" | "livez" | "readyz")] => health::handle(ctx, endpoint, None),
         [endpoint @ ("healthz" | "livez" | "readyz"), check] => health::handle(ctx, endpoint, Some(check)),
         ["openapi" | "docs", ..] => openapi::serve(&ctx.server.openapi, request).await,
+        ["logs", below @ ..] => logs::handle(below).await,
         ["metrics"] => metrics_endpoint::handle(ctx),
         ["api" | "apis", ..] => Err(ApiError::unknown_resource()),
         _ => Err(ApiError::unknown_path()),

@@ -1,17 +1,16 @@
 //! Adds to poem-openapi's document what it cannot express: `x-kubernetes-*` extensions, texts beside references,
 //! defaults (upstream: the extensions that `openapi-gen` and the installer write).
 
+use super::defaults;
 use super::operations::{DELETE_OPTIONS, Operation, Route, STATUS, WATCH_EVENT, list_definition, routes};
 use super::schemas::{json_schemas, reference};
 use crate::registry::Registry;
 use crate::registry::schema::{ListType, facts};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const ACTION: &str = "x-kubernetes-action";
 const KIND: &str = "x-kubernetes-group-version-kind";
-/// Whose `protocol` is TCP where nothing is said.
-const DEFAULT_PROTOCOL: [&str; 2] = ["io.k8s.api.core.v1.ContainerPort", "io.k8s.api.core.v1.ServicePort"];
 
 /// Decorates the document that was made from the kinds of `registry`.
 pub fn decorate(document: &mut Value, registry: &Registry) {
@@ -29,7 +28,7 @@ pub fn decorate(document: &mut Value, registry: &Registry) {
         .and_then(Value::as_object_mut);
     for (name, schema) in schemas.into_iter().flatten() {
         if let Some(schema) = schema.as_object_mut() {
-            decorate_schema(name, schema, texts.get(name).unwrap_or(&Value::Null));
+            decorate_schema(name, schema, &texts);
             if let Some(kinds) = kinds.get(name) {
                 schema.insert(KIND.to_owned(), kinds.clone());
             }
@@ -62,6 +61,9 @@ fn decorate_path(path: &mut Map<String, Value>, route: &Route) {
             if let Some(parameter) = parameter.as_object_mut() {
                 parameter.shift_remove("deprecated");
                 parameter.shift_remove("explode");
+                if let Some(schema) = parameter.get_mut("schema").and_then(Value::as_object_mut) {
+                    schema.insert("uniqueItems".to_owned(), true.into());
+                }
             }
         }
     }
@@ -73,6 +75,8 @@ fn describe(operation: &Operation) -> String {
     };
     match operation.action {
         Some("list") => format!("list or watch objects of kind {kind}"),
+        Some("watch") => format!("watch changes to an object of kind {kind}; deprecated: use watch on a list"),
+        Some("watchlist") => format!("watch changes to objects of kind {kind}; deprecated: use watch on a list"),
         Some("post") => format!("create a {kind}"),
         Some("deletecollection") => format!("delete many objects of kind {kind}"),
         Some("get") => format!("read the specified {kind}"),
@@ -86,7 +90,6 @@ fn describe(operation: &Operation) -> String {
 /// Which kinds a definition is the schema of.
 fn kinds_of_definitions(registry: &Registry) -> HashMap<String, Value> {
     let mut kinds = HashMap::new();
-    let mut everywhere = Vec::new();
     for kind in registry.kinds() {
         let own = |name: &str| json!([{"group": kind.group, "version": kind.version, "kind": name}]);
         kinds.insert(kind.definition.clone(), own(kind.kind));
@@ -94,6 +97,7 @@ fn kinds_of_definitions(registry: &Registry) -> HashMap<String, Value> {
             kinds.insert(list_definition(&kind), own(&kind.list_kind));
         }
     }
+    let mut everywhere: BTreeSet<(&str, &str)> = known_versions().collect();
     for group in registry.groups() {
         everywhere.extend(group.versions.iter().map(|version| (group.name, *version)));
     }
@@ -127,13 +131,108 @@ fn kinds_of_definitions(registry: &Registry) -> HashMap<String, Value> {
     kinds
 }
 
-/// `text` is k8s-openapi's schema of the same name.
-fn decorate_schema(name: &str, schema: &mut Map<String, Value>, text: &Value) {
+/// Group-versions that upstream's types are registered for beside those that are served: a DeleteOptions may say it
+/// is of any of them.
+const KNOWN_VERSIONS: [(&str, &[&str]); 27] = [
+    ("", &["v1"]),
+    ("admission.k8s.io", &["v1", "v1beta1"]),
+    ("admissionregistration.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("apiextensions.k8s.io", &["v1", "v1beta1"]),
+    ("apiregistration.k8s.io", &["v1", "v1beta1"]),
+    ("apps", &["v1", "v1beta1", "v1beta2"]),
+    ("authentication.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("authorization.k8s.io", &["v1", "v1beta1"]),
+    ("autoscaling", &["v1", "v2"]),
+    ("batch", &["v1", "v1beta1"]),
+    ("certificates.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("coordination.k8s.io", &["v1", "v1alpha2", "v1beta1"]),
+    ("discovery.k8s.io", &["v1", "v1beta1"]),
+    ("events.k8s.io", &["v1", "v1beta1"]),
+    ("extensions", &["v1beta1"]),
+    ("flowcontrol.apiserver.k8s.io", &["v1", "v1beta1", "v1beta2", "v1beta3"]),
+    ("imagepolicy.k8s.io", &["v1alpha1"]),
+    ("internal.apiserver.k8s.io", &["v1alpha1"]),
+    ("lifecycle.k8s.io", &["v1alpha1"]),
+    ("networking.k8s.io", &["v1", "v1beta1"]),
+    ("node.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("policy", &["v1", "v1beta1"]),
+    ("rbac.authorization.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("resource.k8s.io", &["v1", "v1alpha3", "v1beta1", "v1beta2"]),
+    ("scheduling.k8s.io", &["v1", "v1alpha2", "v1alpha3", "v1beta1"]),
+    ("storage.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("storagemigration.k8s.io", &["v1", "v1beta1"]),
+];
+
+fn known_versions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    KNOWN_VERSIONS
+        .iter()
+        .flat_map(|(group, versions)| versions.iter().map(move |version| (*group, *version)))
+}
+
+/// Types of which one member at most may be set: the member that says which, and the others with the names that it
+/// may have.
+const UNIONS: [(&str, &str, &[(&str, &str)]); 6] = [
+    (
+        "io.k8s.api.core.v1.AppArmorProfile",
+        "type",
+        &[("localhostProfile", "LocalhostProfile")],
+    ),
+    (
+        "io.k8s.api.core.v1.PodSchedulingGroup",
+        "",
+        &[("podGroupName", "PodGroupName")],
+    ),
+    (
+        "io.k8s.api.core.v1.SeccompProfile",
+        "type",
+        &[("localhostProfile", "LocalhostProfile")],
+    ),
+    (
+        "io.k8s.api.flowcontrol.v1.LimitResponse",
+        "type",
+        &[("queuing", "Queuing")],
+    ),
+    (
+        "io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationSpec",
+        "type",
+        &[("exempt", "Exempt"), ("limited", "Limited")],
+    ),
+    (
+        "io.k8s.api.flowcontrol.v1.Subject",
+        "kind",
+        &[
+            ("group", "Group"),
+            ("serviceAccount", "ServiceAccount"),
+            ("user", "User"),
+        ],
+    ),
+];
+
+fn union_of(definition: &str) -> Option<Value> {
+    let (_, discriminator, members) = UNIONS.iter().find(|(name, ..)| *name == definition)?;
+    let members: Map<String, Value> = members
+        .iter()
+        .map(|(field, value)| ((*field).to_owned(), Value::from(*value)))
+        .collect();
+    let mut union = Map::new();
+    if !discriminator.is_empty() {
+        union.insert("discriminator".to_owned(), (*discriminator).into());
+    }
+    union.insert("fields-to-discriminateBy".to_owned(), members.into());
+    Some(json!([union]))
+}
+
+/// `all` has k8s-openapi's schemas.
+fn decorate_schema(name: &str, schema: &mut Map<String, Value>, all: &Map<String, Value>) {
+    let text = all.get(name).unwrap_or(&Value::Null);
     describe_schema(schema, text);
     let definition = name;
     let facts = facts::of(definition);
     if facts.atomic {
         schema.insert("x-kubernetes-map-type".to_owned(), "atomic".into());
+    }
+    if let Some(union) = union_of(definition) {
+        schema.insert("x-kubernetes-unions".to_owned(), union);
     }
     let rows: HashMap<&str, facts::Row> = facts.rows().collect();
     // k8s-openapi's own list has `metadata` in it, which upstream's has not.
@@ -158,12 +257,10 @@ fn decorate_schema(name: &str, schema: &mut Map<String, Value>, text: &Value) {
         }
         let Some(schema) = schema.as_object_mut() else { continue };
         describe_schema(schema, text.unwrap_or(&Value::Null));
-        if let Some(row) = rows.get(name.as_str()) {
+        let row = rows.get(name.as_str());
+        defaults::add(definition, name, schema, row, all);
+        if let Some(row) = row {
             extend(schema, row);
-        }
-        // The keys of a list must have values before two elements can be compared.
-        if name == "protocol" && DEFAULT_PROTOCOL.contains(&definition) {
-            schema.insert("default".to_owned(), "TCP".into());
         }
     }
 }

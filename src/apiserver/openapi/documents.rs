@@ -166,10 +166,15 @@ fn v3(whole: &Value) -> Result<V3, OpenApiError> {
     Ok(V3 { index, documents })
 }
 
-/// The document that a path belongs to: `apis/apps/v1` for `/apis/apps/v1/namespaces/…`.
+/// The document that a path belongs to: `apis/apps/v1` for `/apis/apps/v1/namespaces/…`, and the path itself, as
+/// far as it is fixed, where it is no resource's.
 fn document_key(path: &str) -> &str {
     let path = path.trim_matches('/');
-    let segments = if path.starts_with("apis/") { 3 } else { 2 };
+    let segments = match path.split('/').next() {
+        Some("apis") => 3,
+        Some("api") => 2,
+        _ => return path.split("/{").next().unwrap_or(path),
+    };
     path.match_indices('/')
         .nth(segments - 1)
         .map_or(path, |(end, _)| &path[..end])

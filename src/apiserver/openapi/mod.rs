@@ -10,6 +10,7 @@
 //! 6. [`endpoint`] and [`docs`]: what HTTP clients and readers get.
 
 mod decorate;
+mod defaults;
 mod docs;
 mod documents;
 mod endpoint;

@@ -55,8 +55,16 @@ pub enum Answer {
     Written(String),
     /// 200 or 202 with this definition.
     Deleted(String),
-    /// 200 with plain text (logs).
+    /// 200 with watch events.
+    Watch,
+    /// 200 with plain text (logs of containers).
     Text,
+    /// 200 with text of this media type.
+    TextOf(&'static str),
+    /// 200 with this definition, in JSON only.
+    Json(String),
+    /// Files, about which nothing is said.
+    Files,
     /// Whatever the other end of the connection says.
     Connection,
 }
@@ -110,24 +118,33 @@ fn capital(word: &str) -> String {
     word
 }
 
-/// `/api`, `/apis`, each group, each group-version, and `/version`.
+/// What is no resource: `/api`, `/apis`, each group and group-version, `/version`, the keys of tokens, logs.
 fn discovery(groups: &[Group]) -> Vec<Route> {
-    let read = |path: String, id: String, tag: String, definition: &str| Route {
-        path,
+    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+    let plain = |path: &str, id: &str, tag: &str, parameters: &[Parameter], answer: Answer| Route {
+        path: path.to_owned(),
         operations: vec![Operation {
             method: Method::GET,
-            id,
-            tag,
+            id: id.to_owned(),
+            tag: tag.to_owned(),
             action: None,
             kind: None,
-            parameters: Vec::new(),
+            parameters: parameters.to_vec(),
             body: Body::None,
-            answer: Answer::Read(definition.to_owned()),
+            answer,
         }],
     };
-    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
-    let version = "io.k8s.apimachinery.pkg.version.Info";
+    let read = |path: String, id: String, tag: String, definition: &str| {
+        plain(&path, &id, &tag, &[], Answer::Read(definition.to_owned()))
+    };
     let mut routes = vec![
+        plain(
+            "/.well-known/openid-configuration/",
+            "getServiceAccountIssuerOpenIDConfiguration",
+            "WellKnown",
+            &[],
+            Answer::TextOf("application/json"),
+        ),
         read(
             "/api/".into(),
             "getCoreAPIVersions".into(),
@@ -140,7 +157,28 @@ fn discovery(groups: &[Group]) -> Vec<Route> {
             "apis".into(),
             &format!("{META}.APIGroupList"),
         ),
-        read("/version/".into(), "getCodeVersion".into(), "version".into(), version),
+        plain("/logs/", "logFileListHandler", "logs", &[], Answer::Files),
+        plain(
+            "/logs/{logpath}",
+            "logFileHandler",
+            "logs",
+            lists::LOG_PATH,
+            Answer::Files,
+        ),
+        plain(
+            "/openid/v1/jwks/",
+            "getServiceAccountIssuerOpenIDKeyset",
+            "openid",
+            &[],
+            Answer::TextOf("application/jwk-set+json"),
+        ),
+        plain(
+            "/version/",
+            "getCodeVersion",
+            "version",
+            &[],
+            Answer::Json("io.k8s.apimachinery.pkg.version.Info".to_owned()),
+        ),
     ];
     for group in groups {
         let id = group_id(group.name);
@@ -202,6 +240,9 @@ impl Routes<'_> {
         let collection = format!("{base}/{namespace}{}", kind.resource);
         push(routes, collection.clone(), self.collection());
         push(routes, format!("{collection}/{{name}}"), self.item());
+        if kind.has_verb("watch") {
+            self.add_watches_to(routes, &base, &format!("{namespace}{}", kind.resource));
+        }
         for subresource in &kind.subresources {
             let path = format!("{collection}/{{name}}/{}", subresource.name);
             if !subresource.connect {
@@ -217,6 +258,31 @@ impl Routes<'_> {
                 );
             }
         }
+    }
+
+    /// The old form of watches, with a path of its own.
+    fn add_watches_to(&self, routes: &mut Vec<Route>, base: &str, collection: &str) {
+        let kind = self.kind;
+        let watch = |id: String, action: &'static str, parameters: Vec<Parameter>| {
+            vec![self.operation(Method::GET, id, action, parameters, Body::None, Answer::Watch)]
+        };
+        let all = [lists::READ, lists::LIST];
+        if kind.namespaced() {
+            let id = format!("watch{}{}ListForAllNamespaces", self.name.id, kind.kind);
+            let path = format!("{base}/watch/{}", kind.resource);
+            push(routes, path, watch(id, "watchlist", all.concat()));
+        }
+        let id = format!("{}List", self.id("watch"));
+        let path = format!("{base}/watch/{collection}");
+        push(
+            routes,
+            path.clone(),
+            watch(id, "watchlist", self.parameters(false, &all)),
+        );
+        let path = format!("{path}/{{name}}");
+        let one = watch(self.id("watch"), "watch", self.parameters(true, &all));
+        // A namespace itself, and things that there is but one of, are not watched by name.
+        push(routes, path, one);
     }
 
     fn operation(
@@ -299,7 +365,8 @@ impl Routes<'_> {
     fn item(&self) -> Vec<Operation> {
         let mut operations = self.object_operations(self.kind.verbs, "", &self.kind.definition);
         if self.kind.has_verb("delete") {
-            let whole = self.kind.strategy.returns_deleted_object();
+            // A namespace is described as if it went like most things.
+            let whole = self.kind.strategy.returns_deleted_object() && self.kind.resource != "namespaces";
             let answer = if whole {
                 self.kind.definition.clone()
             } else {

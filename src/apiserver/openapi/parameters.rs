@@ -60,6 +60,7 @@ pub mod lists {
     pub const NAME: &[Parameter] = &[segment("name", "name of the object")];
     pub const NAMESPACE: &[Parameter] = &[segment("namespace", "namespace of the object")];
     pub const PATH: &[Parameter] = &[segment("path", "the rest of the URL, passed on")];
+    pub const LOG_PATH: &[Parameter] = &[segment("logpath", "path of the file")];
     pub const READ: &[Parameter] = &[text("pretty", "'true' for indented output")];
     pub const LIST: &[Parameter] = &[
         flag("allowWatchBookmarks", "send BOOKMARK events in a watch"),
@@ -81,6 +82,7 @@ pub mod lists {
         number("limit", "at most so many objects"),
         text("resourceVersion", "not older than this version, or exactly it"),
         text("resourceVersionMatch", "Exact or NotOlderThan"),
+        flag("sendInitialEvents", "for watches only"),
         number("timeoutSeconds", "give up after so many seconds"),
     ];
     pub const WRITE: &[Parameter] = &[
@@ -98,12 +100,17 @@ pub mod lists {
             "gracePeriodSeconds",
             "seconds until the object is removed; 0 is at once",
         ),
+        flag(
+            "ignoreStoreReadErrorWithClusterBreakingPotential",
+            "no effect: every stored object can be read",
+        ),
         flag("orphanDependents", "deprecated: use propagationPolicy"),
         text(
             "propagationPolicy",
             "what becomes of dependents: Orphan, Background or Foreground",
         ),
     ];
+    /// `sinceTime` is read, too; upstream has no way to describe a time in a query.
     pub const LOG: &[Parameter] = &[
         CONTAINER,
         flag("follow", "go on as the container writes"),
@@ -111,7 +118,6 @@ pub mod lists {
         number("limitBytes", "at most so many bytes"),
         flag("previous", "the container that ran before the last restart"),
         number("sinceSeconds", "only the last so many seconds"),
-        text("sinceTime", "only lines from then on, RFC 3339"),
         text("stream", "All, Stdout or Stderr"),
         number("tailLines", "only the last so many lines"),
         flag("timestamps", "begin each line with its time"),

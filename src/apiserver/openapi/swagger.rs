@@ -54,18 +54,25 @@ fn convert_operation(operation: &Value) -> Value {
         }
         parameters.insert(0, parameter);
     }
+    if operation.get("x-kubernetes-action").is_some() && !converted.contains_key("consumes") {
+        converted.insert("consumes".to_owned(), json!(["*/*"]));
+    }
     let mut responses = Map::new();
     for (code, response) in operation["responses"].as_object().into_iter().flatten() {
         let (content_types, schema) = content(&response["content"]);
         let mut answer = json!({"description": response["description"]});
-        // A refusal says no more than that in Swagger.
-        if code != "401" {
+        if !schema.is_null() {
             answer["schema"] = schema;
         }
         if code == "200" {
             converted.insert("produces".to_owned(), content_types);
         }
         responses.insert(code.clone(), answer);
+    }
+    // Discovery is said to read what it writes.
+    let discovery = ["get", "API"].iter().all(|part| id(operation).contains(part)) || id(operation) == "getCodeVersion";
+    if let (true, Some(produces)) = (discovery, converted.get("produces").cloned()) {
+        converted.entry("consumes").or_insert(produces);
     }
     converted.insert("schemes".to_owned(), json!(["https"]));
     if !parameters.is_empty() {
@@ -78,6 +85,10 @@ fn convert_operation(operation: &Value) -> Value {
         }
     }
     converted.into()
+}
+
+fn id(operation: &Value) -> &str {
+    operation["operationId"].as_str().unwrap_or_default()
 }
 
 /// The media types, and the schema of the first.

@@ -5,7 +5,7 @@
 //! [`super::decorate`]. Routing does not go through here: one endpoint serves built-in kinds and custom resources
 //! alike (see [`crate::apiserver`]), and poem-openapi's routes are fixed when the program is compiled.
 
-use super::operations::{Answer, Body, DELETE_OPTIONS, Operation, PATCH, STATUS, WATCH_EVENT, routes};
+use super::operations::{Answer, Body, DELETE_OPTIONS, Operation, PATCH, WATCH_EVENT, routes};
 use super::parameters::Parameter;
 use super::schemas;
 use crate::registry::Registry as Kinds;
@@ -56,13 +56,17 @@ impl OpenApi for Table {
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
-const WATCH: &str = "application/json;stream=watch";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const WATCHES: [&str; 2] = [
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
 const ANYTHING: &str = "*/*";
 const PATCHES: [&str; 4] = [
-    "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ];
 
 fn operation(operation: Operation) -> MetaOperation {
@@ -124,25 +128,27 @@ fn request(body: &Body) -> Option<MetaRequest> {
 }
 
 fn responses(answer: &Answer) -> Vec<MetaResponse> {
-    let object = |definition: &str| media(&[JSON, YAML], definition);
-    let text = |content_type| {
-        vec![MetaMediaType {
+    let object = |definition: &str| media(&[JSON, YAML, PROTOBUF], definition);
+    let events = |definition: &str| media(&[&[JSON, YAML, PROTOBUF], &WATCHES[..]].concat(), definition);
+    let text = |content_types: &[&'static str]| {
+        let media = |&content_type| MetaMediaType {
             content_type,
             schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
-        }]
+        };
+        content_types.iter().map(media).collect::<Vec<_>>()
     };
     let (content, more): (Vec<MetaMediaType>, &[u16]) = match answer {
         Answer::Read(definition) => (object(definition), &[]),
-        Answer::List(definition) => {
-            let mut content = object(definition);
-            content.extend(media(&[WATCH], WATCH_EVENT));
-            (content, &[])
-        }
+        Answer::Json(definition) => (media(&[JSON], definition), &[]),
+        Answer::List(definition) => (events(definition), &[]),
+        Answer::Watch => (events(WATCH_EVENT), &[]),
         Answer::Created(definition) => (object(definition), &[201, 202]),
         Answer::Written(definition) => (object(definition), &[201]),
         Answer::Deleted(definition) => (object(definition), &[202]),
-        Answer::Text => (text("text/plain"), &[]),
-        Answer::Connection => (text(ANYTHING), &[]),
+        Answer::Text => (text(&["text/plain", JSON, YAML, PROTOBUF]), &[]),
+        Answer::TextOf(content_type) => (text(&[content_type]), &[]),
+        Answer::Connection => (text(&[ANYTHING]), &[]),
+        Answer::Files => (Vec::new(), &[]),
     };
     let response = |status, description, content| MetaResponse {
         description,
@@ -152,21 +158,17 @@ fn responses(answer: &Answer) -> Vec<MetaResponse> {
         headers: Vec::new(),
     };
     let mut responses = Vec::with_capacity(2 + more.len());
-    for &status in more {
-        let content = content
-            .iter()
-            .map(|media| MetaMediaType {
-                content_type: media.content_type,
-                schema: media.schema.clone(),
-            })
-            .collect();
-        responses.push(response(
-            status,
-            if status == 201 { "Created" } else { "Accepted" },
-            content,
-        ));
+    if !matches!(answer, Answer::Files) {
+        let again = |media: &MetaMediaType| MetaMediaType {
+            content_type: media.content_type,
+            schema: media.schema.clone(),
+        };
+        responses.push(response(200, "OK", content.iter().map(again).collect()));
+        for &status in more {
+            let description = if status == 201 { "Created" } else { "Accepted" };
+            responses.push(response(status, description, content.iter().map(again).collect()));
+        }
     }
-    responses.insert(0, response(200, "OK", content));
-    responses.push(response(401, "Unauthorized", object(STATUS)));
+    responses.push(response(401, "Unauthorized", Vec::new()));
     responses
 }

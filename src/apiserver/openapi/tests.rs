@@ -169,9 +169,33 @@ async fn schemas_have_what_kubectl_reads() {
         json!(["containerPort", "protocol"])
     );
     assert_eq!(
-        ports["items"]["$ref"],
-        "#/components/schemas/io.k8s.api.core.v1.ContainerPort"
+        ports["items"],
+        json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.ContainerPort"}], "default": {}})
     );
+    // Zero values: of structs, of required texts and numbers, and of what lists and maps hold; not of pointers,
+    // times and quantities.
+    let property = |definition: &str, path: &str| schemas[definition].pointer(&format!("/properties/{path}/default"));
+    let container = "io.k8s.api.core.v1.Container";
+    assert_eq!(property("io.k8s.api.core.v1.Pod", "spec"), Some(&json!({})));
+    assert_eq!(property(container, "name"), Some(&json!("")));
+    assert_eq!(property(container, "args/items"), Some(&json!("")));
+    assert_eq!(
+        property("io.k8s.api.core.v1.ContainerPort", "containerPort"),
+        Some(&json!(0))
+    );
+    assert_eq!(
+        property("io.k8s.api.core.v1.ConfigMap", "data/additionalProperties"),
+        Some(&json!(""))
+    );
+    for (definition, path) in [
+        (container, "image"),
+        (container, "livenessProbe"),
+        ("io.k8s.api.core.v1.ConfigMap", "binaryData/additionalProperties"),
+        ("io.k8s.api.core.v1.ResourceRequirements", "limits/additionalProperties"),
+        ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "creationTimestamp"),
+    ] {
+        assert_eq!(property(definition, path), None, "{definition} {path}");
+    }
     let protocol = &schemas["io.k8s.api.core.v1.ContainerPort"]["properties"]["protocol"];
     assert_eq!(protocol["default"], "TCP");
     assert_eq!(
