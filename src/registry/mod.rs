@@ -16,6 +16,8 @@
 //! - [`network`]: IP addresses and ranges.
 
 pub mod columns;
+#[cfg(test)]
+mod contract_tests;
 pub mod custom;
 pub mod field;
 pub mod formats;

@@ -57,14 +57,8 @@ pub const SECRET: Printer = Printer {
 };
 
 pub const SERVICE_ACCOUNT: Printer = Printer {
-    columns: || vec![name_column(), column("Secrets", "string"), column("Age", "string")],
-    cells: |account, now| {
-        vec![
-            name(account),
-            json!(length(account, "secrets")),
-            json!(age(account, now)),
-        ]
-    },
+    columns: || vec![name_column(), column("Age", "string")],
+    cells: |account, now| vec![name(account), json!(age(account, now))],
 };
 
 pub const SERVICE: Printer = Printer {

@@ -15,7 +15,6 @@ pub fn strategy() -> Stored {
     Stored::new(PRINTER)
         .generation()
         .returns_deleted()
-        .conditional()
         .defaults(|rule| {
             if let Some(taint) = child(rule, "spec").and_then(|spec| child(spec, "taint")) {
                 let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
