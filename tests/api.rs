@@ -21,19 +21,25 @@ mod list;
 mod negotiation;
 #[path = "api/parity.rs"]
 mod parity;
+#[path = "api/options.rs"]
+mod options;
 #[path = "api/patch.rs"]
 mod patch;
 #[path = "api/protobuf.rs"]
 mod protobuf;
 #[path = "api/rbac.rs"]
 mod rbac;
-#[path = "api/scale.rs"]
-mod scale;
 #[path = "api/services.rs"]
 mod services;
+#[path = "api/replay.rs"]
+mod replay;
+#[path = "api/scale.rs"]
+mod scale;
 #[path = "api/subresources.rs"]
 mod subresources;
 #[path = "api/update.rs"]
 mod update;
 #[path = "api/watch.rs"]
 mod watch;
+#[path = "api/websocket.rs"]
+mod websocket;

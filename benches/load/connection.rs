@@ -16,6 +16,8 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+const JSON: &str = "application/json";
+
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// A server and who we are to it.
@@ -99,12 +101,13 @@ impl Connection {
         &mut self,
         method: Method,
         path: &str,
+        accept: &str,
         content_type: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
         self.sender.ready().await?;
         let request = Request::builder().method(method).uri(path).header("host", &self.host);
-        let request = request.header("accept", "application/json");
+        let request = request.header("accept", accept);
         let request = if body.is_empty() {
             request
         } else {
@@ -120,13 +123,22 @@ impl Connection {
         } else {
             "application/json"
         };
-        let response = self.send(method.clone(), path, content_type, body).await?;
+        let response = self.send(method.clone(), path, JSON, content_type, body).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         if !status.is_success() {
             return Err(format!("{method} {path}: {status}: {}", String::from_utf8_lossy(&body)).into());
         }
         Ok(body)
+    }
+
+    /// The body in the form that `accept` asks for.
+    pub async fn get_as(&mut self, path: &str, accept: &str) -> Result<Bytes, Error> {
+        let response = self.send(Method::GET, path, accept, "", Bytes::new()).await?;
+        if !response.status().is_success() {
+            return Err(format!("GET {path} as {accept}: {}", response.status()).into());
+        }
+        Ok(response.into_body().collect().await?.to_bytes())
     }
 
     pub async fn get_json(&mut self, path: &str) -> Result<Value, Error> {
@@ -137,7 +149,7 @@ impl Connection {
 
     /// A watch: the body as it comes.
     pub async fn stream(mut self, path: &str) -> Result<(Self, Incoming), Error> {
-        let response = self.send(Method::GET, path, "", Bytes::new()).await?;
+        let response = self.send(Method::GET, path, JSON, "", Bytes::new()).await?;
         if !response.status().is_success() {
             return Err(format!("GET {path}: {}", response.status()).into());
         }

@@ -19,13 +19,23 @@ impl Server {
     pub async fn start_cold(runtime: &str, engine_socket: &str) -> Result<Self, Error> {
         let data_dir = tempfile::tempdir()?;
         println!("krust, runtime {runtime}, empty data directory");
-        let server = Self::start(runtime, engine_socket, data_dir).await?;
+        let server = Self::start(runtime, engine_socket, data_dir, &[]).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         server.report_memory("idle");
         Ok(server)
     }
 
-    async fn start(runtime: &str, engine_socket: &str, data_dir: tempfile::TempDir) -> Result<Self, Error> {
+    /// Starts in an empty directory with more in its environment.
+    pub async fn start_with(runtime: &str, engine_socket: &str, environment: &[(&str, &str)]) -> Result<Self, Error> {
+        Self::start(runtime, engine_socket, tempfile::tempdir()?, environment).await
+    }
+
+    async fn start(
+        runtime: &str,
+        engine_socket: &str,
+        data_dir: tempfile::TempDir,
+        environment: &[(&str, &str)],
+    ) -> Result<Self, Error> {
         let port = free_port()?;
         let started = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_krust"))
@@ -41,6 +51,7 @@ impl Server {
             .env("KRUST_NODE__KUBELET_LISTEN", "127.0.0.1:0")
             .env("KRUST_NODE__IP", "127.0.0.1")
             .env("KRUST_RUNTIME__DOCKER_HOST", format!("unix://{engine_socket}"))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(data_dir.path().join("krust.log"))?)
@@ -87,20 +98,33 @@ impl Server {
         Target::from_kubeconfig(&self.kubeconfig())
     }
 
-    /// Resident memory of the process, in MiB.
-    pub fn report_memory(&self, when: &str) {
+    /// Resident memory of the process.
+    pub fn resident_kib(&self) -> Option<f64> {
         let status = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"));
-        let resident = status.unwrap_or_default().lines().find_map(|line| {
+        status.ok()?.lines().find_map(|line| {
             line.strip_prefix("VmRSS:")?
                 .trim()
                 .strip_suffix(" kB")?
                 .trim()
                 .parse::<f64>()
                 .ok()
-        });
-        if let Some(kib) = resident {
+        })
+    }
+
+    pub fn report_memory(&self, when: &str) {
+        if let Some(kib) = self.resident_kib() {
             println!("{:<36} {:>5.1} MiB", format!("resident memory, {when}"), kib / 1024.0);
         }
+    }
+
+    /// The database's file and its log.
+    pub fn database_bytes(&self) -> u64 {
+        let files = std::fs::read_dir(self.data_dir.path()).into_iter().flatten().flatten();
+        files
+            .filter(|file| file.file_name().to_string_lossy().contains(".db"))
+            .filter_map(|file| file.metadata().ok())
+            .map(|metadata| metadata.len())
+            .sum()
     }
 
     pub async fn stop(mut self) -> Result<(), Error> {

@@ -4,13 +4,18 @@
 //! `cargo bench --bench load -- --kubeconfig FILE` measures a running server instead, without the start-up part.
 //! Options: `--seconds N` per phase (default 3), `--connections 1,16,64`, `--image IMAGE` and `--engine-socket PATH`
 //! for the pod start part (default: busybox on /var/run/docker.sock, left out with a message if nothing answers).
+//! `--objects N` (default 10000; 100000 shows that creates do not slow down), `--watchers N`, `--write-rate N` and
+//! `--churn-seconds N` size the other parts; `--only load,size,watchers,churn,pods` picks some.
 //! It prints figures and asserts none.
 
+mod churn;
 mod connection;
 mod krust;
 mod phases;
 mod pods;
+mod size;
 mod stats;
+mod watchers;
 
 use connection::{Error, Target};
 use std::path::PathBuf;
@@ -21,6 +26,21 @@ pub struct Options {
     pub connections: Vec<usize>,
     pub image: String,
     pub engine_socket: String,
+    /// Pods that are stored in the part about sizes.
+    pub objects: usize,
+    pub watchers: usize,
+    /// Writes a second that the watchers hear of.
+    pub write_rate: usize,
+    pub churn_seconds: u64,
+    only: Option<String>,
+}
+
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        self.only
+            .as_ref()
+            .is_none_or(|only| only.split(',').any(|name| name == part))
+    }
 }
 
 fn options() -> Result<Options, String> {
@@ -30,6 +50,11 @@ fn options() -> Result<Options, String> {
         connections: vec![1, 16, 64],
         image: "busybox".into(),
         engine_socket: "/var/run/docker.sock".into(),
+        objects: 10_000,
+        watchers: 1000,
+        write_rate: 200,
+        churn_seconds: 60,
+        only: None,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -38,7 +63,12 @@ fn options() -> Result<Options, String> {
             // cargo bench passes this one itself.
             "--bench" => {}
             "--kubeconfig" => options.kubeconfig = Some(value()?.into()),
-            "--seconds" => options.seconds = value()?.parse().map_err(|error| format!("--seconds: {error}"))?,
+            "--seconds" => options.seconds = number(&value()?, &argument)?,
+            "--objects" => options.objects = number(&value()?, &argument)?,
+            "--watchers" => options.watchers = number(&value()?, &argument)?,
+            "--write-rate" => options.write_rate = number(&value()?, &argument)?,
+            "--churn-seconds" => options.churn_seconds = number(&value()?, &argument)?,
+            "--only" => options.only = Some(value()?),
             "--image" => options.image = value()?,
             "--engine-socket" => options.engine_socket = value()?,
             "--connections" => {
@@ -49,6 +79,10 @@ fn options() -> Result<Options, String> {
         }
     }
     Ok(options)
+}
+
+fn number<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str, argument: &str) -> Result<T, String> {
+    text.parse().map_err(|error| format!("{argument}: {error}"))
 }
 
 fn main() -> Result<(), Error> {
@@ -62,15 +96,36 @@ fn main() -> Result<(), Error> {
         .build()?;
     runtime.block_on(async {
         match &options.kubeconfig {
-            Some(file) => phases::run(&Target::from_kubeconfig(file)?, &options).await?,
+            Some(file) => served(&Target::from_kubeconfig(file)?, &options, None).await?,
             None => {
-                let server = krust::Server::start_cold("none", &options.engine_socket).await?;
-                phases::run(&server.target()?, &options).await?;
-                server.report_memory("after the load");
-                server.stop().await?;
-                pods::run(&options).await?;
+                if options.wants("load") || options.wants("size") || options.wants("watchers") {
+                    let server = krust::Server::start_cold("none", &options.engine_socket).await?;
+                    served(&server.target()?, &options, Some(&server)).await?;
+                    server.report_memory("after the load");
+                    server.stop().await?;
+                }
+                if options.wants("churn") {
+                    churn::run(&options).await?;
+                }
+                if options.wants("pods") {
+                    pods::run(&options).await?;
+                }
             }
         }
         Ok::<_, Error>(())
     })
+}
+
+/// The parts that any server can be measured with.
+async fn served(target: &Target, options: &Options, server: Option<&krust::Server>) -> Result<(), Error> {
+    if options.wants("size") {
+        size::run(target, options, server).await?;
+    }
+    if options.wants("watchers") {
+        watchers::run(target, options).await?;
+    }
+    if options.wants("load") {
+        phases::run(target, options).await?;
+    }
+    Ok(())
 }

@@ -32,6 +32,17 @@ impl Latencies {
         );
     }
 
+    /// For what must never take long: `event  p50 2 ms  p99 9 ms  at most 12 ms`.
+    pub fn print_tail(mut self, what: &str) {
+        self.0.sort_unstable();
+        println!(
+            "{what:<36} p50 {:>9}   p99 {:>9}   at most {:>9}",
+            show(self.percentile(0.5)),
+            show(self.percentile(0.99)),
+            show(self.percentile(1.0))
+        );
+    }
+
     /// For what has no rate: `pod start  p50 310 ms  p90 350 ms`; returns the median.
     pub fn print_times(mut self, what: &str) -> Duration {
         self.0.sort_unstable();

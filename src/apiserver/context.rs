@@ -3,7 +3,6 @@
 use super::ApiServer;
 use super::authorization::PRIVILEGED_GROUP;
 use super::codec::accept::{Negotiated, Shape, negotiate};
-use super::codec::protobuf;
 use super::error::ApiError;
 use super::filters::authentication::AUTHENTICATED_GROUP;
 use super::filters::authorization;
@@ -63,15 +62,10 @@ impl Context {
     }
 
     pub fn negotiate(&self, shape: Shape) -> Result<Negotiated, ApiError> {
-        negotiate(self.header(header::ACCEPT), shape, self.has_protobuf())
-    }
-
-    /// Whether what the URL names can be answered in protobuf. Custom resources cannot.
-    fn has_protobuf(&self) -> bool {
         let info = &self.info;
         let registry = &self.server.registry;
         let kind = registry.lookup(&info.api_group, &info.api_version, &info.resource);
-        kind.is_none_or(|kind| protobuf::is_offered(&kind))
+        negotiate(self.header(header::ACCEPT), shape, kind.as_deref())
     }
 
     /// The namespace part of keys: a Namespace's own URL names a namespace, too, but its key has none.

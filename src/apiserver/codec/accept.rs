@@ -1,6 +1,8 @@
 //! Content negotiation of answers (upstream: `negotiation/negotiate.go`).
 
+use super::protobuf;
 use crate::apiserver::error::ApiError;
+use crate::registry::Kind;
 
 /// How the answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,8 +62,8 @@ pub enum Shape {
 const FORMATS: [Format; 3] = [Format::Json, Format::Yaml, Format::Protobuf];
 
 /// Picks the first clause of `Accept` that can be served: by quality, exact types before wildcards, then by order.
-/// `protobuf`: what is answered has a protobuf form.
-pub fn negotiate(accept: Option<&str>, shape: Shape, protobuf: bool) -> Result<Negotiated, ApiError> {
+/// `kind`: what is answered, if it is of a kind; custom resources have no protobuf form.
+pub fn negotiate(accept: Option<&str>, shape: Shape, kind: Option<&Kind>) -> Result<Negotiated, ApiError> {
     let accept = accept.unwrap_or("").trim();
     if accept.is_empty() || accept == "application/json" || accept == "*/*" {
         return Ok(Negotiated::JSON);
@@ -74,15 +76,28 @@ pub fn negotiate(accept: Option<&str>, shape: Shape, protobuf: bool) -> Result<N
         .filter(|format| match format {
             Format::Json => true,
             Format::Yaml => shape != Shape::Watch,
-            Format::Protobuf => protobuf,
+            Format::Protobuf => kind.is_none_or(protobuf::is_offered),
         })
         .collect();
-    let mut chosen = clauses.iter().filter_map(|clause| clause.serve(shape, &offered));
+    let mut chosen = clauses.iter().filter_map(|clause| clause.serve(shape, kind, &offered));
     chosen.next().unwrap_or_else(|| {
         let suffix = if shape == Shape::Watch { ";stream=watch" } else { "" };
         let types = offered.iter().map(|format| format!("{}{suffix}", format.media_type()));
         Err(ApiError::not_acceptable(&types.collect::<Vec<_>>()))
     })
+}
+
+/// What Go calls the objects of the kind inside of the server.
+fn go_type(kind: &Kind, shape: Shape) -> String {
+    let suffix = if shape == Shape::List { "List" } else { "" };
+    if !protobuf::is_offered(kind) {
+        return format!("*unstructured.Unstructured{suffix}");
+    }
+    let package = match kind.group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or(group),
+    };
+    format!("*{package}.{}{suffix}", kind.kind)
 }
 
 /// One clause of an Accept header.
@@ -128,14 +143,14 @@ impl<'a> Clause<'a> {
     }
 
     /// None: the clause asks for what is not offered here. Err: it names a form that this shape cannot take.
-    fn serve(&self, shape: Shape, offered: &[Format]) -> Option<Result<Negotiated, ApiError>> {
+    fn serve(&self, shape: Shape, kind: Option<&Kind>, offered: &[Format]) -> Option<Result<Negotiated, ApiError>> {
         let matches = |format: &Format| match self.media_type {
             "*/*" | "application/*" => true,
             exact => exact == format.media_type(),
         };
         let streams = matches!(self.stream, "" | "watch") && (self.stream.is_empty() || shape != Shape::Plain);
         let serve = |format: Format| {
-            let transform = self.transform(shape, format)?;
+            let transform = self.transform(shape, kind, format)?;
             Some(transform.map(|transform| Negotiated {
                 format,
                 transform,
@@ -146,7 +161,7 @@ impl<'a> Clause<'a> {
         fitting.filter_map(serve).next()
     }
 
-    fn transform(&self, shape: Shape, format: Format) -> Option<Result<Transform, ApiError>> {
+    fn transform(&self, shape: Shape, row: Option<&Kind>, format: Format) -> Option<Result<Transform, ApiError>> {
         let Some(kind) = self.kind.filter(|kind| !kind.is_empty()) else {
             return Some(Ok(Transform::None));
         };
@@ -156,7 +171,8 @@ impl<'a> Clause<'a> {
             _ => return None,
         };
         let unfit = |what: &str| {
-            let why = format!("you requested {kind}, but the requested object is {what}");
+            let go_type = row.map(|row| go_type(row, shape)).unwrap_or_default();
+            let why = format!("you requested {kind}, but the requested object is {what} ({go_type})");
             Some(Err(ApiError::unacceptable(why)))
         };
         match (kind, shape) {
@@ -175,11 +191,20 @@ impl<'a> Clause<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::Registry;
 
     fn transform(accept: &str, shape: Shape) -> Result<(Format, Transform), u16> {
-        negotiate(Some(accept), shape, true)
+        negotiate(Some(accept), shape, None)
             .map(|n| (n.format, n.transform))
             .map_err(|e| e.code().as_u16())
+    }
+
+    fn custom_kind() -> Kind {
+        let pods = Registry::builtin().lookup("", "v1", "pods").unwrap();
+        Kind {
+            group: "stable.example.com",
+            ..Kind::clone(&pods)
+        }
     }
 
     #[test]
@@ -191,7 +216,7 @@ mod tests {
         let typed = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(transform(typed, Shape::Object), Ok((Protobuf, Transform::None)));
         assert_eq!(transform(typed, Shape::Watch), Ok((Protobuf, Transform::None)));
-        let custom = negotiate(Some(typed), Shape::Object, false).map(|n| n.format);
+        let custom = negotiate(Some(typed), Shape::Object, Some(&custom_kind())).map(|n| n.format);
         assert_eq!(custom.map_err(|e| e.code().as_u16()), Ok(Json));
         let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/yaml";
         assert_eq!(transform(table, Shape::List), Ok((Yaml, Transform::None)));
@@ -227,12 +252,13 @@ mod tests {
         assert_eq!(transform("text/html", Shape::Object), Err(406));
         assert_eq!(transform("application/yaml", Shape::Watch), Err(406));
         assert_eq!(transform("application/json;stream=other", Shape::Watch), Err(406));
-        let custom = negotiate(Some("application/vnd.kubernetes.protobuf"), Shape::Object, false).unwrap_err();
+        let kind = custom_kind();
+        let custom = negotiate(Some("application/vnd.kubernetes.protobuf"), Shape::Object, Some(&kind)).unwrap_err();
         assert_eq!(
             custom.message(),
             "only the following media types are accepted: application/json, application/yaml"
         );
-        let watch = negotiate(Some("text/html"), Shape::Watch, true).unwrap_err();
+        let watch = negotiate(Some("text/html"), Shape::Watch, None).unwrap_err();
         assert_eq!(
             watch.message(),
             "only the following media types are accepted: application/json;stream=watch, \
@@ -240,6 +266,12 @@ mod tests {
         );
         let one = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
         assert_eq!(transform(one, Shape::List), Err(406));
+        let deployments = Registry::builtin().lookup("apps", "v1", "deployments").unwrap();
+        let list = negotiate(Some(one), Shape::List, Some(&deployments)).unwrap_err();
+        assert_eq!(
+            list.message(),
+            "you requested PartialObjectMetadata, but the requested object is a list (*apps.DeploymentList)"
+        );
         let many = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
         assert_eq!(transform(many, Shape::Object), Err(406));
     }

@@ -1,10 +1,12 @@
 //! Server-side tables (upstream: `meta/v1.Table` and `printers/internalversion`). Columns and cells come from
 //! the kind's strategy.
 
+use super::accept::Transform;
 use super::partial;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::Query;
 use crate::registry::Kind;
+use crate::registry::field::FieldError;
 use crate::registry::strategy::Object;
 use serde_json::{Map, Value, json};
 
@@ -17,14 +19,22 @@ pub enum IncludeObject {
 }
 
 impl IncludeObject {
-    pub fn from_query(query: &Query) -> Result<Self, ApiError> {
+    /// Only who wants a Table has this option.
+    pub fn from_query(query: &Query, transform: Transform) -> Result<Self, ApiError> {
+        if !matches!(transform, Transform::Table(_)) {
+            return Ok(Self::Metadata);
+        }
         match query.get("includeObject").unwrap_or("") {
             "" | "Metadata" => Ok(Self::Metadata),
             "None" => Ok(Self::None),
             "Object" => Ok(Self::Object),
-            other => Err(ApiError::bad_request(format!(
-                "unrecognized includeObject value: {other:?}"
-            ))),
+            other => {
+                let why = "must be 'Metadata', 'Object', 'None', or empty";
+                let error = FieldError::invalid("includeObject", other, why);
+                Err(ApiError::bad_request(format!(
+                    "Unable to convert to Table as requested: {error}"
+                )))
+            }
         }
     }
 }

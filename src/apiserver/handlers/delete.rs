@@ -20,7 +20,12 @@ pub async fn handle(ctx: &Context, kind: &Kind, request_body: Body) -> Result<Re
         let status = success_status(kind, &ctx.info.name, metadata::text(&deleted.object, "uid"));
         return respond_value(&ctx.query, &ctx.headers, &negotiated, StatusCode::OK, &status).await;
     }
-    render::object(ctx, kind, &negotiated, StatusCode::OK, deleted.object).await
+    let status = if !deleted.gone && options.cascades {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    render::object(ctx, kind, &negotiated, status, deleted.object).await
 }
 
 /// The options: from the body if there is one, else from the query.

@@ -1,14 +1,16 @@
 //! LIST (upstream: `handlers/get.go` ListResource, `storage/etcd3/store.go` GetList, `storage/continue.go`).
 
+mod gzip;
 mod shared;
 mod token;
+mod whole;
 
 pub use shared::SharedLists;
 
 use super::selection::Selection;
 use super::{parse_revision, wait_for_revision};
 use crate::apiserver::codec::accept::{Format, Negotiated, Shape, Transform};
-use crate::apiserver::codec::respond::{finish, is_compressed, respond, wants_pretty};
+use crate::apiserver::codec::respond::{finish, respond};
 use crate::apiserver::codec::shared::message;
 use crate::apiserver::codec::table::{self, IncludeObject};
 use crate::apiserver::codec::{partial, protobuf, stored};
@@ -17,10 +19,10 @@ use crate::apiserver::error::ApiError;
 use crate::apiserver::options::{ListOptions, VersionMatch};
 use crate::registry::Kind;
 use crate::registry::strategy::Object;
-use crate::storage::{Entry, ListBody, Snapshot, StorageError};
+use crate::storage::{Entry, Snapshot, StorageError};
 use bytes::Bytes;
-use poem::http::{HeaderValue, StatusCode, header};
-use poem::{Body, Response};
+use poem::Response;
+use poem::http::StatusCode;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use token::Token;
@@ -32,89 +34,11 @@ pub async fn handle(ctx: &Context, kind: &Arc<Kind>) -> Result<Response, ApiErro
     let negotiated = ctx.negotiate(Shape::List)?;
     let options = ListOptions::from_query(&ctx.query, false)?;
     let selection = Selection::new(ctx, kind, &options)?;
-    if let Some(response) = whole(ctx, kind, &negotiated, &options, &selection).await? {
+    if let Some(response) = whole::whole(ctx, kind, &negotiated, &options, &selection).await? {
         return Ok(response);
     }
     let page = page(ctx, kind, &options, &selection).await?;
     respond_page(ctx, kind, &negotiated, &page).await
-}
-
-/// The common case: everything, as it is now, in plain JSON or protobuf. The bytes are shared with all who ask the same.
-async fn whole(
-    ctx: &Context,
-    kind: &Arc<Kind>,
-    negotiated: &Negotiated,
-    options: &ListOptions,
-    selection: &Selection,
-) -> Result<Option<Response>, ApiError> {
-    let as_stored = match negotiated.format {
-        Format::Json => stored::is_native(kind) && !wants_pretty(&ctx.query, &ctx.headers, negotiated),
-        Format::Protobuf => true,
-        Format::Yaml => false,
-    };
-    let everything = selection.is_empty()
-        && options.limit.is_none()
-        && options.continue_token.is_empty()
-        && options.resource_version_match != Some(VersionMatch::Exact);
-    if !(as_stored && everything && negotiated.transform == Transform::None) {
-        return Ok(None);
-    }
-    if let Some(revision) = list_revision(options)? {
-        wait_for_revision(ctx, revision).await?;
-    }
-    if negotiated.format == Format::Protobuf {
-        return whole_protobuf(ctx, kind).await.map(Some);
-    }
-    let list = ctx
-        .storage()
-        .list_bytes(kind.storage_resource, ctx.list_namespace(kind));
-    let bytes = list.chunks.iter().map(Bytes::len).sum();
-    Ok((!is_compressed(&ctx.headers, bytes)).then(|| joined(kind, list)))
-}
-
-/// Head, the shared chunks, tail.
-fn joined(kind: &Kind, list: ListBody) -> Response {
-    let head = format!(
-        r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{}"}},"items":["#,
-        kind.list_kind, kind.storage_group_version, list.revision
-    );
-    let tail = Bytes::from_static(b"]}\n");
-    let mut chunks = Vec::with_capacity(list.chunks.len() + 2);
-    chunks.push(Bytes::from(head));
-    chunks.extend(list.chunks.iter().cloned());
-    chunks.push(tail);
-    in_chunks(Format::Json, chunks)
-}
-
-async fn whole_protobuf(ctx: &Context, kind: &Arc<Kind>) -> Result<Response, ApiError> {
-    let (server, list_kind) = (ctx.server.clone(), kind.clone());
-    let namespace = ctx.list_namespace(kind).map(str::to_owned);
-    let make = move || {
-        server
-            .shared_lists
-            .protobuf(&server.storage, &list_kind, namespace.as_deref())
-    };
-    let items = tokio::task::spawn_blocking(make).await.map_err(ApiError::internal)??;
-    let mut metadata = Map::new();
-    metadata.insert("resourceVersion".into(), json!(items.revision.to_string()));
-    let metadata = protobuf::list_metadata(&metadata).map_err(ApiError::internal)?;
-    let length = metadata.len() + items.bytes.len();
-    let head = protobuf::envelope_head(&kind.group_version(), &kind.list_kind, length);
-    let tail = Bytes::from_static(protobuf::ENVELOPE_TAIL);
-    let chunks = vec![head.into(), metadata.into(), items.bytes, tail];
-    if is_compressed(&ctx.headers, length) {
-        return finish(&ctx.headers, StatusCode::OK, Format::Protobuf, chunks.concat().into()).await;
-    }
-    Ok(in_chunks(Format::Protobuf, chunks))
-}
-
-fn in_chunks(format: Format, chunks: Vec<Bytes>) -> Response {
-    let length = chunks.iter().map(Bytes::len).sum::<usize>();
-    let stream = futures_util::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>));
-    Response::builder()
-        .header(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()))
-        .header(header::CONTENT_LENGTH, HeaderValue::from(length))
-        .body(Body::from_bytes_stream(stream))
 }
 
 /// What a list request selected.
@@ -245,19 +169,19 @@ pub async fn respond_page(
     negotiated: &Negotiated,
     page: &Page,
 ) -> Result<Response, ApiError> {
-    let form = Form {
+    let rendering = Rendering {
         kind: kind.clone(),
         format: negotiated.format,
         transform: negotiated.transform,
-        include: IncludeObject::from_query(&ctx.query)?,
+        include: IncludeObject::from_query(&ctx.query, negotiated.transform)?,
         metadata: metadata(page),
     };
     let bytes = if page.entries.len() <= RENDER_AT_ONCE_MAX {
-        form.render(&page.entries)?
+        rendering.render(&page.entries)?
     } else {
         // Long enough to hold up the requests that share this thread.
         let entries = page.entries.clone();
-        tokio::task::spawn_blocking(move || form.render(&entries))
+        tokio::task::spawn_blocking(move || rendering.render(&entries))
             .await
             .map_err(ApiError::internal)??
     };
@@ -268,7 +192,7 @@ pub async fn respond_page(
 }
 
 /// What is made of the entries of a list.
-struct Form {
+struct Rendering {
     kind: Arc<Kind>,
     format: Format,
     transform: Transform,
@@ -276,7 +200,7 @@ struct Form {
     metadata: Value,
 }
 
-impl Form {
+impl Rendering {
     /// Protobuf if that is the format and there is no transform, else JSON.
     fn render(self, entries: &[Arc<Entry>]) -> Result<Bytes, ApiError> {
         let kind = &self.kind;

@@ -45,7 +45,7 @@ pub async fn object(
         Transform::None => Value::Object(object),
         Transform::PartialObject(version) | Transform::PartialList(version) => partial::object(&object, version),
         Transform::Table(version) => {
-            let include = IncludeObject::from_query(&ctx.query)?;
+            let include = IncludeObject::from_query(&ctx.query, negotiated.transform)?;
             let revision = object.get("metadata").and_then(|m| m.get("resourceVersion")).cloned();
             let metadata = json!({ "resourceVersion": revision.unwrap_or_else(|| json!("")) });
             table::render(kind, version, vec![object], metadata, include, true)

@@ -21,7 +21,15 @@ impl Selection {
         let fields = FieldSelector::parse(&options.field_selector)
             .and_then(|fields| fields.for_kind(kind))
             .map_err(ApiError::bad_request)?;
-        let name = (ctx.info.watch_prefix && !ctx.info.name.is_empty()).then(|| ctx.info.name.clone());
+        let name: Option<String> = (ctx.info.watch_prefix && !ctx.info.name.is_empty()).then(|| ctx.info.name.clone());
+        if let Some(name) = &name
+            && !fields.is_empty()
+            && fields.exact("metadata.name") != Some(name.as_str())
+        {
+            return Err(ApiError::bad_request(
+                "fieldSelector metadata.name doesn't match requested name",
+            ));
+        }
         Ok(Self { labels, fields, name })
     }
 

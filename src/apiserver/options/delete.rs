@@ -19,6 +19,8 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub propagation: Option<PropagationPolicy>,
+    /// `orphanDependents: false`: who says so is told if the object is still there.
+    pub cascades: bool,
     pub dry_run: bool,
 }
 
@@ -81,7 +83,7 @@ impl DeleteOptions {
             Some("Background") => Some(PropagationPolicy::Background),
             Some("Foreground") => Some(PropagationPolicy::Foreground),
             Some(other) => {
-                let supported = ["Background", "Foreground", "Orphan"];
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
                 errors.push(FieldError::not_supported("propagationPolicy", other, &supported));
                 None
             }
@@ -99,6 +101,7 @@ impl DeleteOptions {
             uid: preconditions.uid,
             resource_version: preconditions.resource_version,
             propagation,
+            cascades: wire.orphan_dependents == Some(false),
             dry_run,
         })
     }

@@ -76,14 +76,16 @@ impl ListOptions {
             if !self.continue_token.is_empty() {
                 forbid(FIELD, "resourceVersionMatch is forbidden when continue is provided");
             }
-            if self.resource_version_match == Some(VersionMatch::Exact) && self.resource_version == "0" {
-                forbid(
-                    FIELD,
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
             if self.resource_version_match.is_none() {
-                errors.push(FieldError::not_supported(FIELD, match_text, &["Exact", "NotOlderThan"]));
+                errors.push(FieldError::not_supported(
+                    FIELD,
+                    match_text,
+                    &["Exact", "NotOlderThan", ""],
+                ));
+            }
+            if self.resource_version_match == Some(VersionMatch::Exact) && self.resource_version == "0" {
+                let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                errors.push(FieldError::forbidden(FIELD, why));
             }
         }
         if self.send_initial_events.is_some() {

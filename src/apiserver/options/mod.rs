@@ -12,7 +12,8 @@ pub use list::{ListOptions, VersionMatch};
 pub use write::{FieldValidation, WriteOptions};
 
 use super::error::ApiError;
-use crate::registry::field::FieldError;
+use crate::registry::field::{FieldError, go_quoted};
+use std::num::IntErrorKind;
 
 /// The decoded query of a request, in order.
 #[derive(Clone, Debug, Default)]
@@ -53,12 +54,16 @@ impl Query {
             .map(|value| !(value == "0" || value.eq_ignore_ascii_case("false")))
     }
 
-    /// An integer; None when absent or empty.
+    /// An integer; None when absent.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         match self.get(name) {
-            None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
-                ApiError::bad_request(format!("{name}: strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            None => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|error: std::num::ParseIntError| {
+                let why = match error.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                ApiError::bad_request(format!("strconv.ParseInt: parsing {}: {why}", go_quoted(text)))
             }),
         }
     }
@@ -105,9 +110,19 @@ mod tests {
 
     #[test]
     fn integers_must_parse() {
-        let query = Query::parse("limit=5&bad=x&empty=");
+        let query = Query::parse("limit=5&bad=x&empty=&large=99999999999999999999");
         assert_eq!(query.integer("limit").unwrap(), Some(5));
-        assert_eq!(query.integer("empty").unwrap(), None);
-        assert_eq!(query.integer("bad").unwrap_err().code(), 400);
+        assert_eq!(query.integer("absent").unwrap(), None);
+        for (name, message) in [
+            ("bad", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+            ("empty", "strconv.ParseInt: parsing \"\": invalid syntax"),
+            (
+                "large",
+                "strconv.ParseInt: parsing \"99999999999999999999\": value out of range",
+            ),
+        ] {
+            let error = query.integer(name).unwrap_err();
+            assert_eq!((error.code().as_u16(), error.message()), (400, message));
+        }
     }
 }

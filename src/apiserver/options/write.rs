@@ -63,9 +63,9 @@ impl WriteOptions {
         if field_manager.len() > FIELD_MANAGER_BYTES_MAX {
             errors.push(FieldError::too_long("fieldManager", FIELD_MANAGER_BYTES_MAX));
         }
-        if field_manager.chars().any(char::is_control) {
-            let why = "should not contain non-printable characters";
-            errors.push(FieldError::invalid("fieldManager", field_manager.as_str(), why));
+        for (at, character) in field_manager.char_indices().filter(|(_, c)| !is_printable(*c)) {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(character));
+            errors.push(FieldError::invalid("fieldManager", field_manager.as_str(), &why));
         }
         let field_validation = match query.get("fieldValidation").unwrap_or_default() {
             "" | "Warn" => FieldValidation::Warn,
@@ -87,6 +87,11 @@ impl WriteOptions {
             errors,
         )
     }
+}
+
+/// Go's `unicode.IsPrint`, as far as it matters: of spaces only the ordinary one is printed.
+fn is_printable(character: char) -> bool {
+    character == ' ' || !(character.is_control() || character.is_whitespace())
 }
 
 #[cfg(test)]

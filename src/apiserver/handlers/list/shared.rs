@@ -1,6 +1,7 @@
 //! Whole lists in forms that cost something to make: their items are made once per change and shared by all who ask
 //! (upstream makes every list anew). The plain JSON form is shared by the store itself.
 
+use super::gzip::Packed;
 use crate::apiserver::codec::protobuf;
 use crate::apiserver::codec::shared::message;
 use crate::apiserver::error::ApiError;
@@ -19,27 +20,53 @@ const KEPT_BYTES_MAX: usize = 64 << 20;
 /// What nobody asked for in this time is dropped.
 const UNUSED_MAX: Duration = Duration::from_secs(60);
 
-/// Which list.
+/// Which list, and what was made of its items.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Scope {
+    form: Form,
     resource: &'static str,
     group: &'static str,
     version: &'static str,
     namespace: Option<String>,
 }
 
-/// The items of a list, as they stand in its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// As they stand in the message of a list.
+    Protobuf,
+    /// The same, compressed.
+    PackedProtobuf,
+    /// As they stand in a list of JSON, compressed.
+    PackedJson,
+}
+
+/// The items of a list.
+#[derive(Clone)]
+pub enum Body {
+    Plain(Bytes),
+    Packed(Arc<Packed>),
+}
+
+impl Body {
+    fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len(),
+            Self::Packed(packed) => packed.deflated.len(),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct Items {
     /// The list's resourceVersion.
     pub revision: u64,
-    pub bytes: Bytes,
+    pub body: Body,
 }
 
 struct Slot {
     /// See [`crate::storage::Snapshot::changed`].
     changed: u64,
-    bytes: Bytes,
+    body: Body,
     used: Instant,
 }
 
@@ -49,39 +76,54 @@ type Place = Arc<Mutex<Option<Slot>>>;
 pub struct SharedLists(Mutex<HashMap<Scope, Place>>);
 
 impl SharedLists {
-    /// All objects of the kind as items of a protobuf list. Blocks while they are made; who comes meanwhile waits for
-    /// them instead of making them, too.
-    pub fn protobuf(&self, storage: &Storage, kind: &Kind, namespace: Option<&str>) -> Result<Items, ApiError> {
-        let place = self.place(kind, namespace);
+    /// All objects of the kind as the items of a list. Blocks while they are made; who comes meanwhile waits for them
+    /// instead of making them, too.
+    pub fn get(&self, storage: &Storage, kind: &Kind, namespace: Option<&str>, form: Form) -> Result<Items, ApiError> {
+        let place = self.place(kind, namespace, form);
         let mut slot = place.lock();
         let (revision, changed) = storage.changed(kind.storage_resource, namespace);
         if let Some(slot) = slot.as_mut().filter(|slot| slot.changed == changed) {
             slot.used = Instant::now();
-            let bytes = slot.bytes.clone();
-            return Ok(Items { revision, bytes });
+            let body = slot.body.clone();
+            return Ok(Items { revision, body });
         }
-        let snapshot = storage
-            .list(kind.storage_resource, namespace, None)
-            .map_err(|error| ApiError::from_storage(error, kind))?;
-        let mut items = Vec::with_capacity(snapshot.entries.iter().map(|entry| entry.bytes.len()).sum());
-        for entry in &snapshot.entries {
-            protobuf::push_item(&mut items, &message(kind, entry)?);
-        }
-        items.shrink_to_fit();
-        let bytes = Bytes::from(items);
-        *slot = (bytes.len() <= ONE_BYTES_MAX).then(|| Slot {
-            changed: snapshot.changed,
-            bytes: bytes.clone(),
+        let (revision, changed, body) = match form {
+            Form::Protobuf => {
+                let snapshot = storage
+                    .list(kind.storage_resource, namespace, None)
+                    .map_err(|error| ApiError::from_storage(error, kind))?;
+                let mut items = Vec::with_capacity(snapshot.entries.iter().map(|entry| entry.bytes.len()).sum());
+                for entry in &snapshot.entries {
+                    protobuf::push_item(&mut items, &message(kind, entry)?);
+                }
+                items.shrink_to_fit();
+                (snapshot.revision, snapshot.changed, Body::Plain(items.into()))
+            }
+            Form::PackedProtobuf => {
+                let items = self.get(storage, kind, namespace, Form::Protobuf)?;
+                let Body::Plain(bytes) = items.body else {
+                    return Ok(items);
+                };
+                // Named by what was looked at before: what is newer is at worst made once more.
+                (items.revision, changed, Body::Packed(Arc::new(Packed::new(&[bytes]))))
+            }
+            Form::PackedJson => {
+                let list = storage.list_bytes(kind.storage_resource, namespace);
+                let packed = Packed::new(&list.chunks);
+                (list.revision, list.changed, Body::Packed(Arc::new(packed)))
+            }
+        };
+        *slot = (body.kept_bytes() <= ONE_BYTES_MAX).then(|| Slot {
+            changed,
+            body: body.clone(),
             used: Instant::now(),
         });
-        Ok(Items {
-            revision: snapshot.revision,
-            bytes,
-        })
+        Ok(Items { revision, body })
     }
 
-    fn place(&self, kind: &Kind, namespace: Option<&str>) -> Place {
+    fn place(&self, kind: &Kind, namespace: Option<&str>, form: Form) -> Place {
         let scope = Scope {
+            form,
             resource: kind.storage_resource,
             group: kind.group,
             version: kind.version,
@@ -95,7 +137,7 @@ impl SharedLists {
                 return true;
             };
             let fresh = slot.as_ref().is_some_and(|slot| slot.used.elapsed() < UNUSED_MAX);
-            let bytes = slot.as_ref().map_or(0, |slot| slot.bytes.len());
+            let bytes = slot.as_ref().map_or(0, |slot| slot.body.kept_bytes());
             let fits = kept + bytes <= KEPT_BYTES_MAX;
             kept += if fresh && fits { bytes } else { 0 };
             fresh && fits

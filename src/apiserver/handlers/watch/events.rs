@@ -75,7 +75,7 @@ impl Writer {
         query: &Query,
         framed: bool,
     ) -> Result<Self, ApiError> {
-        let include = IncludeObject::from_query(query)?;
+        let include = IncludeObject::from_query(query, negotiated.transform)?;
         Ok(Self {
             server,
             kind,
@@ -153,7 +153,12 @@ impl Writer {
                 let metadata =
                     json!({ "resourceVersion": object.get("metadata").map(|m| m["resourceVersion"].clone()) });
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
-                table::render(&self.kind, version, vec![object], metadata, self.include, columns)
+                // Where the state ends stands in the metadata.
+                let include = match event {
+                    EventType::Bookmark => IncludeObject::Metadata,
+                    _ => self.include,
+                };
+                table::render(&self.kind, version, vec![object], metadata, include, columns)
             }
         };
         self.value(event, &value)
