@@ -27,8 +27,7 @@ check: setup ## Format, lints and the rules of the house.
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --test tidy
 
-test: setup tools ## All tests: with the real kubectl, Docker and containerd, as root.
-	@scripts/setup.sh test
+test: setup tools ## All tests: with real clients, Docker and containerd, as root.
 	$(CARGO) test --locked --no-fail-fast -- --include-ignored $(NEEDS_MORE:%=--skip %)
 
 bench: setup ## Measure start, memory, throughput and pods; prints figures.
@@ -38,8 +37,10 @@ image: setup ## Build the container image krust around a binary that is built he
 	$(CARGO) build --locked --profile $(PROFILE)
 	@scripts/image.sh $(BINARY)
 
-tools: ## Fetch the kubectl binaries of the tests into target/tools.
+tools: ## Fetch the clients of the tests (kubectl, helm, Python's, JavaScript's) into target/tools.
+	@scripts/setup.sh test
 	@scripts/install-kubectl.py
+	@scripts/install-clients.sh
 
 setup: # What it takes to build.
 	@scripts/setup.sh build

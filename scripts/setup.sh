@@ -4,7 +4,7 @@
 #
 #   setup.sh build    a C compiler (for SQLite and TLS) and protoc (for containerd's API)
 #   setup.sh engine   a container engine that runs: Docker's or containerd's socket answers
-#   setup.sh test     what the tests start by themselves: Docker, containerd, iptables, nftables, busybox
+#   setup.sh test     what the tests start by themselves: Docker, containerd, iptables, nftables, busybox, Python, Node
 set -eu
 
 say() { echo "setup: $*" >&2; }
@@ -91,9 +91,10 @@ engine() {
 test_packages() {
     missing=
     for pair in dockerd:docker.io containerd:containerd runc:runc iptables:iptables nft:nftables \
-        busybox:busybox-static python3:python3 pip3:python3-pip; do
+        busybox:busybox-static python3:python3 pip3:python3-pip node:nodejs npm:npm; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
+    python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
     # A busybox that needs a C library does not run in an image made of it alone.
     if busybox=$(command -v busybox) && ldd "$busybox" 2>/dev/null | grep -q '=>'; then missing="$missing busybox-static"; fi
     # shellcheck disable=SC2086 # a list of words

@@ -10,6 +10,7 @@ mod kubeconfig;
 mod namespaces;
 mod network;
 mod node;
+mod priority_classes;
 mod signals;
 
 use std::net::SocketAddr;
@@ -59,6 +60,11 @@ pub enum AppError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot make the namespace {name}: {source}")]
     Namespace {
+        name: &'static str,
+        source: Box<kube::Error>,
+    },
+    #[error("cannot make the priority class {name}: {source}")]
+    PriorityClass {
         name: &'static str,
         source: Box<kube::Error>,
     },
@@ -200,7 +206,8 @@ impl Core {
         };
         core.api.allocators.recover().await;
         let client = core.client("system:apiserver", &["system:masters"]);
-        namespaces::create(&client).await?;
+        // Side by side, so that they share commits.
+        tokio::try_join!(namespaces::create(&client), priority_classes::create(&client))?;
         network::create(&client, settings, &core.api, address).await?;
         core.api.bootstrap().await.map_err(AppError::Roles)?;
         write_kubeconfig(&core.kubeconfig_path(), address, &core.pki)?;

@@ -12,8 +12,11 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-auth] Certificates API [Privileged:ClusterAdmin] should support CSR API operations",
             signing_requests,
-        )
-        .waits_for("certificates.k8s.io"),
+        ),
+        test(
+            "[sig-auth] PodCertificateRequest API [Privileged:ClusterAdmin] should support PodCertificateRequest API operations",
+            pod_certificates,
+        ),
         test(
             "[sig-auth] ServiceAccounts should allow opting out of API token automount",
             automount,
@@ -45,19 +48,24 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// A certificate request for `name` as the API wants it.
-fn signing_request(name: &str) -> String {
+fn base64(bytes: impl AsRef<[u8]>) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// A certificate request for `name`, with a new key.
+fn request(name: &str) -> rcgen::CertificateSigningRequest {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
-    let request = parameters.serialize_request(&key).unwrap();
-    base64::engine::general_purpose::STANDARD.encode(request.pem().unwrap())
+    if !name.is_empty() {
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+    }
+    parameters.serialize_request(&key).unwrap()
 }
 
 fn signing_subject(name: &str) -> Value {
     json!({"spec": {
-        "request": signing_request(name), "signerName": "example.com/tests", "expirationSeconds": 3600,
+        "request": base64(request(name).pem().unwrap()), "signerName": "example.com/tests", "expirationSeconds": 3600,
         "usages": ["digital signature", "key encipherment", "server auth"],
     }})
 }
@@ -104,6 +112,48 @@ async fn signing_requests(cluster: Cluster) {
     let kept = requests.replace(&changed).await.unwrap();
     assert_eq!(kept["status"]["conditions"][0]["type"], "Approved");
     requests.delete(&name).await.unwrap();
+}
+
+async fn pod_certificates(cluster: Cluster) {
+    let spec = json!({
+        "signerName": "example.com/tests", "podName": "pod-1", "podUID": "u-1", "nodeName": "node-1", "nodeUID": "u-2",
+        "serviceAccountName": "robot", "serviceAccountUID": "u-3", "maxExpirationSeconds": 86400,
+        "stubPKCS10Request": base64(request("").der()),
+    });
+    let denied = json!({
+        "type": "Denied", "status": "True", "reason": "Test", "message": "by a test",
+        "lastTransitionTime": "2026-01-02T03:04:05Z",
+    });
+    namespaced(
+        "certificates.k8s.io/v1",
+        "podcertificaterequests",
+        "PodCertificateRequest",
+        json!({"spec": spec}),
+    )
+    .status(json!({"conditions": [denied]}))
+    .run(&cluster)
+    .await;
+    let namespace = cluster.namespace("certificates").await;
+    let requests = cluster.resource("certificates.k8s.io/v1", "podcertificaterequests", Some(&namespace));
+    requests
+        .create(&json!({"metadata": {"name": "one"}, "spec": spec}))
+        .await
+        .unwrap();
+    refused(
+        requests.merge("one", json!({"spec": {"podName": "other"}})).await,
+        422,
+        "Invalid",
+    );
+    let mut forged = spec.clone();
+    forged["stubPKCS10Request"] = json!(base64("no request"));
+    let status = refused(
+        requests
+            .create(&json!({"metadata": {"name": "two"}, "spec": forged}))
+            .await,
+        422,
+        "Invalid",
+    );
+    assert!(status.message.contains("spec.stubPKCS10Request"), "{}", status.message);
 }
 
 /// Nine ways to say whether a pod gets a token: the pod's word counts, then the account's, else yes.

@@ -18,8 +18,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-cli] Kubectl client Kubectl diff should check if kubectl diff finds a difference for Deployments",
             diff,
-        )
-        .waits_for("server-side apply"),
+        ),
         test(
             "[sig-cli] Kubectl client Kubectl version should check is all data is printed",
             version,
@@ -75,22 +74,15 @@ async fn diff(cluster: Cluster) {
         .with_kubectl(move |kubectl| {
             kubectl.ok_with(&["-n", &namespace, "apply", "-f", "-"], DEPLOYMENT);
             let other = DEPLOYMENT.replace("httpd:1", "busybox:2");
-            for side in ["--server-side=false", "--server-side=true"] {
-                let arguments = ["-n", &namespace, "diff", side, "--force-conflicts", "-f", "-"];
-                let arguments: Vec<&str> = match side {
-                    "--server-side=false" => arguments.into_iter().filter(|a| *a != "--force-conflicts").collect(),
-                    _ => arguments.to_vec(),
-                };
-                let ran = kubectl.run_with(&arguments, &other);
-                assert_eq!(ran.code, Some(1), "1 says that there is a difference: {ran:?}");
-                let changed = |sign: char, image: &str| {
-                    let line = format!("image: registry.example/{image}");
-                    ran.stdout.lines().any(|l| l.starts_with(sign) && l.ends_with(&line))
-                };
-                assert!(changed('-', "httpd:1") && changed('+', "busybox:2"), "{}", ran.stdout);
-                let same = kubectl.run_with(&arguments, DEPLOYMENT);
-                assert_eq!((same.code, same.stdout.as_str()), (Some(0), ""), "{}", same.stderr);
-            }
+            let ran = kubectl.run_with(&["-n", &namespace, "diff", "-f", "-"], &other);
+            assert_eq!(ran.code, Some(1), "1 says that there is a difference: {ran:?}");
+            let changed = |sign: char, image: &str| {
+                let line = format!("image: registry.example/{image}");
+                ran.stdout.lines().any(|l| l.starts_with(sign) && l.ends_with(&line))
+            };
+            assert!(changed('-', "httpd:1") && changed('+', "busybox:2"), "{}", ran.stdout);
+            let same = kubectl.run_with(&["-n", &namespace, "diff", "-f", "-"], DEPLOYMENT);
+            assert_eq!((same.code, same.stdout.as_str()), (Some(0), ""), "{}", same.stderr);
             let image = "jsonpath={.spec.template.spec.containers[0].image}";
             let stored = kubectl.ok(&["-n", &namespace, "get", "deployment", "web", "-o", image]);
             assert_eq!(stored, "registry.example/httpd:1", "a dry run stores nothing");

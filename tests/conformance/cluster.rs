@@ -46,9 +46,13 @@ impl Answer {
 impl Cluster {
     /// A server without a node, and a client with the administrator's certificate.
     pub async fn start() -> Self {
-        let krust = tokio::task::spawn_blocking(|| Krust::start(&["--runtime", "none"]))
-            .await
-            .expect("the server starts");
+        Self::start_with(&[]).await
+    }
+
+    /// One with further settings, for tests that need a server of their own.
+    pub async fn start_with(environment: &'static [(&str, &str)]) -> Self {
+        let start = || Krust::start_with(&["--runtime", "none"], environment);
+        let krust = tokio::task::spawn_blocking(start).await.expect("the server starts");
         let kubeconfig = kube::config::Kubeconfig::read_from(krust.kubeconfig()).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
             .await

@@ -32,8 +32,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-api-machinery] FieldValidation should detect unknown and duplicate fields of a typed object",
             typed,
-        )
-        .waits_for("server-side apply"),
+        ),
         test(
             "[sig-api-machinery] FieldValidation should detect unknown metadata fields of a typed object",
             unknown_metadata,

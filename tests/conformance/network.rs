@@ -12,13 +12,11 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-network] API Server should have Endpoints and EndpointSlices pointing to API Server",
             endpoints_of_the_server,
-        )
-        .waits_for("the kubernetes service"),
+        ),
         test(
             "[sig-network] API Server should provide secure master service",
             service_of_the_server,
-        )
-        .waits_for("the kubernetes service"),
+        ),
         test(
             "[sig-network] EndpointSlice should support creating EndpointSlice API operations",
             endpoint_slices,
@@ -55,8 +53,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-network] Services should find a service from listing all namespaces",
             service_everywhere,
-        )
-        .waits_for("the kubernetes service"),
+        ),
     ]
 }
 

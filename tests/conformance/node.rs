@@ -41,13 +41,11 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-node] RuntimeClass should reject a Pod requesting a deleted RuntimeClass",
             deleted_runtime_class,
-        )
-        .waits_for("the admission plug-in RuntimeClass"),
+        ),
         test(
             "[sig-node] RuntimeClass should reject a Pod requesting a non-existent RuntimeClass",
             unknown_runtime_class,
-        )
-        .waits_for("the admission plug-in RuntimeClass"),
+        ),
         test(
             "[sig-node] RuntimeClass should support RuntimeClasses API operations",
             runtime_class,
@@ -65,8 +63,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-node] [DRA] CRUD Tests resource.k8s.io/v1 DeviceTaintRule",
             device_taint_rule,
-        )
-        .waits_for("DeviceTaintRule"),
+        ),
         test(
             "[sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceClaim",
             resource_claim,

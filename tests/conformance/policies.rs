@@ -26,8 +26,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-api-machinery] StorageVersionMigration CRUD Tests storagemigration.k8s.io/v1 StorageVersionMigration",
             migrations,
-        )
-        .waits_for("storagemigration.k8s.io"),
+        ),
         test(
             "[sig-api-machinery] ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should support ValidatingAdmissionPolicy API operations",
             validating_policies,

@@ -11,7 +11,11 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-scheduling] SchedulerPreemption PriorityClass endpoints verify PriorityClass endpoints can be operated with different HTTP methods",
             priority_classes,
-        ).waits_for("the system priority classes"),
+        ),
+        test(
+            "[sig-scheduling] LimitRange should create a LimitRange with defaults and ensure pod has those defaults applied.",
+            limits,
+        ),
         test(
             "[sig-scheduling] SchedulerPredicates validates that NodeSelector is respected if not matching",
             no_node_matches,
@@ -23,8 +27,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-node] RuntimeClass should schedule a Pod requesting a RuntimeClass and initialize its Overhead",
             runtime_class_with_overhead,
-        )
-        .waits_for("the admission plug-in RuntimeClass"),
+        ),
     ]
 }
 
@@ -66,6 +69,78 @@ async fn priority_classes(cluster: Cluster) {
     refused(classes.delete("system-node-critical").await, 403, "Forbidden");
     classes.delete_collection(&selector).await.unwrap();
     assert!(classes.labelled(&selector).await.is_empty());
+}
+
+/// A pod whose container has these resources.
+fn sized(name: &str, resources: Value) -> Value {
+    let mut pod = pod(name, json!({}));
+    pod["spec"]["containers"][0]["resources"] = resources;
+    pod
+}
+
+async fn limits(cluster: Cluster) {
+    let namespace = cluster.namespace("limits").await;
+    let ranges = cluster.core("limitranges", Some(&namespace));
+    let pods = cluster.core("pods", Some(&namespace));
+    let figures =
+        |cpu: &str, memory: &str, disk: &str| json!({"cpu": cpu, "memory": memory, "ephemeral-storage": disk});
+    let mut watch = ranges.watch("", "").await;
+    let (min, max) = (figures("50m", "100Mi", "100Gi"), figures("500m", "500Mi", "500Gi"));
+    let (default, request) = (figures("500m", "500Mi", "500Gi"), figures("100m", "200Mi", "200Gi"));
+    let range = json!({"metadata": {"name": "range"}, "spec": {"limits": [{
+        "type": "Container", "min": min, "max": max, "default": default, "defaultRequest": request,
+    }]}});
+    ranges.create(&range).await.unwrap();
+    watch.expect("ADDED").await;
+    let made = eventually("the defaults are applied", async || {
+        let made = pods.create(&sized(&cluster.unique("none"), json!({}))).await.unwrap();
+        (made["spec"]["containers"][0]["resources"] == json!({"limits": default, "requests": request})).then_some(made)
+    })
+    .await;
+    assert!(
+        made["metadata"]["annotations"]["kubernetes.io/limit-ranger"].is_string(),
+        "{made}"
+    );
+    // What is said stays, what is not said comes from the range; a limit alone is a request, too.
+    let partial = json!({"requests": {"cpu": "300m", "memory": "150Mi"}, "limits": {"cpu": "300m", "memory": "500Mi"}});
+    let made = pods.create(&sized("partial", partial)).await.unwrap();
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"requests": figures("300m", "150Mi", "200Gi"), "limits": figures("300m", "500Mi", "500Gi")})
+    );
+    let low = json!({"requests": {"cpu": "10m", "memory": "50Mi"}});
+    let status = refused(pods.create(&sized("low", low)).await, 403, "Forbidden");
+    for text in [
+        "minimum cpu usage per Container is 50m, but request is 10m",
+        "minimum memory usage per Container is 100Mi, but request is 50Mi",
+    ] {
+        assert!(status.message.contains(text), "{}", status.message);
+    }
+    let high = json!({"requests": {"cpu": "600m"}, "limits": {"cpu": "600m"}});
+    let status = refused(pods.create(&sized("high", high.clone())).await, 403, "Forbidden");
+    assert!(
+        status
+            .message
+            .contains("maximum cpu usage per Container is 500m, but limit is 600m"),
+        "{}",
+        status.message
+    );
+    // A wider range lets it in.
+    let wider = json!({"spec": {"limits": [{"type": "Container", "max": figures("700m", "700Mi", "700Gi")}]}});
+    ranges.merge("range", wider).await.unwrap();
+    watch.expect("MODIFIED").await;
+    eventually("the wider range counts", async || {
+        pods.create(&sized("high", high.clone())).await.ok()
+    })
+    .await;
+    ranges.delete("range").await.unwrap();
+    watch.expect("DELETED").await;
+    eventually("no range counts", async || {
+        pods.create(&sized(&cluster.unique("huge"), json!({"requests": {"cpu": "9"}})))
+            .await
+            .ok()
+    })
+    .await;
 }
 
 /// A ready node without a kubelet, for pods that tolerate `only=<name>` and nobody else.

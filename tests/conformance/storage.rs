@@ -51,11 +51,11 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-storage] VolumeAttachment Conformance should run through the lifecycle of a VolumeAttachment",
             attachment_lifecycle,
-        ).waits_for("rules of VolumeAttachment"),
+        ),
         test(
             "[sig-storage] VolumeAttributesClass [FeatureGate:VolumeAttributesClass] should run through the lifecycle of a VolumeAttributesClass",
             attributes_class,
-        ).waits_for("rules of VolumeAttributesClass"),
+        ),
     ]
 }
 

@@ -7,6 +7,8 @@
 mod support;
 
 mod api;
+mod clients;
+mod commands;
 mod containerd;
 mod image;
 mod pods;

@@ -6,8 +6,13 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Every version that the tests run.
+/// The versions that every test runs: the oldest, the newest, and where what is sent changed between them.
 pub const VERSIONS: &[&str] = &["1.27", "1.30", "1.32", "1.37"];
+
+/// All that are installed.
+pub const EVERY_VERSION: &[&str] = &[
+    "1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37",
+];
 
 #[derive(Clone)]
 pub struct Kubectl {

@@ -5,15 +5,11 @@ use super::Subject;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::handlers::engine::metadata;
+use crate::registry::strategies::cluster::SYSTEM_PRIORITY_CLASSES;
 use crate::registry::strategy::Object;
 use serde_json::{Value, json};
 
 const CLASSES: &str = "priorityclasses.scheduling.k8s.io";
-/// The classes that every cluster has, stored or not.
-const SYSTEM: [(&str, i64); 2] = [
-    ("system-cluster-critical", 2_000_000_000),
-    ("system-node-critical", 2_000_001_000),
-];
 
 pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
     if !subject.creates_pod() {
@@ -56,7 +52,10 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
 }
 
 fn system_class(name: &str) -> Option<i64> {
-    SYSTEM.iter().find(|(class, _)| *class == name).map(|(_, value)| *value)
+    SYSTEM_PRIORITY_CLASSES
+        .iter()
+        .find(|(class, _)| *class == name)
+        .map(|(_, value)| *value)
 }
 
 fn value_of(class: &Object) -> i64 {

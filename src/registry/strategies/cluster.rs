@@ -10,10 +10,17 @@ use crate::registry::json::{
 };
 use crate::registry::strategy::Object;
 use crate::registry::validation::immutable;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// User-defined priorities stay below those of the system's own classes.
 const PRIORITY_MAX: i64 = 1_000_000_000;
+/// Names that only the system gives to priority classes begin so.
+const SYSTEM_PREFIX: &str = "system-";
+/// The priority classes that every cluster has, with their values (upstream: `pkg/apis/scheduling/v1/helpers.go`).
+pub const SYSTEM_PRIORITY_CLASSES: [(&str, i64); 2] = [
+    ("system-node-critical", 2_000_001_000),
+    ("system-cluster-critical", 2_000_000_000),
+];
 const NO_DEVICES: &str = "device claims are stored, but nothing allocates devices yet";
 
 pub fn ingress() -> Stored {
@@ -87,11 +94,24 @@ pub fn priority_class() -> Stored {
         .rules(|class| {
             let (name, value) = (text(class, &["metadata", "name"]), number(class, &["value"]));
             let mut errors = Vec::new();
-            if value > PRIORITY_MAX && !name.starts_with("system-") {
+            if name.starts_with(SYSTEM_PREFIX) {
+                let global = class.get("globalDefault") == Some(&Value::Bool(true));
+                if let Some(problem) = system_class_problem(name, value, global) {
+                    let detail = format!(
+                        "priority class names with '{SYSTEM_PREFIX}' prefix are reserved for system use only. error: {problem}"
+                    );
+                    errors.push(FieldError::forbidden("metadata.name", &detail));
+                }
+            } else if value > PRIORITY_MAX {
                 let detail = format!("maximum allowed value of a user defined priority is {PRIORITY_MAX}");
                 errors.push(FieldError::forbidden("value", &detail));
             }
             errors
+        })
+        .undeletable(|class| {
+            let name = text(class, &["metadata", "name"]);
+            let known = SYSTEM_PRIORITY_CLASSES.iter().any(|(system, _)| *system == name);
+            known.then(|| "this is a system priority class and cannot be deleted".to_owned())
         })
         .update_rules(|new, old| {
             let detail = "may not be changed in an update.";
@@ -107,6 +127,16 @@ pub fn priority_class() -> Stored {
             errors
         })
         .unattended("priority classes order the pods that wait for a node, but nothing is preempted yet")
+}
+
+/// Why a class of the system's does not look like it should; None if it does.
+fn system_class_problem(name: &str, value: i64, global: bool) -> Option<String> {
+    match SYSTEM_PRIORITY_CLASSES.iter().find(|(system, _)| *system == name) {
+        Some((_, known)) if *known != value => Some(format!("value of {name} PriorityClass must be {known}")),
+        Some(_) if global => Some(format!("globalDefault of {name} PriorityClass must be false")),
+        Some(_) => None,
+        None => Some(format!("{name} is not a known system priority class")),
+    }
 }
 
 pub fn runtime_class() -> Stored {

@@ -4,7 +4,7 @@ use crate::registry::columns::{default_cells, default_columns};
 use crate::registry::field::FieldError;
 use crate::registry::formats::dns1123_subdomain;
 use crate::registry::json::text;
-use crate::registry::strategy::{Column, Object, Strategy, Target};
+use crate::registry::strategy::{Column, Object, Rejection, Strategy, Target};
 use serde_json::Value;
 
 /// The columns of a kind and how they are filled; `now` is unix seconds.
@@ -31,6 +31,7 @@ pub struct Stored {
     conditional_update: bool,
     create_on_update: bool,
     returns_deleted: bool,
+    undeletable: fn(&Object) -> Option<String>,
     fields: fn(&Object) -> Vec<(&'static str, String)>,
     selectable: &'static [&'static str],
     unsupported_field: Option<fn(&str) -> String>,
@@ -62,6 +63,7 @@ impl Stored {
             conditional_update: false,
             create_on_update: false,
             returns_deleted: false,
+            undeletable: |_| None,
             fields: |_| Vec::new(),
             selectable: &[],
             unsupported_field: None,
@@ -94,6 +96,12 @@ impl Stored {
     /// Rules for a write of the status, which gets the new object and the old.
     pub fn status_rules(mut self, validate: fn(&Object, &Object) -> Vec<FieldError>) -> Self {
         self.validate_status = validate;
+        self
+    }
+
+    /// Why the object may not be deleted, if it may not.
+    pub fn undeletable(mut self, why: fn(&Object) -> Option<String>) -> Self {
+        self.undeletable = why;
         self
     }
 
@@ -187,6 +195,10 @@ impl Strategy for Stored {
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         (self.validate)(object)
+    }
+
+    fn check_delete(&self, object: &Object) -> Result<(), Rejection> {
+        (self.undeletable)(object).map_or(Ok(()), |why| Err(Rejection::Forbidden(why)))
     }
 
     fn validate_create(&self, object: &Object) -> Vec<FieldError> {
