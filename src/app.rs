@@ -224,6 +224,11 @@ impl Core {
             core.stop.clone(),
         );
         core.tasks.spawn("apiserver", served);
+        let followed = core.api.clone().follow_definitions(core.stop.clone());
+        core.tasks.spawn("custom resources", followed);
+        let client = core.client("system:apiserver", &["system:masters"]);
+        let extensions = controllers::run_extensions(client, core.stop.clone());
+        core.tasks.spawn("API extensions", extensions);
         core.keep_certificates_fresh();
         Ok(core)
     }

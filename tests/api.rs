@@ -9,6 +9,8 @@ mod apply;
 mod bad_requests;
 #[path = "api/create.rs"]
 mod create;
+#[path = "api/custom_resources.rs"]
+mod custom_resources;
 #[path = "api/delete.rs"]
 mod delete;
 #[path = "api/discovery.rs"]
@@ -19,22 +21,22 @@ mod kinds;
 mod list;
 #[path = "api/negotiation.rs"]
 mod negotiation;
-#[path = "api/parity.rs"]
-mod parity;
 #[path = "api/options.rs"]
 mod options;
+#[path = "api/parity.rs"]
+mod parity;
 #[path = "api/patch.rs"]
 mod patch;
 #[path = "api/protobuf.rs"]
 mod protobuf;
 #[path = "api/rbac.rs"]
 mod rbac;
-#[path = "api/services.rs"]
-mod services;
 #[path = "api/replay.rs"]
 mod replay;
 #[path = "api/scale.rs"]
 mod scale;
+#[path = "api/services.rs"]
+mod services;
 #[path = "api/subresources.rs"]
 mod subresources;
 #[path = "api/update.rs"]

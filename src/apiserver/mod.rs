@@ -8,8 +8,9 @@
 //! 5. [`authorization`]: who may do what; [`admission`]: one plug-in per file; [`allocation`]: cluster IPs and node
 //!    ports.
 //! 6. [`codec`]: bodies in, answers out.
-//! 7. [`openapi`]: the documents that describe it all.
-//! 8. [`error`]: every refusal; the only place where a Status is built.
+//! 7. [`custom_resources`]: which custom kinds there are.
+//! 8. [`openapi`]: the documents that describe it all.
+//! 9. [`error`]: every refusal; the only place where a Status is built.
 
 pub mod admission;
 pub mod allocation;
@@ -17,6 +18,7 @@ pub mod authorization;
 pub mod codec;
 mod component_status;
 pub mod context;
+mod custom_resources;
 pub mod discovery;
 pub mod error;
 pub mod filters;
@@ -39,6 +41,7 @@ use crate::transport::dial::KubeletClient;
 use allocation::Allocators;
 use authorization::Authorizer;
 use codec::shared::Shared;
+use custom_resources::CustomResources;
 use discovery::Discovery;
 use error::ApiError;
 use filters::authentication::Authenticator;
@@ -93,6 +96,7 @@ pub struct ApiServer {
     authenticator: Authenticator,
     in_flight: InFlight,
     discovery: Discovery,
+    custom_resources: CustomResources,
     openapi: Arc<OpenApiDocuments>,
     /// Encoded once, read by many.
     pub shared: Shared,
@@ -102,7 +106,7 @@ pub struct ApiServer {
 
 impl ApiServer {
     pub fn new(options: ApiServerOptions) -> Arc<Self> {
-        Arc::new(Self {
+        let server = Arc::new(Self {
             openapi: OpenApiDocuments::new(options.registry.clone()),
             allocators: Allocators::new(
                 options.storage.clone(),
@@ -119,8 +123,11 @@ impl ApiServer {
             discovery: Discovery::default(),
             shared: Shared::default(),
             shared_lists: SharedLists::default(),
+            custom_resources: CustomResources::default(),
             shutdown: CancellationToken::new(),
-        })
+        });
+        server.custom_resources.refresh(&server);
+        server
     }
 
     /// The one endpoint: for sockets and for the parts of this process alike.
@@ -136,6 +143,12 @@ impl ApiServer {
     /// Makes sure of the roles and bindings that every cluster has. Their namespaces must be there.
     pub async fn bootstrap(self: &Arc<Self>) -> Result<(), ApiError> {
         authorization::bootstrap::reconcile(self).await
+    }
+
+    /// Follows the definitions of custom resources until `stop`, so that watches of kinds that are gone end also
+    /// when nobody asks for anything.
+    pub async fn follow_definitions(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(custom_resources::follow(self)).await;
     }
 
     /// Ends the watches, so that connections can be drained.

@@ -1,5 +1,6 @@
 //! From a request to what serves it (upstream: `endpoints/installer.go` and the non-resource handlers).
 
+use super::codec::stored;
 use super::component_status;
 use super::context::Context;
 use super::error::ApiError;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 /// Serves a request that has passed the filters.
 pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, ApiError> {
+    ctx.server.custom_resources.refresh(&ctx.server);
     if !ctx.info.is_resource_request {
         return path(ctx, request).await;
     }
@@ -23,9 +25,20 @@ pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, 
         .registry
         .lookup(&info.api_group, &info.api_version, &info.resource)
         .filter(|kind| prefix_fits(ctx, kind) && scope_fits(ctx, kind))
-        .ok_or_else(ApiError::unknown_resource)?;
+        .ok_or_else(|| match ctx.server.registry.is_builtin_group(&info.api_group) {
+            true => ApiError::unknown_resource(),
+            false => ApiError::unknown_path(),
+        })?;
     if let Some(warning) = lifecycle::deprecation(&kind) {
         ctx.warnings.add(warning);
+    }
+    if let Some(custom) = &kind.custom {
+        if let Some(warning) = &custom.deprecation_warning {
+            ctx.warnings.add(warning);
+        }
+        if custom.webhook_conversion && !stored::is_native(&kind) {
+            return Err(stored::no_conversion(&kind));
+        }
     }
     if info.subresource.is_empty() {
         resource(ctx, &kind, request).await
@@ -60,7 +73,9 @@ async fn resource(ctx: &Context, kind: &Arc<Kind>, request: &mut Request) -> Res
         "update" | "patch" => info.name.is_empty(),
         _ => false,
     };
-    if misplaced || !kind.has_verb(verb) {
+    // A definition that is being deleted shows fewer verbs than it serves.
+    let serves = kind.has_verb(verb) || kind.custom.is_some();
+    if misplaced || !serves {
         return Err(ApiError::method_not_allowed(&**kind, verb));
     }
     if reviews::is_review(kind) {

@@ -1,7 +1,9 @@
 //! The controllers: loops that make objects act, each a pure `plan` and a thin I/O shell on `kube::Client`
 //! (upstream: `pkg/controller`). Adding one is a folder and a line in [`run`].
 
+mod api_services;
 mod clusterroleaggregation;
+mod custom_resources;
 mod namespace;
 mod serviceaccount;
 
@@ -27,5 +29,13 @@ pub async fn run(clients: Clients, shutdown: CancellationToken) {
         namespace::run(own("namespace-controller"), shutdown.clone()),
         serviceaccount::run(accounts, shutdown.clone()),
         clusterroleaggregation::run(own("clusterrole-aggregation-controller"), shutdown.clone()),
+    );
+}
+
+/// Runs those that upstream has within its API server, which extend the API, until `shutdown`.
+pub async fn run_extensions(client: Client, shutdown: CancellationToken) {
+    tokio::join!(
+        custom_resources::run(client.clone(), shutdown.clone()),
+        api_services::run(client.clone(), shutdown.clone()),
     );
 }

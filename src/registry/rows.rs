@@ -18,6 +18,8 @@ use k8s_openapi::api::{
     rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
     storagemigration::v1 as storagemigration,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 
 /// The kinds of `kubectl get all`.
 const ALL: &[&str] = &["all"];
@@ -98,6 +100,11 @@ pub fn all() -> Vec<Kind> {
             .short(&["svc"])
             .categories(ALL)
             .proxies("ServiceProxyOptions")
+            .status(),
+        // apiregistration.k8s.io: the aggregator's own
+        row::<apiregistration::APIService>("apiservices.apiregistration.k8s.io")
+            .strategy(strategies::api_service::ApiServiceStrategy)
+            .categories(API_EXTENSIONS)
             .status(),
         // apps
         row::<apps::ControllerRevision>("controllerrevisions.apps").strategy(workloads::controller_revision()),
@@ -205,6 +212,12 @@ pub fn all() -> Vec<Kind> {
         row::<storage::VolumeAttributesClass>("volumeattributesclasses.storage.k8s.io")
             .strategy(storage_rules::volume_attributes_class())
             .short(&["vac"]),
+        // apiextensions.k8s.io
+        row::<apiextensions::CustomResourceDefinition>("customresourcedefinitions.apiextensions.k8s.io")
+            .strategy(strategies::definition::DefinitionStrategy)
+            .short(&["crd", "crds"])
+            .categories(API_EXTENSIONS)
+            .status(),
         // admissionregistration.k8s.io
         row::<admissionregistration::MutatingAdmissionPolicy>("mutatingadmissionpolicies.admissionregistration.k8s.io")
             .strategy(policies::mutating_policy())

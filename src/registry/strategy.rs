@@ -85,6 +85,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// A change of the status raises the generation, too: custom resources without the subresource.
+    fn status_is_intent(&self) -> bool {
+        false
+    }
+
     // Writing, in the order of calls.
     /// Fills defaults (upstream: `SetDefaults_*`). Called on every decoded body and on patched objects.
     fn default(&self, _object: &mut Object) {}

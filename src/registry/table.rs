@@ -102,6 +102,11 @@ impl Registry {
         self.snapshot().groups()
     }
 
+    /// Whether a group has built-in kinds.
+    pub fn is_builtin_group(&self, name: &str) -> bool {
+        self.current.read().builtin.by_group.contains_key(name)
+    }
+
     /// By the plural name of the URL.
     pub fn lookup(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Kind>> {
         self.current.read().lookup(group, version, resource)
@@ -169,6 +174,11 @@ impl Snapshot {
     /// The built-in kinds in discovery order.
     pub fn builtin_kinds(&self) -> &[Arc<Kind>] {
         &self.builtin.kinds
+    }
+
+    /// The groups of the built-in kinds.
+    pub fn builtin_groups(&self) -> &[Group] {
+        &self.builtin.groups
     }
 
     /// Groups in discovery order: upstream's order of the built-in ones, then custom ones by name.
@@ -308,6 +318,11 @@ impl CustomGroup {
             .versions
             .sort_by(|left, right| super::custom::compare_versions(right, left));
         group
+    }
+
+    /// The names of the definitions.
+    pub fn definitions(&self) -> impl Iterator<Item = &'static str> {
+        self.definitions.keys().copied()
     }
 
     /// Served versions, preferred version first.

@@ -18,7 +18,12 @@ fn definitions_have_upstreams_names() {
             Some("") | None => "core",
             Some(group) => group,
         };
-        let expected = format!("io.k8s.api.{group}.{}.{}", kind.version, kind.kind);
+        let package = match group {
+            "apiextensions" => "apiextensions-apiserver.pkg.apis.apiextensions",
+            "apiregistration" => "kube-aggregator.pkg.apis.apiregistration",
+            group => &format!("api.{group}"),
+        };
+        let expected = format!("io.k8s.{package}.{}.{}", kind.version, kind.kind);
         assert_eq!(kind.definition, expected);
     }
 }
@@ -64,6 +69,7 @@ fn groups_stand_in_upstreams_order() {
     let groups: Vec<&str> = registry.groups().iter().map(|group| group.name).collect();
     let head = [
         "",
+        "apiregistration.k8s.io",
         "apps",
         "events.k8s.io",
         "authentication.k8s.io",

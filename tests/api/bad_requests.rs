@@ -327,7 +327,6 @@ fn paths() -> Vec<Case> {
         "/api/v1/nothings",
         "/api/v1/namespaces/default/nothings/a",
         "/api/v9/pods",
-        "/apis/nothing.example.com/v1/things",
         "/apis/apps/v9/deployments",
         "/apis/apps/v1/pods",
         "/apis//v1/pods",

@@ -14,7 +14,8 @@ async fn legacy_documents() {
     assert_eq!(server.get("/api").await.expect(200)["versions"], json!(["v1"]));
     let groups = server.get("/apis").await.expect(200);
     assert_eq!(groups["kind"], "APIGroupList");
-    assert_eq!(groups["groups"][0]["name"], "apps");
+    assert_eq!(groups["groups"][0]["name"], "apiregistration.k8s.io");
+    assert_eq!(groups["groups"][1]["name"], "apps");
     let core = server.get("/api/v1").await.expect(200);
     let pods = core["resources"]
         .as_array()
@@ -58,7 +59,7 @@ async fn aggregated_documents_name_their_type_and_are_not_sent_twice() {
             format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList")
         );
         let document = answer.expect(200);
-        assert_eq!(document["items"][0]["metadata"]["name"], "apps");
+        assert_eq!(document["items"][0]["metadata"]["name"], "apiregistration.k8s.io");
         let etag = answer.header("etag").to_owned();
         let headers = [("accept", accept.as_str()), ("if-none-match", etag.as_str())];
         let again = server.send(Method::GET, "/apis", &headers, ()).await;

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 /// No answer and no watch event takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -107,6 +108,41 @@ impl Server {
             .await
             .expect(201);
         server
+    }
+
+    /// A fresh server with the controllers of custom resources, which end with the test's runtime.
+    pub async fn with_extensions() -> Self {
+        let server = Self::start().await;
+        server.run_extensions();
+        server
+    }
+
+    pub fn run_extensions(&self) {
+        let stop = CancellationToken::new();
+        let identity = InProcessIdentity {
+            user: "system:apiserver".into(),
+            groups: vec!["system:masters".into()],
+        };
+        let client = krust::client::in_process(self.api.endpoint(), identity);
+        tokio::spawn(self.api.clone().follow_definitions(stop.clone()));
+        tokio::spawn(krust::controllers::run_extensions(client, stop));
+    }
+
+    /// Asks again and again until `wanted` says yes.
+    pub async fn until(&self, uri: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let begin = std::time::Instant::now();
+        loop {
+            let answer = self.get(uri).await;
+            if wanted(&answer) {
+                return answer;
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "{uri} is not as it should be: {}",
+                answer.text()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits until the history begins at `revision` or later.

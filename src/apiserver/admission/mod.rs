@@ -3,6 +3,7 @@
 
 mod default_class;
 mod default_toleration_seconds;
+mod definition_terminating;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod persistent_volume_claim_resize;
@@ -42,7 +43,8 @@ impl Subject<'_> {
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 /// Every plug-in, in upstream's order.
-const PLUGINS: [(&str, Plugin); 9] = [
+const PLUGINS: [(&str, Plugin); 10] = [
+    ("DefinitionTerminating", definition_terminating::admit),
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("LimitRanger", limit_ranger::admit),
     ("ServiceAccount", service_account::admit),

@@ -6,6 +6,7 @@ use crate::apiserver::codec::protobuf;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::FieldValidation;
+use crate::registry::custom::CustomKind;
 use crate::registry::schema;
 use crate::registry::strategy::Object;
 use bytes::Bytes;
@@ -41,6 +42,8 @@ pub struct Expected<'a> {
     pub version: &'a str,
     pub kind: &'a str,
     pub definition: Arc<schema::Definition>,
+    /// Set for custom resources: what is unknown below their objects is pruned, too.
+    pub custom: Option<&'a CustomKind>,
 }
 
 impl<'a> Expected<'a> {
@@ -51,6 +54,7 @@ impl<'a> Expected<'a> {
             version: kind.version,
             kind: kind.kind,
             definition,
+            custom: kind.custom.as_deref(),
         }
     }
 
@@ -100,9 +104,15 @@ pub async fn read_object(
     validation: FieldValidation,
 ) -> Result<Object, ApiError> {
     let format = format(ctx)?;
+    if expected.custom.is_some() && format == BodyFormat::Protobuf {
+        return Err(ApiError::unsupported_media_type(&MEDIA_TYPES[..2]));
+    }
     let bytes = read(ctx, body).await?;
-    let (mut object, strict) = decode(expected, format, &bytes)?;
+    let (mut object, mut strict) = decode(expected, format, &bytes)?;
     check_type(expected.group_version(), expected.kind, &mut object)?;
+    if let Some(custom) = expected.custom {
+        strict.extend(unknown_fields(custom, &mut object));
+    }
     apply_validation(ctx, validation, strict, |text| {
         let Expected { kind, version, .. } = expected;
         ApiError::bad_request(format!(
@@ -110,6 +120,12 @@ pub async fn read_object(
         ))
     })?;
     Ok(object)
+}
+
+/// Prunes an object of a custom resource; what strict decoding says of it.
+pub fn unknown_fields(custom: &CustomKind, object: &mut Object) -> impl Iterator<Item = String> + use<> {
+    let pruned = custom.schema().structural().prune(object);
+    pruned.into_iter().map(|path| format!("unknown field \"{path}\""))
 }
 
 /// A body of any shape as a value: options and the like.

@@ -1,22 +1,26 @@
 //! Which objects a list, watch or deletecollection speaks of (upstream: `storage.SelectionPredicate`).
 
+use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::ListOptions;
 use crate::registry::Kind;
 use crate::registry::selector::{FieldSelector, LabelSelector};
-use crate::storage::Entry;
+use crate::storage::{Entry, Index};
+use std::sync::Arc;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
     /// The one object of the old `/watch/…/name` form.
     name: Option<String>,
+    /// Set where a selected field may be missing in the index: what was stored before the definition named it.
+    custom: Option<Arc<Kind>>,
 }
 
 impl Selection {
-    pub fn new(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result<Self, ApiError> {
+    pub fn new(ctx: &Context, kind: &Arc<Kind>, options: &ListOptions) -> Result<Self, ApiError> {
         let labels = LabelSelector::parse(&options.label_selector).map_err(ApiError::bad_request)?;
         let fields = FieldSelector::parse(&options.field_selector)
             .and_then(|fields| fields.for_kind(kind))
@@ -30,7 +34,13 @@ impl Selection {
                 "fieldSelector metadata.name doesn't match requested name",
             ));
         }
-        Ok(Self { labels, fields, name })
+        let custom = (kind.custom.is_some() && !fields.is_empty()).then(|| kind.clone());
+        Ok(Self {
+            labels,
+            fields,
+            name,
+            custom,
+        })
     }
 
     /// Everything is selected.
@@ -41,6 +51,24 @@ impl Selection {
     pub fn matches(&self, entry: &Entry) -> bool {
         self.name.as_deref().is_none_or(|name| *entry.key.name == *name)
             && self.labels.matches(&entry.index)
-            && self.fields.matches(&entry.index, &entry.key.namespace, &entry.key.name)
+            && self.matches_fields(entry)
+    }
+
+    fn matches_fields(&self, entry: &Entry) -> bool {
+        let (namespace, name) = (&entry.key.namespace, &entry.key.name);
+        let known = |kind: &Kind| {
+            let mut fields = kind.strategy.selectable_fields().iter();
+            fields.all(|field| entry.index.fields.iter().any(|(indexed, _)| indexed == field))
+        };
+        match &self.custom {
+            Some(kind) if !known(kind) => {
+                let index = stored::object(kind, entry).map(|object| Index {
+                    fields: kind.strategy.fields(&object),
+                    ..Index::default()
+                });
+                index.is_ok_and(|index| self.fields.matches(&index, namespace, name))
+            }
+            _ => self.fields.matches(&entry.index, namespace, name),
+        }
     }
 }

@@ -90,15 +90,16 @@ fn describe(operation: &Operation) -> String {
 /// Which kinds a definition is the schema of.
 fn kinds_of_definitions(registry: &Registry) -> HashMap<String, Value> {
     let mut kinds = HashMap::new();
-    for kind in registry.kinds() {
+    let snapshot = registry.snapshot();
+    for kind in snapshot.builtin_kinds() {
         let own = |name: &str| json!([{"group": kind.group, "version": kind.version, "kind": name}]);
         kinds.insert(kind.definition.clone(), own(kind.kind));
         if kind.has_verb("list") {
-            kinds.insert(list_definition(&kind), own(&kind.list_kind));
+            kinds.insert(list_definition(kind), own(&kind.list_kind));
         }
     }
     let mut everywhere: BTreeSet<(&str, &str)> = known_versions().collect();
-    for group in registry.groups() {
+    for group in snapshot.builtin_groups() {
         everywhere.extend(group.versions.iter().map(|version| (group.name, *version)));
     }
     for (definition, kind) in [(DELETE_OPTIONS, "DeleteOptions"), (WATCH_EVENT, "WatchEvent")] {

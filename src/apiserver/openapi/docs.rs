@@ -3,7 +3,7 @@
 //! `/docs` lists the group-versions; `/docs/apis/apps/v1` shows one. The page loads the same document that clients
 //! load; nothing comes from another host.
 
-use super::documents::V3;
+use super::published::{Published, url};
 use crate::apiserver::version::git_version;
 use poem::web::Html;
 use poem::{IntoResponse, Response};
@@ -16,18 +16,18 @@ struct Nothing;
 impl Nothing {}
 
 /// The page of the document with this key, if there is one.
-pub fn page(v3: &V3, key: &str) -> Option<Response> {
-    let document = v3.documents.get(key)?;
-    Some(Html(rapidoc(&format!("/openapi/v3/{key}?hash={}", document.hash))).into_response())
+pub fn page(published: &Published, key: &str) -> Option<Response> {
+    let hash = published.hash(key)?;
+    Some(Html(rapidoc(&url(key, hash))).into_response())
 }
 
 /// Links to the pages.
-pub fn list(v3: &V3) -> Response {
+pub fn list(published: &Published) -> Response {
     let mut page = String::from(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Kubernetes API</title>\
          <style>body{font:16px/1.6 sans-serif;margin:3em auto;max-width:40em}</style><h1>Kubernetes API</h1><ul>",
     );
-    for key in v3.documents.keys() {
+    for key in published.keys() {
         page.push_str(&format!("<li><a href=\"/docs/{key}\">{key}</a></li>"));
     }
     page.push_str("</ul></html>");

@@ -1,12 +1,12 @@
 //! The documents as they are served: one per group-version for `/openapi/v3`, one for `/openapi/v2`
 //! (upstream: `kube-openapi/pkg/handler3` and `handler`).
 
-use super::{decorate, gnostic, swagger, table::Table};
+use super::published::{self, Latest};
+use super::{custom, decorate, gnostic, swagger, table::Table};
 use crate::apiserver::version::git_version;
 use crate::registry::Registry;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use parking_lot::RwLock;
 use poem_openapi::OpenApiService;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha512};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 /// Why there is no document.
 #[derive(Debug, thiserror::Error)]
@@ -45,17 +45,17 @@ impl Document {
         Ok(Self { gzip, hash })
     }
 
-    fn json(value: &impl Serialize) -> Result<Self, OpenApiError> {
+    pub fn json(value: &impl Serialize) -> Result<Self, OpenApiError> {
         Self::new(&serde_json::to_vec(value).map_err(OpenApiError::Generate)?)
     }
 }
 
-/// The documents of `/openapi/v3`.
+/// The documents of `/openapi/v3` for built-in kinds.
 pub struct V3 {
-    /// What `/openapi/v3` answers.
-    pub index: Document,
     /// `api/v1`, `apis/apps/v1`, `apis/apps`, …
     pub documents: BTreeMap<String, Document>,
+    /// The schemas that those of custom resources refer to.
+    pub common: Map<String, Value>,
 }
 
 /// The document of `/openapi/v2`, in its two encodings.
@@ -64,17 +64,13 @@ pub struct V2 {
     pub protobuf: Document,
 }
 
-/// One state of the schema; all documents of it are made at most once.
-#[derive(Default)]
-struct Generation {
-    v3: OnceCell<Arc<V3>>,
-    v2: OnceCell<Arc<V2>>,
-}
-
 /// All documents, made when they are first asked for.
 pub struct OpenApiDocuments {
-    registry: Arc<Registry>,
-    generation: RwLock<Arc<Generation>>,
+    pub(super) registry: Arc<Registry>,
+    v3: OnceCell<Arc<V3>>,
+    /// With the generation of the registry that it shows.
+    v2: Mutex<Option<(u64, Arc<V2>)>>,
+    pub(super) latest: Latest,
 }
 
 impl OpenApiDocuments {
@@ -82,35 +78,45 @@ impl OpenApiDocuments {
     pub fn new(registry: Arc<Registry>) -> Arc<Self> {
         Arc::new(Self {
             registry,
-            generation: RwLock::default(),
+            v3: OnceCell::new(),
+            v2: Mutex::new(None),
+            latest: Latest::default(),
         })
     }
 
-    /// The schema has changed: documents are made anew when they are next asked for, under new hashes if their
-    /// contents differ.
-    pub fn invalidate(&self) {
-        *self.generation.write() = Arc::default();
-    }
-
+    /// The documents of built-in kinds.
     pub async fn v3(&self) -> Result<Arc<V3>, OpenApiError> {
-        let generation = self.generation.read().clone();
-        let made = generation.v3.get_or_try_init(|| self.make(v3)).await?;
+        let made = self.v3.get_or_try_init(|| self.make(v3)).await?;
         Ok(made.clone())
     }
 
+    /// Everything in one document. Who comes while it is made waits for it.
     pub async fn v2(&self) -> Result<Arc<V2>, OpenApiError> {
-        let generation = self.generation.read().clone();
-        let made = generation.v2.get_or_try_init(|| self.make(v2)).await?;
-        Ok(made.clone())
+        let mut made = self.v2.lock().await;
+        let snapshot = self.registry.snapshot();
+        if let Some((generation, v2)) = &*made
+            && *generation == snapshot.generation
+        {
+            return Ok(v2.clone());
+        }
+        let generation = snapshot.generation;
+        let fresh = self
+            .make(move |mut whole| {
+                published::extend(&mut whole, &snapshot);
+                v2(&whole)
+            })
+            .await?;
+        *made = Some((generation, fresh.clone()));
+        Ok(fresh)
     }
 
     /// Makes documents on a thread that may block: it takes some tenths of a second.
     async fn make<T: Send + 'static>(
         &self,
-        from: fn(&Value) -> Result<T, OpenApiError>,
+        from: impl FnOnce(Value) -> Result<T, OpenApiError> + Send + 'static,
     ) -> Result<Arc<T>, OpenApiError> {
         let registry = self.registry.clone();
-        let made = tokio::task::spawn_blocking(move || from(&whole(&registry)?)).await;
+        let made = tokio::task::spawn_blocking(move || from(whole(&registry)?)).await;
         made.map_err(OpenApiError::Task)?.map(Arc::new)
     }
 }
@@ -131,7 +137,7 @@ fn v2(whole: &Value) -> Result<V2, OpenApiError> {
     })
 }
 
-fn v3(whole: &Value) -> Result<V3, OpenApiError> {
+fn v3(whole: Value) -> Result<V3, OpenApiError> {
     let none = Map::new();
     let object = |pointer: &str| whole.pointer(pointer).and_then(Value::as_object).unwrap_or(&none);
     let schemas = object("/components/schemas");
@@ -146,24 +152,25 @@ fn v3(whole: &Value) -> Result<V3, OpenApiError> {
             "info": whole["info"],
             "paths": paths,
             "components": {
-                "schemas": referred(&paths, schemas),
+                "schemas": referred(paths.values().copied(), schemas),
                 "securitySchemes": whole["components"]["securitySchemes"],
             },
             "security": [{"BearerToken": []}],
         });
         documents.insert(key.to_owned(), Document::json(&document)?);
     }
-    let paths: BTreeMap<&str, Value> = documents
+    let references: Vec<Value> = custom::COMMON
         .iter()
-        .map(|(key, document)| {
-            (
-                key.as_str(),
-                json!({"serverRelativeURL": format!("/openapi/v3/{key}?hash={}", document.hash)}),
-            )
-        })
+        .map(|name| json!({"$ref": format!("#/components/schemas/{name}")}))
         .collect();
-    let index = Document::json(&json!({"paths": paths}))?;
-    Ok(V3 { index, documents })
+    let common = referred(references.iter(), schemas);
+    let common = common
+        .into_iter()
+        .map(|(name, schema)| (name.to_owned(), schema.clone()));
+    Ok(V3 {
+        documents,
+        common: common.collect(),
+    })
 }
 
 /// The document that a path belongs to: `apis/apps/v1` for `/apis/apps/v1/namespaces/…`, and the path itself, as
@@ -180,10 +187,13 @@ fn document_key(path: &str) -> &str {
         .map_or(path, |(end, _)| &path[..end])
 }
 
-/// The schemas that the paths refer to, directly or through others.
-fn referred<'a>(paths: &BTreeMap<&str, &'a Value>, schemas: &'a Map<String, Value>) -> BTreeMap<&'a str, &'a Value> {
+/// The schemas that values refer to, directly or through others.
+fn referred<'a>(
+    values: impl Iterator<Item = &'a Value>,
+    schemas: &'a Map<String, Value>,
+) -> BTreeMap<&'a str, &'a Value> {
     let mut found = BTreeMap::new();
-    let mut open: Vec<&Value> = paths.values().copied().collect();
+    let mut open: Vec<&Value> = values.collect();
     while let Some(value) = open.pop() {
         match value {
             Value::Object(object) => {

@@ -2,7 +2,8 @@
 //! (upstream: `kube-openapi/pkg/handler` and `handler3`).
 
 use super::docs;
-use super::documents::{Document, OpenApiDocuments, OpenApiError, V3};
+use super::documents::{Document, OpenApiDocuments, OpenApiError};
+use super::published::{Published, url};
 use crate::apiserver::error::ApiError;
 use flate2::read::GzDecoder;
 use poem::http::{StatusCode, Uri, header};
@@ -25,30 +26,31 @@ pub async fn serve(documents: &OpenApiDocuments, request: &Request) -> Result<Re
             _ => send(request, &v2.protobuf, PROTOBUF, &v2.json.hash),
         };
     }
-    let v3 = documents.v3().await?;
+    let published = documents.published().await?;
     if path == "/openapi/v3" {
-        return send(request, &v3.index, JSON, &v3.index.hash);
+        return send(request, &published.index, JSON, &published.index.hash);
     }
     if let Some(key) = path.strip_prefix("/openapi/v3/") {
-        return group_version(&v3, key, request);
+        return group_version(&published, key, request).await;
     }
     match path.strip_prefix("/docs") {
-        Some("") => Ok(docs::list(&v3)),
-        Some(key) => docs::page(&v3, key.trim_start_matches('/')).ok_or_else(ApiError::unknown_path),
+        Some("") => Ok(docs::list(&published)),
+        Some(key) => docs::page(&published, key.trim_start_matches('/')).ok_or_else(ApiError::unknown_path),
         None => Err(ApiError::unknown_path()),
     }
 }
 
-fn group_version(v3: &V3, key: &str, request: &Request) -> Result<Response, ApiError> {
-    let document = v3.documents.get(key).ok_or_else(ApiError::unknown_path)?;
+async fn group_version(published: &Published, key: &str, request: &Request) -> Result<Response, ApiError> {
+    let current = published.hash(key).ok_or_else(ApiError::unknown_path)?;
     negotiate(request, &[JSON])?;
-    let Some(hash) = query_hash(request.uri()) else {
-        return send(request, document, JSON, &document.hash);
-    };
-    if hash != document.hash {
-        let current = format!("/openapi/v3/{key}?hash={}", document.hash);
+    let asked = query_hash(request.uri());
+    if asked.is_some_and(|hash| hash != current) {
         let response = Response::builder().status(StatusCode::MOVED_PERMANENTLY);
-        return Ok(response.header(header::LOCATION, current).finish());
+        return Ok(response.header(header::LOCATION, url(key, current)).finish());
+    }
+    let document = &published.document(key).await?.ok_or_else(ApiError::unknown_path)?;
+    if asked.is_none() {
+        return send(request, document, JSON, &document.hash);
     }
     // The URL names the content: it may be kept for ever.
     let mut response = send(request, document, JSON, &document.hash)?;

@@ -7,8 +7,10 @@
 //! 3. [`table`]: both as a poem-openapi API, which writes one document.
 //! 4. [`decorate`]: Kubernetes' extensions and texts, which poem-openapi cannot express.
 //! 5. [`documents`]: cut by group-version for `/openapi/v3`; [`swagger`] and [`gnostic`] for `/openapi/v2`.
-//! 6. [`endpoint`] and [`docs`]: what HTTP clients and readers get.
+//! 6. [`custom`]: what is said of custom resources; [`published`]: all documents together, by their hashes.
+//! 7. [`endpoint`] and [`docs`]: what HTTP clients and readers get.
 
+mod custom;
 mod decorate;
 mod defaults;
 mod docs;
@@ -17,11 +19,12 @@ mod endpoint;
 mod gnostic;
 mod operations;
 mod parameters;
+mod published;
 mod schemas;
 mod swagger;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use documents::{Document, OpenApiDocuments, OpenApiError, V2, V3};
+pub use documents::{Document, OpenApiDocuments, OpenApiError};
 pub use endpoint::serve;

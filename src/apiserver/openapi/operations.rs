@@ -69,12 +69,13 @@ pub enum Answer {
     Connection,
 }
 
-/// All routes, by path.
+/// All routes of built-in kinds, by path.
 pub fn routes(registry: &Registry) -> Vec<Route> {
-    let mut routes = discovery(&registry.groups());
-    for kind in registry.kinds() {
+    let snapshot = registry.snapshot();
+    let mut routes = discovery(snapshot.builtin_groups());
+    for kind in snapshot.builtin_kinds() {
         Routes {
-            kind: &kind,
+            kind,
             name: Names::of(kind.group, kind.version),
         }
         .add_to(&mut routes);
@@ -83,15 +84,15 @@ pub fn routes(registry: &Registry) -> Vec<Route> {
 }
 
 /// How a group-version shows in operation ids and tags.
-struct Names {
+pub struct Names {
     /// `RbacAuthorizationV1`
-    id: String,
+    pub id: String,
     /// `rbacAuthorization_v1`
-    tag: String,
+    pub tag: String,
 }
 
 impl Names {
-    fn of(group: &str, version: &str) -> Self {
+    pub fn of(group: &str, version: &str) -> Self {
         let group = group_id(group);
         let mut tag = group.clone();
         tag[..1].make_ascii_lowercase();

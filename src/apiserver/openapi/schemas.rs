@@ -20,13 +20,14 @@ const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 /// JSON schemas by definition, descriptions included, as k8s-openapi has them; references are `#/$defs/NAME`.
 pub fn json_schemas(registry: &Registry) -> Map<String, Value> {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
-    for kind in registry.kinds() {
+    let snapshot = registry.snapshot();
+    for kind in snapshot.builtin_kinds() {
         (kind.json_schema)(&mut generator);
     }
     add_types_that_are_no_kinds(&mut generator);
     let mut schemas = generator.take_definitions(false);
-    for kind in registry.kinds().filter(|kind| kind.has_verb("list")) {
-        schemas.insert(list_definition(&kind), list_schema(kind.kind, &kind.definition));
+    for kind in snapshot.builtin_kinds().iter().filter(|kind| kind.has_verb("list")) {
+        schemas.insert(list_definition(kind), list_schema(kind.kind, &kind.definition));
     }
     schemas
 }

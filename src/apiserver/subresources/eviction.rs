@@ -31,6 +31,7 @@ pub async fn handle(ctx: &Context, pods: &Kind, request_body: Body) -> Result<Re
     let options = WriteOptions::create(&ctx.query)?;
     let negotiated = ctx.negotiate(Shape::Plain)?;
     let expected = Expected {
+        custom: None,
         group: "policy",
         version: "v1",
         kind: "Eviction",

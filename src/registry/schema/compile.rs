@@ -15,6 +15,9 @@ static CATALOGUE: LazyLock<RwLock<Catalogue>> = LazyLock::new(RwLock::default);
 
 /// The definition of a kind; built on first use, then a look-up.
 pub fn definition(kind: &Kind) -> Arc<Definition> {
+    if let Some(custom) = &kind.custom {
+        return custom.schema().definition();
+    }
     named(&kind.definition, kind.json_schema)
 }
 

@@ -2,12 +2,14 @@
 //! `pkg/registry`, `pkg/apis/*/v1/defaults.go`, `pkg/apis/*/validation`).
 
 pub mod access;
+pub mod api_service;
 pub mod autoscaler_conversion;
 pub mod batch;
 pub mod certificates;
 pub mod cluster;
 pub mod component_status;
 pub mod config_map;
+pub mod definition;
 pub mod device_taint_rule;
 pub mod endpoints;
 pub mod event;

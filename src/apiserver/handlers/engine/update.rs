@@ -90,7 +90,7 @@ fn prepare(
     check_preconditions(request, entry, old, &new)?;
     metadata::for_update(ctx, &mut new, old, target.is_main());
     kind.strategy.prepare_for_update(&mut new, old, target);
-    if target.is_main() && kind.strategy.has_generation() && !same_intent(&new, old) {
+    if target.is_main() && kind.strategy.has_generation() && !same_intent(kind, &new, old) {
         metadata::bump_generation(&mut new);
     }
     let subject = admission::Subject {
@@ -153,8 +153,13 @@ fn check_preconditions(request: &Update<'_>, entry: &Entry, old: &Object, new: &
 }
 
 /// Whether two objects are equal but for metadata and status: what `generation` counts.
-fn same_intent(new: &Object, old: &Object) -> bool {
-    let intent = |field: &str| !matches!(field, "metadata" | "status" | "apiVersion" | "kind");
+fn same_intent(kind: &Kind, new: &Object, old: &Object) -> bool {
+    let status = kind.strategy.status_is_intent();
+    let intent = |field: &str| match field {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => status,
+        _ => true,
+    };
     new.iter()
         .filter(|(field, _)| intent(field))
         .all(|(field, value)| old.get(field) == Some(value))
@@ -186,14 +191,22 @@ mod tests {
 
     #[test]
     fn generation_counts_neither_metadata_nor_status() {
+        let kind = &*crate::registry::Registry::builtin()
+            .lookup("apps", "v1", "deployments")
+            .unwrap();
         let object = |value: serde_json::Value| value.as_object().unwrap().clone();
         let old = object(json!({"metadata": {"a": 1}, "spec": {"x": 1}, "status": {}}));
         assert!(same_intent(
+            kind,
             &object(json!({"metadata": {}, "spec": {"x": 1}, "status": {"y": 1}})),
             &old
         ));
-        assert!(!same_intent(&object(json!({"metadata": {}, "spec": {"x": 2}})), &old));
-        assert!(!same_intent(&object(json!({"metadata": {}})), &old));
-        assert!(!same_intent(&object(json!({"spec": {"x": 1}, "data": {}})), &old));
+        assert!(!same_intent(
+            kind,
+            &object(json!({"metadata": {}, "spec": {"x": 2}})),
+            &old
+        ));
+        assert!(!same_intent(kind, &object(json!({"metadata": {}})), &old));
+        assert!(!same_intent(kind, &object(json!({"spec": {"x": 1}, "data": {}})), &old));
     }
 }

@@ -27,7 +27,9 @@ pub async fn whole(
     selection: &Selection,
 ) -> Result<Option<Response>, ApiError> {
     let as_stored = match negotiated.format {
-        Format::Json => stored::is_native(kind) && !wants_pretty(&ctx.query, &ctx.headers, negotiated),
+        Format::Json => {
+            stored::all_as_stored(ctx.storage(), kind) && !wants_pretty(&ctx.query, &ctx.headers, negotiated)
+        }
         Format::Protobuf => true,
         Format::Yaml => false,
     };

@@ -102,6 +102,9 @@ impl Config {
             ))
         })?;
         let mut object = decoded.object;
+        if let Some(custom) = &kind.custom {
+            custom.schema().structural().prune(&mut object);
+        }
         kind.strategy.default(&mut object);
         managed::put(&mut object, owners);
         Ok(object)

@@ -206,7 +206,10 @@ fn decode(
     }
     let decoded = schema::prune(definition, patched).map_err(&invalid)?;
     let mut object = decoded.object;
-    let strict = patch.strict.iter().cloned().chain(decoded.strict).collect();
+    let mut strict: Vec<String> = patch.strict.iter().cloned().chain(decoded.strict).collect();
+    if let Some(custom) = &kind.custom {
+        strict.extend(body::unknown_fields(custom, &mut object));
+    }
     body::apply_validation(ctx, validation, strict, invalid)?;
     body::check_type(kind.group_version(), kind.kind, &mut object)?;
     kind.strategy.default(&mut object);

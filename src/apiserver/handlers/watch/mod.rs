@@ -51,6 +51,7 @@ pub async fn handle(ctx: &Context, kind: &Arc<Kind>, request: &Request) -> Resul
         bookmarks: options.allow_watch_bookmarks,
         deadline: Instant::now() + lifetime,
         shutdown: ctx.server.shutdown.clone(),
+        retired: kind.custom.as_ref().map(|custom| custom.retired().clone()),
     };
     let format = negotiated.format;
     Ok(match (open(ctx, kind, &options).await?, socket) {

@@ -50,6 +50,8 @@ pub struct Span {
     pub bookmarks: bool,
     pub deadline: Instant,
     pub shutdown: CancellationToken,
+    /// The kind is served no more, or in another way. None for built-in kinds.
+    pub retired: Option<CancellationToken>,
 }
 
 pub struct WatchStream {
@@ -63,6 +65,7 @@ pub struct WatchStream {
     /// Fires at the next bookmark or at the end. One timer that stays: thousands of watches wake up for every event.
     timer: Pin<Box<Sleep>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    retired: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _open: LongRunning,
 }
 
@@ -75,12 +78,20 @@ fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
     }
 }
 
+async fn retirement(retired: &mut Option<Pin<Box<WaitForCancellationFutureOwned>>>) {
+    match retired {
+        Some(retired) => retired.await,
+        None => std::future::pending().await,
+    }
+}
+
 impl WatchStream {
     pub fn new(writer: Writer, selection: Selection, initial: Initial, watch: Watch, span: Span) -> Self {
         let Span {
             bookmarks,
             deadline,
             shutdown,
+            retired,
         } = span;
         let next_bookmark = next_bookmark(Instant::now(), deadline);
         let first = if bookmarks {
@@ -98,6 +109,7 @@ impl WatchStream {
             deadline,
             timer: Box::pin(tokio::time::sleep_until(first)),
             shutdown: Box::pin(shutdown.cancelled_owned()),
+            retired: retired.map(|token| Box::pin(token.cancelled_owned())),
             _open: LongRunning::new("WATCH"),
         }
     }
@@ -135,6 +147,13 @@ impl WatchStream {
             tokio::select! {
                 biased;
                 () = &mut self.shutdown => return Ok(None),
+                () = retirement(&mut self.retired) => {
+                    // What happened before is told first.
+                    for event in &self.watch.try_next().unwrap_or_default() {
+                        out.extend(self.writer.change(event, &self.selection)?);
+                    }
+                    return Ok((!out.is_empty()).then_some(out));
+                }
                 () = &mut self.timer => {
                     let now = Instant::now();
                     if now >= self.deadline {
