@@ -70,6 +70,10 @@ impl Quantity {
     pub fn is_integer(self) -> bool {
         self.nanos % NANO == 0
     }
+    /// The nearest float.
+    pub fn approximate(self) -> f64 {
+        self.nanos as f64 / NANO as f64
+    }
     pub fn format(self) -> Format {
         self.format
     }

@@ -12,9 +12,11 @@
 //! - [`selector`]: label and field selectors.
 //! - [`columns`]: human durations and other helpers of the printers.
 //! - [`field`]: field errors.
-//! - [`structural`]: schemas of custom resources; [`patterns`]: regular expressions of theirs.
+//! - [`structural`]: schemas of custom resources; [`cel`]: the expression language of their rules.
+//! - [`patterns`], [`string_formats`]: regular expressions and formats of strings that schemas name.
 //! - [`network`]: IP addresses and ranges.
 
+pub mod cel;
 pub mod columns;
 #[cfg(test)]
 mod contract_tests;
@@ -35,6 +37,7 @@ pub mod schema;
 pub mod selector;
 pub mod strategies;
 pub mod strategy;
+pub mod string_formats;
 pub mod structural;
 pub mod table;
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Reads JSONSchemaProps into nodes (upstream: `schema/convert.go`, and `apiserver/validation/formats.go` for formats).
 
 use super::StructuralError;
-use super::formats;
 use super::node::{Additional, Constraints, Format, Node, Type};
 use super::rules::Rules;
 use crate::registry::schema::ListType;
 use crate::registry::strategy::Object;
+use crate::registry::string_formats;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(super) fn node(schema: &Value, texts: &mut Texts) -> Result<Node, Structural
     }
     let kind = Type::parse(text("type")).ok_or_else(|| StructuralError::Type(text("type").to_owned()))?;
     let int_or_string = flag("x-kubernetes-int-or-string");
-    Ok(Node {
+    let mut node = Node {
         kind,
         nullable: flag("nullable"),
         preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
@@ -91,7 +91,10 @@ pub(super) fn node(schema: &Value, texts: &mut Texts) -> Result<Node, Structural
             .map(Box::new),
         constraints: constraints(schema, kind, int_or_string, texts)?.map(Box::new),
         rules: Rules::read(schema.get("x-kubernetes-validations"), texts_of(texts)).map(Box::new),
-    })
+        has_rules: false,
+    };
+    node.has_rules = node.rules.is_some() || node.children().any(|child| child.has_rules);
+    Ok(node)
 }
 
 /// A way to share texts for those who know nothing of [`Texts`].
@@ -177,7 +180,7 @@ fn constraints(
     let text = |key: &str| schema.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     Ok(Some(Constraints {
         format: text("format")
-            .filter(|name| formats::is_supported(name, kind, int_or_string))
+            .filter(|name| is_supported(name, kind, int_or_string))
             .map(|name| Format(texts.share(name))),
         maximum: number("maximum"),
         exclusive_maximum: flag("exclusiveMaximum"),
@@ -205,4 +208,15 @@ fn constraints(
             Some(schema) => Some(Box::new(node(schema, texts)?)),
         },
     }))
+}
+
+/// Whether a format on a schema of this type is acted on.
+fn is_supported(name: &str, kind: Type, int_or_string: bool) -> bool {
+    match kind {
+        Type::Absent | Type::String => string_formats::is_known(name),
+        _ if int_or_string => string_formats::is_known(name),
+        Type::Integer => matches!(name, "int32" | "int64"),
+        Type::Number => matches!(name, "float" | "double"),
+        Type::Object | Type::Array | Type::Boolean => false,
+    }
 }

@@ -2,15 +2,18 @@
 //! (upstream: `apiextensions-apiserver/pkg/apiserver/schema` and `…/validation`).
 //!
 //! A schema is compiled once into a compact tree ([`node`]); everything walks that tree. [`check`] says what is wrong
-//! with a schema itself.
+//! with a schema itself. Rules are expressions of [`super::cel`], compiled when they are first run ([`evaluate`]).
 
+pub mod check;
 mod compile;
 mod correlate;
+mod data;
 mod default;
 mod definition;
 mod embedded;
+mod evaluate;
 mod failure;
-pub(crate) mod formats;
+mod field_path;
 mod list_type;
 mod node;
 mod numbers;
@@ -20,13 +23,16 @@ mod rules;
 mod tests;
 mod validate;
 
+pub use check::{check, check_with_status};
+
+use super::cel;
 use super::field::{ErrorType, FieldError};
 use super::schema::{Definition, ListType};
 use super::strategy::Object;
 use node::Node;
 use serde_json::Value;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Why a schema cannot be compiled; a schema that passed [`check`] can.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,8 @@ pub struct Structural {
     has_defaults: bool,
     has_embedded: bool,
     has_unique_lists: bool,
+    /// The data as rules see it; made when rules are first run.
+    data: OnceLock<Option<Arc<cel::Decl>>>,
 }
 
 impl Structural {
@@ -61,6 +69,7 @@ impl Structural {
             has_defaults: root.any(&|node| node.default.is_some()),
             has_embedded: root.any(&|node| node.embedded),
             has_unique_lists: root.any(&unique),
+            data: OnceLock::new(),
             root,
         }))
     }
@@ -96,6 +105,15 @@ impl Structural {
         }
         if self.has_unique_lists && old.is_none_or(|old| list_type::validate(old, &self.root, "").is_empty()) {
             errors.extend(list_type::validate(new, &self.root, ""));
+        }
+        if self.root.has_rules {
+            if errors.iter().any(is_blocking) {
+                let detail = "some validation rules were not checked because the object was invalid; correct the \
+                              existing errors to complete validation";
+                errors.push(FieldError::invalid("<nil>", Value::Null, detail));
+            } else if let Some(data) = self.data.get_or_init(|| data::declared(&self.root, true)) {
+                errors.extend(evaluate::object(&self.root, data, &value, before.as_ref()));
+            }
         }
         errors
     }

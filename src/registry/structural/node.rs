@@ -84,6 +84,8 @@ pub(super) struct Node {
     pub default: Option<Box<Value>>,
     pub constraints: Option<Box<Constraints>>,
     pub rules: Option<Box<Rules>>,
+    /// There are rules here or in a part.
+    pub has_rules: bool,
 }
 
 /// What restricts values without shaping them.

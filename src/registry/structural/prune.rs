@@ -47,6 +47,15 @@ pub(super) fn unknown(object: &mut Object, root: &Node) -> Vec<String> {
     pruner.dropped
 }
 
+/// Drops unknown members of a value.
+pub(super) fn unknown_in(value: &mut Value, node: &Node, is_resource: bool) {
+    let mut pruner = Pruner::default();
+    match value {
+        Value::Object(object) => pruner.object(object, node, is_resource, false),
+        value => pruner.value(value, Some(node), false),
+    }
+}
+
 #[derive(Default)]
 struct Pruner {
     path: Dotted,

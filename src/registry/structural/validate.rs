@@ -3,11 +3,11 @@
 
 use super::correlate::{Old, OldItems};
 use super::failure::{Failure, invalid, wrong_type};
-use super::formats;
 use super::node::{Additional, Constraints, Node, Type};
 use super::numbers;
 use crate::registry::field::go_quoted;
 use crate::registry::patterns;
+use crate::registry::string_formats as formats;
 use serde_json::{Map, Value};
 use std::fmt::Write;
 
@@ -113,7 +113,7 @@ impl Walk<'_> {
                 outcome.merge(self.string(constraints, text));
                 outcome.matched += 1;
                 let format = format_of(node);
-                if formats::is_of_strings(format) {
+                if formats::is_known(format) {
                     if !formats::matches(format, text) {
                         outcome.add(wrong_type(self.path, format, text));
                     }

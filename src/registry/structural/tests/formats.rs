@@ -1,6 +1,6 @@
 //! Formats of strings: what is one and what is none.
 
-use crate::registry::structural::formats::matches;
+use crate::registry::string_formats::matches;
 
 #[test]
 fn formats_are_told_apart() {

@@ -1,8 +1,11 @@
 //! What becomes of objects along a structural schema, and what is said of them: tables of situations.
 
+mod check;
+mod costs;
 mod formats;
 mod objects;
 mod random;
+mod rules;
 mod validation;
 
 use super::*;

@@ -1,8 +1,7 @@
 //! Formats of strings (upstream: `kube-openapi/pkg/validation/strfmt`, `apiserver/validation/formats.go`).
 //! Names are compared without dashes; formats not listed here are ignored.
 
-use super::node::Type;
-use crate::registry::patterns;
+use super::patterns;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const STRINGS: &[&str] = &[
@@ -38,24 +37,13 @@ fn plain(name: &str) -> String {
     name.replace('-', "")
 }
 
-/// Whether a format on a schema of this type is acted on.
-pub(super) fn is_supported(name: &str, kind: Type, int_or_string: bool) -> bool {
-    match kind {
-        _ if int_or_string => STRINGS.contains(&plain(name).as_str()),
-        Type::Absent | Type::String => STRINGS.contains(&plain(name).as_str()),
-        Type::Integer => matches!(name, "int32" | "int64"),
-        Type::Number => matches!(name, "float" | "double"),
-        Type::Object | Type::Array | Type::Boolean => false,
-    }
-}
-
-/// Whether it is a format of strings.
-pub(super) fn is_of_strings(name: &str) -> bool {
+/// Whether it is a format of strings that is acted on.
+pub fn is_known(name: &str) -> bool {
     STRINGS.contains(&plain(name).as_str())
 }
 
 /// Whether the text is of the format.
-pub(super) fn matches(name: &str, text: &str) -> bool {
+pub fn matches(name: &str, text: &str) -> bool {
     let regex = |pattern: &str| patterns::compiled(pattern).is_ok_and(|regex| regex.is_match(text));
     match plain(name).as_str() {
         "bsonobjectid" => regex("^[0-9a-fA-F]{24}$"),
@@ -136,7 +124,7 @@ fn is_mac(text: &str) -> bool {
 }
 
 /// An absolute URI or an absolute path, as Go's `url.ParseRequestURI` takes it.
-pub(crate) fn is_request_uri(text: &str) -> bool {
+pub fn is_request_uri(text: &str) -> bool {
     let clean = !text.is_empty() && !text.bytes().any(|byte| byte < b' ' || byte == 0x7f);
     if !clean {
         return false;
@@ -297,7 +285,7 @@ fn is_base64(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
 }
 
-pub(crate) fn is_date(text: &str) -> bool {
+pub fn is_date(text: &str) -> bool {
     text.len() == 10 && text.is_ascii() && text.parse::<jiff::civil::Date>().is_ok()
 }
 
@@ -318,12 +306,12 @@ fn is_date_time(text: &str) -> bool {
 }
 
 /// Nanoseconds of a Go duration, or of a sum of numbers with units as Scala writes them (`3 days`).
-pub(crate) fn duration(text: &str) -> Option<i64> {
+pub fn duration(text: &str) -> Option<i64> {
     go_duration(text).or_else(|| scala_duration(text))
 }
 
 /// `1h30m`, `-1.5s`, `300ms`.
-pub(crate) fn go_duration(text: &str) -> Option<i64> {
+pub fn go_duration(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
