@@ -20,7 +20,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::apiserver::authentication::discovery;
+use crate::apiserver::authentication::jwt::{KeyError, SigningKey};
+use crate::apiserver::authentication::service_accounts::{Reference, TokenAuthority};
+use crate::apiserver::authentication::token_file::{TokenFile, TokenFileError};
 use crate::apiserver::error::ApiError;
+use crate::apiserver::filters::authentication::Authenticator;
 use crate::apiserver::{ApiServer, ApiServerOptions};
 use crate::config::Settings;
 use crate::registry::Registry;
@@ -54,6 +59,10 @@ pub enum AppError {
     KubeletListen(#[source] ListenError),
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error(transparent)]
+    TokenKey(#[from] KeyError),
+    #[error("setting \"server.token_auth_file\": {0}")]
+    TokenFile(#[from] TokenFileError),
     #[error("the database: {0}")]
     Storage(#[from] StorageError),
     #[error("cannot write {}: {source}", path.display())]
@@ -120,9 +129,24 @@ async fn run_parts(
             Box::new(move |controller| account_client(&api, controller))
         },
     };
-    parts
-        .tasks
-        .spawn("controllers", controllers::run(clients, stop.clone()));
+    let tokens = controllers::Tokens {
+        issue: {
+            let api = core.api.clone();
+            Box::new(move |namespace, account, uid, secret| {
+                let account = Reference {
+                    name: account.to_owned(),
+                    uid: uid.to_owned(),
+                };
+                let issued = api.authenticator.tokens().issue_legacy(namespace, &account, secret);
+                issued
+                    .inspect_err(|error| tracing::error!(%error, secret, "a token could not be signed"))
+                    .ok()
+            })
+        },
+        authority: core.pki.authority_pem().to_owned(),
+    };
+    let controllers = controllers::run(clients, tokens, stop.clone());
+    parts.tasks.spawn("controllers", controllers);
     if let Some(chosen) = &chosen {
         node::start(settings, core, chosen, parts).await?;
     }
@@ -184,13 +208,19 @@ impl Core {
 
         let registry = Registry::builtin();
         let pki_directory = data_dir.path().join("pki");
-        let pki = tokio::task::spawn_blocking(move || Pki::load_or_create(&pki_directory, names));
+        let secrets = tokio::task::spawn_blocking(move || {
+            let pki = Pki::load_or_create(&pki_directory, names)?;
+            let key = SigningKey::load_or_create(&pki_directory, write_private)?;
+            Ok::<_, AppError>((pki, key))
+        });
         let storage = Storage::open(storage_options(settings, &data_dir), registry.clone()).await?;
-        let pki = Arc::new(pki.await??);
+        let (pki, key) = secrets.await??;
+        let pki = Arc::new(pki);
 
         let kubelet_client = KubeletClient::new(pki.kubelet_client_config()?);
         let api = ApiServer::new(ApiServerOptions {
             kubelet_client: Some(kubelet_client),
+            authenticator: authenticator(settings, address, key)?,
             service_ranges: network::service_ranges(settings)?,
             node_ports: network::node_ports(settings)?,
             ..ApiServerOptions::new(storage.clone(), registry)
@@ -265,6 +295,15 @@ impl Core {
         self.storage.close().await;
         tracing::info!("stopped");
     }
+}
+
+fn authenticator(settings: &Settings, address: SocketAddr, key: SigningKey) -> Result<Authenticator, AppError> {
+    let keys_url = format!("{}{}", kubeconfig::local_url(address), discovery::KEYS_PATH);
+    let file = match settings.server.token_auth_file.as_path() {
+        path if path.as_os_str().is_empty() => TokenFile::default(),
+        path => TokenFile::read(path)?,
+    };
+    Ok(Authenticator::new(TokenAuthority::new(key, keys_url), file))
 }
 
 fn client_as(api: &Arc<ApiServer>, user: &str, groups: &[&str]) -> kube::Client {

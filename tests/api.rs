@@ -33,12 +33,16 @@ mod protobuf;
 mod rbac;
 #[path = "api/replay.rs"]
 mod replay;
+#[path = "api/reviews.rs"]
+mod reviews;
 #[path = "api/scale.rs"]
 mod scale;
 #[path = "api/services.rs"]
 mod services;
 #[path = "api/subresources.rs"]
 mod subresources;
+#[path = "api/tokens.rs"]
+mod tokens;
 #[path = "api/update.rs"]
 mod update;
 #[path = "api/watch.rs"]

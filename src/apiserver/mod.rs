@@ -5,7 +5,7 @@
 //! 2. [`routes`]: from the URL to a verb of a kind, to a subresource, or to a path like [`discovery`].
 //! 3. [`handlers`]: one file per verb, and the [`handlers::engine`] that every write goes through.
 //! 4. [`subresources`]: what lies below objects; [`reviews`]: kinds that are questions.
-//! 5. [`authorization`]: who may do what; [`admission`]: one plug-in per file; [`allocation`]: cluster IPs and node
+//! 5. [`authentication`]: tokens; [`authorization`]: who may do what; [`admission`]: one plug-in per file; [`allocation`]: cluster IPs and node
 //!    ports.
 //! 6. [`codec`]: bodies in, answers out.
 //! 7. [`custom_resources`]: which custom kinds there are.
@@ -14,6 +14,7 @@
 
 pub mod admission;
 pub mod allocation;
+pub mod authentication;
 pub mod authorization;
 pub mod codec;
 mod component_status;
@@ -39,6 +40,9 @@ use crate::registry::network::Cidr;
 use crate::storage::Storage;
 use crate::transport::dial::KubeletClient;
 use allocation::Allocators;
+use authentication::jwt::SigningKey;
+use authentication::service_accounts::{ISSUER, TokenAuthority};
+use authentication::token_file::TokenFile;
 use authorization::Authorizer;
 use codec::shared::Shared;
 use custom_resources::CustomResources;
@@ -76,7 +80,7 @@ impl ApiServerOptions {
         Self {
             storage,
             registry,
-            authenticator: Authenticator::new(),
+            authenticator: ephemeral_authenticator(),
             kubelet_client: None,
             reading_requests_max: 400,
             writing_requests_max: 200,
@@ -86,6 +90,14 @@ impl ApiServerOptions {
     }
 }
 
+/// Knows tokens of a key that lives as long as the process.
+fn ephemeral_authenticator() -> Authenticator {
+    // All that can fail is the machine's source of randomness, without which there is no TLS either.
+    let key = SigningKey::generate().expect("an ECDSA key is made of random bytes");
+    let keys_url = format!("{ISSUER}{}", authentication::discovery::KEYS_PATH);
+    Authenticator::new(TokenAuthority::new(key, keys_url), TokenFile::default())
+}
+
 /// Serves the API of Kubernetes from a store and a table of kinds.
 pub struct ApiServer {
     pub storage: Arc<Storage>,
@@ -93,7 +105,7 @@ pub struct ApiServer {
     pub kubelet_client: Option<KubeletClient>,
     pub allocators: Arc<Allocators>,
     pub authorizer: Authorizer,
-    authenticator: Authenticator,
+    pub authenticator: Authenticator,
     in_flight: InFlight,
     discovery: Discovery,
     custom_resources: CustomResources,

@@ -1,5 +1,6 @@
 //! From a request to what serves it (upstream: `endpoints/installer.go` and the non-resource handlers).
 
+use super::authentication::discovery as oidc;
 use super::codec::stored;
 use super::component_status;
 use super::context::Context;
@@ -116,6 +117,8 @@ async fn path(ctx: &Context, request: &Request) -> Result<Response, ApiError> {
         [endpoint @ ("healthz" | "livez" | "readyz"), check] => health::handle(ctx, endpoint, Some(check)),
         ["openapi" | "docs", ..] => openapi::serve(&ctx.server.openapi, request).await,
         ["logs", below @ ..] => logs::handle(below).await,
+        [".well-known", "openid-configuration"] => Ok(oidc::configuration(ctx.server.authenticator.tokens())),
+        ["openid", "v1", "jwks"] => Ok(oidc::keys(ctx.server.authenticator.tokens())),
         ["metrics"] => metrics_endpoint::handle(ctx),
         ["api" | "apis", ..] => Err(ApiError::unknown_resource()),
         _ => Err(ApiError::unknown_path()),

@@ -26,6 +26,9 @@ pub(super) struct ServerArguments {
     /// Name of this machine's node [default: its host name].
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+    /// A file of fixed tokens: TOKEN,USER,UID,"GROUP,GROUP" a line.
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<String>,
     /// A further name or address for the server's certificate; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub tls_san: Vec<String>,
@@ -39,6 +42,7 @@ impl ServerArguments {
             ("server.listen", &self.listen),
             ("runtime.kind", &self.runtime),
             ("node.name", &self.node_name),
+            ("server.token_auth_file", &self.token_auth_file),
         ];
         let overrides = flags
             .into_iter()

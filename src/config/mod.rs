@@ -33,6 +33,8 @@ pub struct ServerSettings {
     pub data_dir: PathBuf,
     /// Further DNS names and addresses for the server's certificate.
     pub tls_sans: Vec<String>,
+    /// A file of fixed tokens, one a line: token, user name, user id, and groups in quotes. Empty: none.
+    pub token_auth_file: PathBuf,
     /// Connections served at once; more wait.
     pub connections_max: usize,
     /// How long requests and writes may take to end when the server is told to stop.
@@ -103,6 +105,7 @@ impl Default for ServerSettings {
             listen: ListenAddress::any(6443),
             data_dir: PathBuf::new(),
             tls_sans: Vec::new(),
+            token_auth_file: PathBuf::new(),
             connections_max: 20_000,
             shutdown_timeout_seconds: 10,
         }

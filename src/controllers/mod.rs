@@ -6,8 +6,10 @@ mod clusterroleaggregation;
 mod custom_resources;
 mod namespace;
 mod serviceaccount;
+mod serviceaccounttoken;
 
 use kube::Client;
+pub use serviceaccounttoken::Tokens;
 use tokio_util::sync::CancellationToken;
 
 /// Under whose names the controllers come.
@@ -19,7 +21,7 @@ pub struct Clients {
 }
 
 /// Runs every controller until `shutdown`.
-pub async fn run(clients: Clients, shutdown: CancellationToken) {
+pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) {
     let own = &clients.own;
     let accounts = serviceaccount::Clients {
         reader: clients.shared.clone(),
@@ -28,6 +30,8 @@ pub async fn run(clients: Clients, shutdown: CancellationToken) {
     tokio::join!(
         namespace::run(own("namespace-controller"), shutdown.clone()),
         serviceaccount::run(accounts, shutdown.clone()),
+        // Upstream's runs as the manager itself, too: it holds the signing key.
+        serviceaccounttoken::run(clients.shared.clone(), tokens, shutdown.clone()),
         clusterroleaggregation::run(own("clusterrole-aggregation-controller"), shutdown.clone()),
     );
 }

@@ -138,7 +138,11 @@ pub fn all() -> Vec<Kind> {
             .strategy(event::EventsV1),
         // authentication.k8s.io, authorization.k8s.io
         review::<authentication::SelfSubjectReview>("selfsubjectreviews.authentication.k8s.io"),
+        review::<authentication::TokenReview>("tokenreviews.authentication.k8s.io"),
+        review::<authorization::LocalSubjectAccessReview>("localsubjectaccessreviews.authorization.k8s.io"),
         review::<authorization::SelfSubjectAccessReview>("selfsubjectaccessreviews.authorization.k8s.io"),
+        review::<authorization::SelfSubjectRulesReview>("selfsubjectrulesreviews.authorization.k8s.io"),
+        review::<authorization::SubjectAccessReview>("subjectaccessreviews.authorization.k8s.io"),
         // autoscaling
         row::<autoscaling::v2::HorizontalPodAutoscaler>("horizontalpodautoscalers.autoscaling")
             .strategy(cluster::horizontal_pod_autoscaler())

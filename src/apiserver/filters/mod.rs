@@ -29,6 +29,7 @@ use super::error::ApiError;
 use super::options::Query;
 use super::request::RequestInfo;
 use super::{ApiServer, routes};
+use poem::http::header::AUTHORIZATION;
 use poem::{Request, Response};
 use std::sync::Arc;
 
@@ -64,7 +65,9 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
 }
 
 async fn inner(ctx: &mut Context, request: &mut Request) -> Result<Response, ApiError> {
-    let user = ctx.server.authenticator.authenticate(request)?;
+    let user = ctx.server.authenticator.authenticate(&ctx.server.storage, request)?;
+    // Without the token, if there was one.
+    ctx.headers.remove(AUTHORIZATION);
     ctx.user = impersonation::impersonate(&ctx.server.authorizer, user, request.headers(), &ctx.info)?;
     let _place = inflight::enter(ctx)?;
     ctx.authorize(&ctx.info)?;

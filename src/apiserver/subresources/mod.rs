@@ -5,6 +5,7 @@ pub mod connect;
 mod eviction;
 pub mod log;
 mod scale;
+mod token;
 
 use super::context::Context;
 use super::error::ApiError;
@@ -27,6 +28,7 @@ pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Resu
         "binding" => binding::handle(ctx, kind, request.take_body()).await,
         "eviction" => eviction::handle(ctx, kind, request.take_body()).await,
         "scale" => scale::handle(ctx, kind, request).await,
+        "token" => token::handle(ctx, kind, request.take_body()).await,
         "log" => log::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query).await,
         "exec" | "attach" | "portforward" => {
             // A WebSocket handshake is a GET, but whoever may only read must not run things (upstream since 1.35:
