@@ -126,7 +126,7 @@ pub fn all() -> Vec<Kind> {
             .scales()
             .status(),
         row::<apps::StatefulSet>("statefulsets.apps")
-            .strategy(workloads::stateful_set())
+            .strategy(strategies::stateful_set::stateful_set())
             .short(&["sts"])
             .categories(ALL)
             .scales()

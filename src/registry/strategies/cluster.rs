@@ -1,15 +1,13 @@
 //! Kinds with few rules of their own: networking, policy, scheduling, quotas, autoscaling, admission, flow control,
 //! devices (upstream: the defaults and validation of `pkg/apis/{networking,policy,scheduling,…}`).
 
-use super::Stored;
-use super::pod::validate::label_selector;
+use super::pod::validate::{label_selector, supported};
+use super::{Stored, autoscaling, int_or_percent, networking};
 use crate::registry::columns::{extension, network, policy};
 use crate::registry::field::FieldError;
-use crate::registry::json::{
-    child, child_or_new, children, default_text, default_to, is_set, map, number, objects, text,
-};
+use crate::registry::json::{at, child, child_or_new, children, default_text, is_set, map, number, text};
 use crate::registry::strategy::Object;
-use crate::registry::validation::immutable;
+use crate::registry::validation::{immutable, non_negative};
 use serde_json::{Value, json};
 
 /// User-defined priorities stay below those of the system's own classes.
@@ -26,7 +24,9 @@ const NO_DEVICES: &str = "device claims are stored, but nothing allocates device
 pub fn ingress() -> Stored {
     Stored::new(network::INGRESS)
         .generation()
-        .rules(validate_ingress)
+        .rules(networking::ingress)
+        .create_rules(networking::ingress_create)
+        .status_rules(networking::ingress_status)
         .status(|| json!({"loadBalancer": {}}))
         .unattended("ingresses are stored, but no controller acts on them yet")
 }
@@ -39,8 +39,9 @@ pub fn ingress_class() -> Stored {
                 default_text(parameters, "scope", "Cluster");
             }
         })
+        .rules(networking::ingress_class)
         .update_rules(|new, old| {
-            let controller = |class| crate::registry::json::at(class, &["spec", "controller"]);
+            let controller = |class| at(class, &["spec", "controller"]);
             Vec::from_iter(immutable(controller(new), controller(old), "spec.controller"))
         })
         .unattended("ingress classes are stored, but no controller acts on them yet")
@@ -50,39 +51,33 @@ pub fn network_policy() -> Stored {
     Stored::new(network::NETWORK_POLICY)
         .generation()
         .defaults(default_network_policy)
-        .rules(|policy| match map(policy, &["spec", "podSelector"]) {
-            Some(selector) => label_selector(selector, "spec.podSelector"),
-            None => Vec::new(),
-        })
+        .rules(networking::network_policy)
         .unattended("network policies are stored, but not enforced yet")
 }
 
 pub fn service_cidr() -> Stored {
-    Stored::new(network::SERVICE_CIDR).status(|| json!({}))
+    Stored::new(network::SERVICE_CIDR)
+        .rules(networking::service_cidr)
+        .update_rules(networking::service_cidr_update)
+        .status(|| json!({}))
 }
 
 pub fn ip_address() -> Stored {
     Stored::new(network::IP_ADDRESS)
+        .named(networking::ip_address_name)
+        .rules(networking::ip_address)
+        .update_rules(|new, old| {
+            let parent = |address| at(address, &["spec", "parentRef"]);
+            Vec::from_iter(immutable(parent(new), parent(old), "spec.parentRef"))
+        })
 }
 
 pub fn pod_disruption_budget() -> Stored {
     Stored::new(policy::POD_DISRUPTION_BUDGET)
         .generation()
         .conditional()
-        .rules(|budget| {
-            let mut errors = Vec::new();
-            let Some(spec) = map(budget, &["spec"]) else {
-                return errors;
-            };
-            if spec.contains_key("minAvailable") && spec.contains_key("maxUnavailable") {
-                let detail = "minAvailable and maxUnavailable cannot be both set";
-                errors.push(FieldError::invalid("spec", spec.clone(), detail));
-            }
-            if let Some(selector) = map(spec, &["selector"]) {
-                errors.extend(label_selector(selector, "spec.selector"));
-            }
-            errors
-        })
+        .rules(disruption_budget)
+        .status_rules(|budget, _| disruption_budget_status(budget))
         .status(|| json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}))
         .unattended("disruption budgets are stored, but no controller counts for them yet")
 }
@@ -105,6 +100,10 @@ pub fn priority_class() -> Stored {
             } else if value > PRIORITY_MAX {
                 let detail = format!("maximum allowed value of a user defined priority is {PRIORITY_MAX}");
                 errors.push(FieldError::forbidden("value", &detail));
+            }
+            let (policies, policy) = (["PreemptLowerPriority", "Never"], text(class, &["preemptionPolicy"]));
+            if !policies.contains(&policy) {
+                errors.push(FieldError::not_supported("preemptionPolicy", policy, &policies));
             }
             errors
         })
@@ -157,43 +156,8 @@ pub fn runtime_class() -> Stored {
 
 pub fn horizontal_pod_autoscaler() -> Stored {
     Stored::new(policy::HORIZONTAL_POD_AUTOSCALER)
-        .defaults(|autoscaler| {
-            let spec = child_or_new(autoscaler, "spec");
-            default_to(spec, "minReplicas", 1);
-            if !is_set(spec, "metrics") {
-                let target = json!({"type": "Utilization", "averageUtilization": 80});
-                let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
-                spec.insert("metrics".into(), json!([metric]));
-            }
-        })
-        .rules(|autoscaler| {
-            let mut errors = Vec::new();
-            let (minimum, maximum) = (
-                number(autoscaler, &["spec", "minReplicas"]),
-                number(autoscaler, &["spec", "maxReplicas"]),
-            );
-            if minimum < 1 {
-                let detail = "must be greater than or equal to 1";
-                errors.push(FieldError::invalid("spec.minReplicas", minimum, detail));
-            }
-            if maximum < 1 {
-                errors.push(FieldError::invalid(
-                    "spec.maxReplicas",
-                    maximum,
-                    "must be greater than 0",
-                ));
-            }
-            if maximum < minimum {
-                let detail = "must be greater than or equal to `minReplicas`";
-                errors.push(FieldError::invalid("spec.maxReplicas", maximum, detail));
-            }
-            for field in ["kind", "name"] {
-                if text(autoscaler, &["spec", "scaleTargetRef", field]).is_empty() {
-                    errors.push(FieldError::required(format!("spec.scaleTargetRef.{field}"), ""));
-                }
-            }
-            errors
-        })
+        .defaults(autoscaling::defaults)
+        .rules(autoscaling::validate)
         .status(|| json!({"currentMetrics": [], "desiredReplicas": 0}))
         .unattended("autoscalers are stored, but no controller acts on them yet")
 }
@@ -251,35 +215,30 @@ fn default_network_policy(policy: &mut Object) {
     }
 }
 
-fn validate_ingress(ingress: &Object) -> Vec<FieldError> {
+fn disruption_budget(budget: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let empty = Object::new();
-    let spec = map(ingress, &["spec"]).unwrap_or(&empty);
-    if !is_set(spec, "defaultBackend") && !is_set(spec, "rules") {
-        let detail = "either `defaultBackend` or `rules` must be specified";
-        errors.push(FieldError::invalid("spec", json!([]), detail));
+    let Some(spec) = map(budget, &["spec"]) else {
+        return errors;
+    };
+    if spec.contains_key("minAvailable") && spec.contains_key("maxUnavailable") {
+        let detail = "minAvailable and maxUnavailable cannot be both set";
+        errors.push(FieldError::invalid("spec", spec.clone(), detail));
     }
-    let types = ["Exact", "ImplementationSpecific", "Prefix"];
-    for (index, rule) in objects(spec, &["rules"]) {
-        for (path_index, item) in objects(rule, &["http", "paths"]) {
-            let path = format!("spec.rules[{index}].http.paths[{path_index}]");
-            match text(item, &["pathType"]) {
-                "" => errors.push(FieldError::required(
-                    format!("{path}.pathType"),
-                    "pathType must be specified",
-                )),
-                kind if types.contains(&kind) => {}
-                other => errors.push(FieldError::not_supported(format!("{path}.pathType"), other, &types)),
-            }
-            let target = text(item, &["path"]);
-            if matches!(text(item, &["pathType"]), "Exact" | "Prefix") && !target.starts_with('/') {
-                errors.push(FieldError::invalid(
-                    format!("{path}.path"),
-                    target,
-                    "must be an absolute path",
-                ));
-            }
-        }
+    for field in ["minAvailable", "maxUnavailable"] {
+        let (value, path) = (spec.get(field), format!("spec.{field}"));
+        errors.extend(int_or_percent::positive(value, &path));
+        errors.extend(int_or_percent::at_most_all(value, &path));
     }
+    if let Some(selector) = map(spec, &["selector"]) {
+        errors.extend(label_selector(selector, "spec.selector"));
+    }
+    let policies = ["AlwaysAllow", "IfHealthyBudget"];
+    errors.extend(supported(spec, "unhealthyPodEvictionPolicy", &policies, "spec"));
     errors
+}
+
+fn disruption_budget_status(budget: &Object) -> Vec<FieldError> {
+    let fields = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+    let check = |field: &&str| non_negative(at(budget, &["status", field]), &format!("status.{field}"));
+    fields.iter().filter_map(check).collect()
 }

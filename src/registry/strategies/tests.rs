@@ -411,7 +411,7 @@ fn jobs_select_their_own_pods() {
     );
     assert_eq!(created["spec"]["template"]["metadata"]["labels"]["job-name"], "w");
     assert_eq!(created["spec"]["completions"], 1);
-    let (_, errors) = create(&jobs, &workload(|_| {}));
+    let (_, errors) = create(&jobs, &workload(|spec| drop(spec["selector"].take())));
     let expected = "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"";
     assert_eq!(errors, [expected]);
 }

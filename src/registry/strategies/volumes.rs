@@ -3,7 +3,7 @@
 
 use super::Stored;
 use super::pod::validate::{invalid, label_selector, node_selector, one_of, quantity_value};
-use super::storage::driver_name;
+use super::volume_sources::{self, Owner};
 use crate::registry::columns::core as printers;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, dns1123_subdomain};
@@ -16,30 +16,30 @@ const NOT_ATTENDED: &str = "volumes and claims are stored, but nothing binds, pr
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 const RECLAIM_POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
-/// The sources of a persistent volume and which of their texts must be there.
-const SOURCES: [(&str, &[&str]); 22] = [
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("azureDisk", &["diskName", "diskURI"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("cephfs", &[]),
-    ("cinder", &["volumeID"]),
-    ("csi", &["driver", "volumeHandle"]),
-    ("fc", &[]),
-    ("flexVolume", &["driver"]),
-    ("flocker", &[]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("hostPath", &["path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("local", &["path"]),
-    ("nfs", &["server", "path"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", &["volumeID"]),
-    ("quobyte", &["registry", "volume"]),
-    ("rbd", &["image"]),
-    ("scaleIO", &["gateway", "system", "volumeName"]),
-    ("storageos", &[]),
-    ("vsphereVolume", &["volumePath"]),
+/// The sources of a persistent volume, in the order in which upstream looks for them.
+const SOURCES: [&str; 22] = [
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
 ];
 
 pub fn persistent_volume() -> Stored {
@@ -210,20 +210,17 @@ fn capacity(spec: &Object, path: &str) -> Vec<FieldError> {
 
 fn volume_source(spec: &Object, path: &str) -> Vec<FieldError> {
     let (mut errors, mut found) = (Vec::new(), false);
-    for (name, needed) in SOURCES {
+    for name in SOURCES {
         let Some(source) = map(spec, &[name]) else { continue };
-        let path = format!("{path}.{name}");
         if found {
-            errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
+            let shown = if name == "cephfs" { "cephFS" } else { name };
+            let detail = "may not specify more than 1 volume type";
+            errors.push(FieldError::forbidden(format!("{path}.{shown}"), detail));
             continue;
         }
         found = true;
-        for field in needed.iter().filter(|field| !(name == "csi" && **field == "driver")) {
-            if text(source, &[field]).is_empty() {
-                errors.push(FieldError::required(format!("{path}.{field}"), ""));
-            }
-        }
-        errors.extend(source_rules(name, source, &path));
+        let path = format!("{path}.{}", volume_sources::path_name(name));
+        errors.extend(volume_sources::errors(name, source, &path, Owner::PersistentVolume("")));
     }
     if !found {
         errors.push(FieldError::required(path, "must specify a volume type"));
@@ -235,54 +232,10 @@ fn volume_source(spec: &Object, path: &str) -> Vec<FieldError> {
     errors
 }
 
-fn source_rules(name: &str, source: &Object, path: &str) -> Vec<FieldError> {
-    let target = text(source, &["path"]);
-    let mut errors = Vec::new();
-    match name {
-        "csi" => {
-            errors.extend(driver_name(text(source, &["driver"]), &format!("{path}.driver")));
-            for secret in [
-                "controllerPublishSecretRef",
-                "controllerExpandSecretRef",
-                "nodeStageSecretRef",
-                "nodePublishSecretRef",
-                "nodeExpandSecretRef",
-            ] {
-                let Some(reference) = map(source, &[secret]) else {
-                    continue;
-                };
-                for field in ["name", "namespace"] {
-                    if text(reference, &[field]).is_empty() {
-                        errors.push(FieldError::required(format!("{path}.{secret}.{field}"), ""));
-                    }
-                }
-            }
-        }
-        "hostPath" | "local" => {
-            if target.split('/').any(|step| step == "..") {
-                errors.push(FieldError::invalid(
-                    format!("{path}.path"),
-                    target,
-                    "must not contain '..'",
-                ));
-            }
-        }
-        "nfs" if !target.is_empty() && !target.starts_with('/') => {
-            errors.push(FieldError::invalid(
-                format!("{path}.path"),
-                target,
-                "must be an absolute path",
-            ));
-        }
-        _ => {}
-    }
-    errors
-}
-
 fn volume_update(new: &Object, old: &Object) -> Vec<FieldError> {
     let source = |volume: &Object| {
         let spec = map(volume, &["spec"]).cloned().unwrap_or_default();
-        SOURCES.map(|(name, _)| spec.get(name).cloned())
+        SOURCES.map(|name| spec.get(name).cloned())
     };
     let mut errors = Vec::new();
     if source(new) != source(old) {

@@ -1,36 +1,25 @@
-//! Workloads: ReplicationController, ReplicaSet, Deployment, StatefulSet, DaemonSet and PodTemplate
+//! Workloads: ReplicationController, ReplicaSet, Deployment, DaemonSet, PodTemplate and ControllerRevision
 //! (upstream: `pkg/apis/apps/v1/defaults.go`, `pkg/apis/apps/validation`).
 
 use super::pod::{defaults, validate};
-use super::{Stored, stored::Printer};
+use super::{Stored, int_or_percent, stored::Printer, workload_status};
 use crate::registry::columns::workloads as printers;
 use crate::registry::field::FieldError;
-use crate::registry::formats::dns1123_label;
 use crate::registry::json::{
-    at, child, child_or_new, children, default_text, default_to, integer, is_set, map, number, text, texts,
+    at, boolean, child, child_or_new, default_text, default_to, integer, is_set, map, number, objects, text, texts,
 };
 use crate::registry::selector::LabelSelector;
 use crate::registry::strategy::Object;
 use crate::registry::validation::{annotations, immutable, labels, non_negative};
 use serde_json::{Map, Value, json};
 
-const REVISION_HISTORY: i64 = 10;
+pub const REVISION_HISTORY: i64 = 10;
 const PROGRESS_DEADLINE_SECONDS: i64 = 600;
-/// What of a StatefulSet's spec may change.
-const STATEFUL_SET_UPDATABLE: [&str; 7] = [
-    "replicas",
-    "ordinals",
-    "template",
-    "updateStrategy",
-    "revisionHistoryLimit",
-    "persistentVolumeClaimRetentionPolicy",
-    "minReadySeconds",
-];
-
 pub fn deployment() -> Stored {
     workload(printers::DEPLOYMENT)
         .defaults(default_deployment)
         .rules(validate_deployment)
+        .status_rules(workload_status::deployment)
         .status(|| json!({}))
         .unattended("deployments are stored, but no controller acts on them yet")
 }
@@ -42,8 +31,8 @@ pub fn replica_set() -> Stored {
             default_to(spec, "replicas", 1);
             template_defaults(spec);
         })
-        // Upstream says "deployment" here, too.
-        .rules(|set| controlled(set, "deployment"))
+        .rules(controlled)
+        .status_rules(workload_status::replicas)
         .status(|| json!({"replicas": 0}))
         .unattended("replica sets are stored, but no controller acts on them yet")
 }
@@ -52,6 +41,7 @@ pub fn replication_controller() -> Stored {
     workload(printers::REPLICATION_CONTROLLER)
         .defaults(default_replication_controller)
         .rules(validate_replication_controller)
+        .status_rules(workload_status::replicas)
         .update_rules(|_, _| Vec::new())
         .fields(&["status.replicas"], |controller| {
             vec![(
@@ -64,20 +54,11 @@ pub fn replication_controller() -> Stored {
         .unattended("replication controllers are stored, but no controller acts on them yet")
 }
 
-pub fn stateful_set() -> Stored {
-    workload(printers::STATEFUL_SET)
-        .named(dns1123_label)
-        .defaults(default_stateful_set)
-        .rules(|set| controlled(set, "statefulset"))
-        .update_rules(stateful_set_update)
-        .status(|| json!({"replicas": 0, "availableReplicas": 0}))
-        .unattended("stateful sets are stored, but no controller acts on them yet")
-}
-
 pub fn daemon_set() -> Stored {
     workload(printers::DAEMON_SET)
         .defaults(default_daemon_set)
-        .rules(|set| controlled(set, "daemonset"))
+        .rules(validate_daemon_set)
+        .status_rules(workload_status::daemon_set)
         .status(|| {
             json!({
                 "currentNumberScheduled": 0, "numberMisscheduled": 0,
@@ -97,10 +78,18 @@ pub fn pod_template() -> Stored {
 
 pub fn controller_revision() -> Stored {
     Stored::new(printers::CONTROLLER_REVISION)
+        .rules(|revision| {
+            let mut errors = Vec::new();
+            if revision.get("data").is_none_or(Value::is_null) {
+                errors.push(FieldError::required("data", "data is mandatory"));
+            }
+            errors.extend(non_negative(revision.get("revision"), "revision"));
+            errors
+        })
         .update_rules(|new, old| Vec::from_iter(immutable(new.get("data"), old.get("data"), "data")))
 }
 
-fn workload(printer: Printer) -> Stored {
+pub fn workload(printer: Printer) -> Stored {
     Stored::new(printer)
         .generation()
         .update_rules(|new, old| Vec::from_iter(immutable(selector_of(new), selector_of(old), "spec.selector")))
@@ -145,28 +134,6 @@ fn default_daemon_set(set: &mut Object) {
     template_defaults(spec);
 }
 
-fn default_stateful_set(set: &mut Object) {
-    let spec = child_or_new(set, "spec");
-    default_text(spec, "podManagementPolicy", "OrderedReady");
-    let strategy = child_or_new(spec, "updateStrategy");
-    default_text(strategy, "type", "RollingUpdate");
-    if text(strategy, &["type"]) == "RollingUpdate" {
-        default_to(child_or_new(strategy, "rollingUpdate"), "partition", 0);
-    }
-    let retention = child_or_new(spec, "persistentVolumeClaimRetentionPolicy");
-    default_text(retention, "whenDeleted", "Retain");
-    default_text(retention, "whenScaled", "Retain");
-    default_to(spec, "replicas", 1);
-    default_to(spec, "revisionHistoryLimit", REVISION_HISTORY);
-    for claim in children(spec, "volumeClaimTemplates") {
-        default_text(claim, "apiVersion", "v1");
-        default_text(claim, "kind", "PersistentVolumeClaim");
-        default_to(child_or_new(claim, "spec"), "volumeMode", "Filesystem");
-        default_text(child_or_new(claim, "status"), "phase", "Pending");
-    }
-    template_defaults(spec);
-}
-
 fn default_replication_controller(controller: &mut Object) {
     let template_labels = map(controller, &["spec", "template", "metadata", "labels"]).cloned();
     if let Some(template_labels) = template_labels.filter(|labels| !labels.is_empty()) {
@@ -191,13 +158,24 @@ pub fn template_errors(spec: &Object, path: &str) -> Vec<FieldError> {
     let template = map(spec, &[field]).unwrap_or(&empty);
     let mut errors = Vec::new();
     if let Some(found) = map(template, &["metadata", "labels"]) {
-        errors.extend(labels(found, &format!("{path}.metadata.labels")));
+        errors.extend(labels(found, &format!("{path}.labels")));
     }
     if let Some(found) = map(template, &["metadata", "annotations"]) {
-        errors.extend(annotations(found, &format!("{path}.metadata.annotations")));
+        errors.extend(annotations(found, &format!("{path}.annotations")));
     }
     let pod = map(template, &["spec"]).unwrap_or(&empty);
-    errors.extend(validate::pod_spec(pod, &format!("{path}.spec"), false));
+    let pod_annotations = map(template, &["metadata", "annotations"]);
+    errors.extend(validate::annotations::of_pod(
+        pod_annotations,
+        pod,
+        &format!("{path}.annotations"),
+    ));
+    errors.extend(validate::pod_spec(pod, &format!("{path}.spec"), None));
+    errors.extend(validate::annotations::match_fields(
+        pod_annotations,
+        pod,
+        &format!("{path}.spec"),
+    ));
     if is_set(pod, "ephemeralContainers") {
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(FieldError::forbidden(
@@ -208,8 +186,8 @@ pub fn template_errors(spec: &Object, path: &str) -> Vec<FieldError> {
     errors
 }
 
-/// Rules of what has replicas, a selector and a template whose pods run on.
-fn controlled(object: &Object, kind: &str) -> Vec<FieldError> {
+/// Rules of what has replicas, a selector and a template whose pods run on: Deployments and ReplicaSets.
+fn controlled(object: &Object) -> Vec<FieldError> {
     let empty = Map::new();
     let spec = map(object, &["spec"]).unwrap_or(&empty);
     let mut errors = Vec::new();
@@ -220,31 +198,60 @@ fn controlled(object: &Object, kind: &str) -> Vec<FieldError> {
         None => errors.push(FieldError::required("spec.selector", "")),
         Some(selector) => {
             errors.extend(validate::label_selector(selector, "spec.selector"));
-            if !is_set(selector, "matchLabels") && !is_set(selector, "matchExpressions") {
-                let detail = format!("empty selector is invalid for {kind}");
-                errors.push(FieldError::invalid("spec.selector", selector.clone(), &detail));
-            }
+            // Upstream says "deployment" of both.
+            errors.extend(empty_selector(selector, "deployment"));
             errors.extend(selector_misses(spec, selector));
         }
     }
     errors.extend(template_errors(spec, "spec.template"));
-    let path = "spec.template.spec.restartPolicy";
+    if number(spec, &["replicas"]) > 1 {
+        errors.extend(writable_disks(spec));
+    }
+    errors.extend(runs_on(spec, "ReplicaSet"));
+    errors
+}
+
+pub fn empty_selector(selector: &Object, kind: &str) -> Option<FieldError> {
+    let empty = !is_set(selector, "matchLabels") && !is_set(selector, "matchExpressions");
+    let detail = format!("empty selector is invalid for {kind}");
+    empty.then(|| FieldError::invalid("spec.selector", selector.clone(), &detail))
+}
+
+/// Pods of these templates are started again for ever.
+pub fn runs_on(spec: &Object, kind: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
     match text(spec, &["template", "spec", "restartPolicy"]) {
         "" | "Always" => {}
-        other => errors.push(FieldError::not_supported(path, other, &["Always"])),
+        other => {
+            let path = "spec.template.spec.restartPolicy";
+            errors.push(FieldError::not_supported(path, other, &["Always"]));
+        }
     }
     if integer(spec, &["template", "spec", "activeDeadlineSeconds"]).is_some() {
         let path = "spec.template.spec.activeDeadlineSeconds";
-        errors.push(FieldError::forbidden(
-            path,
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
-        ));
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.push(FieldError::forbidden(path, &detail));
+    }
+    errors
+}
+
+/// Disks that only one machine can write.
+fn writable_disks(spec: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (index, volume) in objects(spec, &["template", "spec", "volumes"]) {
+        let disk = map(volume, &["gcePersistentDisk"]);
+        if disk.is_some_and(|disk| !boolean(disk, &["readOnly"])) {
+            let path = format!("spec.template.spec.volumes[{index}].gcePersistentDisk.readOnly");
+            let detail = "must be read-only for replicated pods > 1; GCE PD can only be mounted on multiple machines if \
+                it is read-only";
+            errors.push(FieldError::invalid(path, false, detail));
+        }
     }
     errors
 }
 
 /// The template's labels must be what the selector selects.
-fn selector_misses(spec: &Object, selector: &Object) -> Option<FieldError> {
+pub fn selector_misses(spec: &Object, selector: &Object) -> Option<FieldError> {
     let mut found: Vec<(String, String)> = texts(spec, &["template", "metadata", "labels"])
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
@@ -262,49 +269,101 @@ fn selector_misses(spec: &Object, selector: &Object) -> Option<FieldError> {
 }
 
 fn validate_deployment(deployment: &Object) -> Vec<FieldError> {
-    let mut errors = controlled(deployment, "deployment");
-    let strategy = ["spec", "strategy"];
-    let rolling = at(deployment, &["spec", "strategy", "rollingUpdate"]);
+    let mut errors = controlled(deployment);
+    let path = "spec.strategy.rollingUpdate";
+    let rolling = map(deployment, &["spec", "strategy", "rollingUpdate"]);
     match text(deployment, &["spec", "strategy", "type"]) {
-        "RollingUpdate" => {
-            let zero = |field: &str| {
-                let value = at(deployment, &[&strategy[..], &["rollingUpdate", field]].concat());
-                matches!(value, Some(value) if *value == json!(0) || *value == json!("0%"))
-            };
-            if zero("maxUnavailable") && zero("maxSurge") {
-                let shown = rolling
-                    .and_then(|rolling| rolling.get("maxUnavailable"))
-                    .cloned()
-                    .unwrap_or_default();
-                let path = "spec.strategy.rollingUpdate.maxUnavailable";
-                errors.push(FieldError::invalid(path, shown, "may not be 0 when `maxSurge` is 0"));
+        "RollingUpdate" => match rolling {
+            None => {
+                let detail = "this should be defaulted and never be nil";
+                errors.push(FieldError::required(path, detail));
             }
-        }
+            Some(rolling) => {
+                let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+                let field = format!("{path}.maxUnavailable");
+                errors.extend(int_or_percent::positive(unavailable, &field));
+                errors.extend(int_or_percent::positive(surge, &format!("{path}.maxSurge")));
+                if int_or_percent::is_zero(unavailable) && int_or_percent::is_zero(surge) {
+                    let shown = unavailable.cloned().unwrap_or_default();
+                    let detail = "may not be 0 when `maxSurge` is 0";
+                    errors.push(FieldError::invalid(field.as_str(), shown, detail));
+                }
+                errors.extend(int_or_percent::at_most_all(unavailable, &field));
+            }
+        },
         "Recreate" if rolling.is_some() => {
             let detail = "may not be specified when strategy `type` is 'Recreate'";
-            errors.push(FieldError::forbidden("spec.strategy.rollingUpdate", detail));
+            errors.push(FieldError::forbidden(path, detail));
         }
         "Recreate" => {}
         other => {
-            errors.push(FieldError::not_supported(
-                "spec.strategy.type",
-                other,
-                &["Recreate", "RollingUpdate"],
-            ));
+            let types = ["Recreate", "RollingUpdate"];
+            errors.push(FieldError::not_supported("spec.strategy.type", other, &types));
         }
     }
-    let deadline = integer(deployment, &["spec", "progressDeadlineSeconds"]);
-    if let Some(deadline) = deadline {
+    if let Some(deadline) = integer(deployment, &["spec", "progressDeadlineSeconds"]) {
         let path = "spec.progressDeadlineSeconds";
         errors.extend(non_negative(Some(&json!(deadline)), path));
         if deadline <= number(deployment, &["spec", "minReadySeconds"]) {
-            errors.push(FieldError::invalid(
-                path,
-                deadline,
-                "must be greater than minReadySeconds",
-            ));
+            let detail = "must be greater than minReadySeconds";
+            errors.push(FieldError::invalid(path, deadline, detail));
         }
     }
+    errors
+}
+
+fn validate_daemon_set(set: &Object) -> Vec<FieldError> {
+    let empty = Map::new();
+    let spec = map(set, &["spec"]).unwrap_or(&empty);
+    let mut errors = Vec::new();
+    match map(spec, &["selector"]) {
+        None => errors.push(FieldError::required("spec.selector", "")),
+        Some(selector) => {
+            errors.extend(validate::label_selector(selector, "spec.selector"));
+            errors.extend(selector_misses(spec, selector));
+            errors.extend(empty_selector(selector, "daemonset"));
+        }
+    }
+    errors.extend(template_errors(spec, "spec.template"));
+    errors.extend(writable_disks(spec));
+    errors.extend(runs_on(spec, "DaemonSet"));
+    errors.extend(non_negative(spec.get("minReadySeconds"), "spec.minReadySeconds"));
+    let path = "spec.updateStrategy.rollingUpdate";
+    match (
+        text(spec, &["updateStrategy", "type"]),
+        map(spec, &["updateStrategy", "rollingUpdate"]),
+    ) {
+        ("OnDelete", _) => {}
+        ("RollingUpdate", None) => errors.push(FieldError::required(path, "")),
+        ("RollingUpdate", Some(rolling)) => {
+            let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+            let (unavailable_path, surge_path) = (format!("{path}.maxUnavailable"), format!("{path}.maxSurge"));
+            errors.extend(int_or_percent::positive(unavailable, &unavailable_path));
+            errors.extend(int_or_percent::positive(surge, &surge_path));
+            match (int_or_percent::is_zero(unavailable), int_or_percent::is_zero(surge)) {
+                (false, false) => {
+                    let shown = surge.cloned().unwrap_or_default();
+                    let detail = "may not be set when maxUnavailable is non-zero";
+                    errors.push(FieldError::invalid(surge_path.as_str(), shown, detail));
+                }
+                (true, true) => {
+                    let detail = "cannot be 0 when maxSurge is 0";
+                    errors.push(FieldError::required(unavailable_path.as_str(), detail));
+                }
+                _ => {}
+            }
+            errors.extend(int_or_percent::at_most_all(unavailable, &unavailable_path));
+            errors.extend(int_or_percent::at_most_all(surge, &surge_path));
+        }
+        (other, _) => {
+            let types = ["RollingUpdate", "OnDelete"];
+            errors.push(FieldError::not_supported("spec.updateStrategy.type", other, &types));
+        }
+    }
+    errors.extend(non_negative(
+        spec.get("revisionHistoryLimit"),
+        "spec.revisionHistoryLimit",
+    ));
     errors
 }
 
@@ -325,25 +384,9 @@ fn validate_replication_controller(controller: &Object) -> Vec<FieldError> {
     }
     if is_set(spec, "template") {
         errors.extend(template_errors(spec, "spec.template"));
+        errors.extend(runs_on(spec, "ReplicationController"));
     } else {
         errors.push(FieldError::required("spec.template", ""));
     }
     errors
-}
-
-fn stateful_set_update(set: &Object, old: &Object) -> Vec<FieldError> {
-    let fixed = |object: &Object| {
-        let mut spec = map(object, &["spec"]).cloned().unwrap_or_default();
-        STATEFUL_SET_UPDATABLE.iter().for_each(|field| {
-            spec.remove(*field);
-        });
-        spec
-    };
-    if fixed(set) == fixed(old) {
-        return Vec::new();
-    }
-    let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
-        'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' \
-        are forbidden";
-    vec![FieldError::forbidden("spec", detail)]
 }

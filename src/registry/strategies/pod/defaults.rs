@@ -1,6 +1,7 @@
 //! Defaults of pods and of pod templates (upstream: `SetDefaults_*` in `pkg/apis/core/v1/defaults.go` and the
 //! declared defaults of the types).
 
+use super::aggregate;
 use crate::registry::json::{
     at, boolean, child, child_or_new, children, default_number, default_text, default_to, number, quantity, text,
 };
@@ -63,7 +64,50 @@ pub fn pod(object: &mut Object) {
             }
         }
     }
+    pod_level_resources(spec);
     default_to(spec, "enableServiceLinks", true);
+}
+
+/// What the pod as a whole asks for, where it does: at least what its containers do, or as much as it may have.
+fn pod_level_resources(spec: &mut Object) {
+    if !spec.contains_key("resources") {
+        return;
+    }
+    let huge = |name: &str| name.starts_with("hugepages-");
+    let (requests, limits) = (aggregate::requests(spec), aggregate::limits(spec));
+    let Some(resources) = child(spec, "resources") else {
+        return;
+    };
+    if at(resources, &["requests"]).is_none() && at(resources, &["limits"]).is_none() {
+        return;
+    }
+    let of_pod = |resources: &Object, list: &str| match resources.get(list) {
+        Some(Value::Object(amounts)) => amounts.clone(),
+        _ => Map::new(),
+    };
+    let (mut own_requests, mut own_limits) = (of_pod(resources, "requests"), of_pod(resources, "limits"));
+    for (name, amount) in limits.iter().filter(|(name, _)| huge(name)) {
+        own_limits
+            .entry(name.as_str())
+            .or_insert_with(|| json!(amount.to_string()));
+    }
+    for (name, amount) in &requests {
+        if matches!(name.as_str(), "cpu" | "memory") {
+            own_requests
+                .entry(name.as_str())
+                .or_insert_with(|| json!(amount.to_string()));
+        }
+    }
+    for (name, amount) in &own_limits {
+        if matches!(name.as_str(), "cpu" | "memory") || huge(name) {
+            own_requests.entry(name.as_str()).or_insert_with(|| amount.clone());
+        }
+    }
+    for (list, amounts) in [("requests", own_requests), ("limits", own_limits)] {
+        if !amounts.is_empty() {
+            resources.insert(list.into(), Value::Object(amounts));
+        }
+    }
 }
 
 /// Defaults of a pod spec, also in the template of a workload.

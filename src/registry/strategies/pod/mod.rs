@@ -1,7 +1,11 @@
 //! Pods (upstream: `pkg/registry/core/pod/strategy.go`).
 
+mod aggregate;
 pub mod defaults;
+mod label_keys;
 mod qos;
+mod resize;
+mod status;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -54,6 +58,7 @@ impl Strategy for PodStrategy {
             }]);
         }
         object.insert("status".into(), status);
+        label_keys::merge(object);
     }
 
     fn prepare_for_update(&self, object: &mut Object, old: &Object, target: Target) {
@@ -63,6 +68,7 @@ impl Strategy for PodStrategy {
                 default_prepare_for_update(object, old, target);
                 let old_class = text(old, &["status", "qosClass"]).to_owned();
                 default_text(child_or_new(object, "status"), "qosClass", &old_class);
+                status::complete(object);
                 if let Some(metadata) = child(object, "metadata") {
                     let empty = Object::new();
                     let old_metadata = old.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
@@ -84,13 +90,17 @@ impl Strategy for PodStrategy {
     fn validate_update(&self, object: &Object, old: &Object, target: Target) -> Vec<FieldError> {
         match target {
             Target::Main => update::validate(object, old),
-            Target::Status => update::validate_status(object, old),
+            Target::Status => status::validate(object, old),
             Target::Subresource("ephemeralcontainers") => {
                 let mut errors = validate::pod(object);
                 errors.extend(update::validate_ephemeral_containers(object, old));
                 errors
             }
-            Target::Subresource("resize") => validate::pod(object),
+            Target::Subresource("resize") => {
+                let mut errors = validate::pod(object);
+                errors.extend(resize::validate(object, old));
+                errors
+            }
             Target::Subresource(_) => Vec::new(),
         }
     }

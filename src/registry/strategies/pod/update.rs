@@ -1,20 +1,17 @@
-//! What an update of a pod may change (upstream: `ValidatePodUpdate`, `ValidatePodStatusUpdate`,
+//! What an update of a pod may change (upstream: `ValidatePodUpdate`,
 //! `ValidatePodEphemeralContainersUpdate` in `pkg/apis/core/validation/validation.go`).
 
+use super::validate::annotations::{self, is_mirror};
 use super::validate::tolerations;
 use crate::registry::field::FieldError;
-use crate::registry::formats::{dns1123_subdomain, ip_address, label_key, range_error};
-use crate::registry::json::{at, child, children, integer, items, map, objects, restore, text};
+use crate::registry::formats::range_error;
+use crate::registry::json::{child, children, integer, items, map, objects, restore, text};
 use crate::registry::strategy::Object;
-use crate::registry::validation::immutable;
 use serde_json::Value;
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
     `spec.tolerations` (only additions to existing tolerations),\
     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-/// What the `resize` subresource may change in a container.
-const RESIZABLE: [&str; 2] = ["resources", "resizePolicy"];
-
 /// Restores from `old` all that the subresource does not write. Binding makes the pod itself, there is nothing to
 /// restore.
 pub fn keep_only(object: &mut Object, old: &Object, subresource: &str) {
@@ -29,17 +26,7 @@ pub fn keep_only(object: &mut Object, old: &Object, subresource: &str) {
     };
     match subresource {
         "ephemeralcontainers" => restore(spec, written, "ephemeralContainers"),
-        "resize" => {
-            for list in ["containers", "initContainers"] {
-                for container in children(spec, list) {
-                    let name = text(container, &["name"]).to_owned();
-                    let wanted = objects(written, &[list]).find(|(_, other)| text(other, &["name"]) == name);
-                    if let Some((_, wanted)) = wanted {
-                        RESIZABLE.iter().for_each(|field| restore(container, wanted, field));
-                    }
-                }
-            }
-        }
+        "resize" => super::resize::keep_only(spec, written),
         _ => {}
     }
 }
@@ -62,11 +49,15 @@ pub fn validate(pod: &Object, old: &Object) -> Vec<FieldError> {
             return errors;
         }
     }
+    errors.extend(annotations::update(pod, old));
     if let Some(error) = active_deadline(spec, old_spec) {
         errors.push(error);
     }
     errors.extend(added_tolerations(spec, old_spec));
     errors.extend(removed_gates(spec, old_spec));
+    if !items(old_spec, &["schedulingGates"]).is_empty() {
+        errors.extend(gated(spec, old_spec));
+    }
 
     let mut comparable = spec.clone();
     restore_updatable(&mut comparable, old_spec);
@@ -98,17 +89,58 @@ fn restore_updatable(spec: &mut Object, old: &Object) {
     if old_grace.is_some_and(|grace| grace < 0) && integer(spec, &["terminationGracePeriodSeconds"]) == Some(1) {
         restore(spec, old, "terminationGracePeriodSeconds");
     }
-    let gated = !items(old, &["schedulingGates"]).is_empty();
-    if gated && keeps_entries(map(spec, &["nodeSelector"]), map(old, &["nodeSelector"])) {
+    // A pod that waits at a gate may be told more precisely where to run; how, was checked before.
+    if !items(old, &["schedulingGates"]).is_empty() {
         restore(spec, old, "nodeSelector");
+        let old_affinity = map(old, &["affinity"])
+            .and_then(|affinity| affinity.get("nodeAffinity"))
+            .cloned();
+        let mut affinity = map(spec, &["affinity"]).cloned().unwrap_or_default();
+        match old_affinity {
+            Some(nodes) => affinity.insert("nodeAffinity".into(), nodes),
+            None => affinity.remove("nodeAffinity"),
+        };
+        spec.insert("affinity".into(), Value::Object(affinity));
     }
 }
 
-/// A pod that waits at a gate may get further node labels to select by.
-fn keeps_entries(new: Option<&Object>, old: Option<&Object>) -> bool {
-    old.into_iter()
+/// Node selector and node affinity of a pod at a gate may only get stricter.
+fn gated(spec: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let selector = map(spec, &["nodeSelector"]);
+    let kept = map(old, &["nodeSelector"])
+        .into_iter()
         .flatten()
-        .all(|(key, value)| new.and_then(|new| new.get(key)) == Some(value))
+        .all(|(key, value)| selector.and_then(|selector| selector.get(key)) == Some(value));
+    if !kept {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        let shown = Value::Object(selector.cloned().unwrap_or_default());
+        errors.push(FieldError::invalid("spec.nodeSelector", shown, detail));
+    }
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let path = format!("spec.affinity.nodeAffinity.{required}.nodeSelectorTerms");
+    let terms = |spec| items(spec, &["affinity", "nodeAffinity", required, "nodeSelectorTerms"]);
+    let (new, before) = (terms(spec), terms(old));
+    if before.is_empty() {
+        return errors;
+    }
+    if new.len() != before.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(FieldError::invalid(path, new.to_vec(), detail));
+        return errors;
+    }
+    for (index, (new, before)) in new.iter().zip(before).enumerate() {
+        let list = |term: &Value, field: &str| term.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+        let fields = ["matchExpressions", "matchFields"];
+        let grown = |field: &&str| list(new, field).starts_with(&list(before, field));
+        let was_empty = fields.iter().all(|field| list(before, field).is_empty());
+        let is_empty = fields.iter().all(|field| list(new, field).is_empty());
+        if !fields.iter().all(|field| grown(&field)) || (was_empty && !is_empty) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.push(FieldError::invalid(format!("{path}[{index}]"), new.clone(), detail));
+        }
+    }
+    errors
 }
 
 fn active_deadline(spec: &Object, old: &Object) -> Option<FieldError> {
@@ -165,7 +197,7 @@ fn removed_gates(spec: &Object, old: &Object) -> Vec<FieldError> {
 }
 
 /// Equal but for what Go does not tell apart: absent and empty.
-fn objects_equal(a: &Object, b: &Object) -> bool {
+pub fn objects_equal(a: &Object, b: &Object) -> bool {
     differing(a, b).next().is_none()
 }
 
@@ -175,7 +207,7 @@ fn differing<'a>(a: &'a Object, b: &'a Object) -> impl Iterator<Item = &'a str> 
         .map(String::as_str)
 }
 
-fn values_equal(a: Option<&Value>, b: Option<&Value>) -> bool {
+pub fn values_equal(a: Option<&Value>, b: Option<&Value>) -> bool {
     let empty = |value: Option<&Value>| match value {
         None | Some(Value::Null) => true,
         Some(Value::Array(items)) => items.is_empty(),
@@ -192,80 +224,17 @@ fn values_equal(a: Option<&Value>, b: Option<&Value>) -> bool {
     }
 }
 
-/// Updates of the status.
-pub fn validate_status(pod: &Object, old: &Object) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for (index, condition) in objects(pod, &["status", "conditions"]) {
-        let kind = text(condition, &["type"]);
-        if !matches!(kind, "PodScheduled" | "Ready" | "Initialized") {
-            let path = format!("metadata.conditions[{index}].Type");
-            errors.extend(
-                label_key(kind)
-                    .iter()
-                    .map(|problem| FieldError::invalid(path.as_str(), kind, problem)),
-            );
-        }
-    }
-    let nominated = text(pod, &["status", "nominatedNodeName"]);
-    if !nominated.is_empty() && nominated != text(old, &["status", "nominatedNodeName"]) {
-        for problem in dns1123_subdomain(nominated, false) {
-            errors.push(FieldError::invalid("status.nominatedNodeName", nominated, &problem));
-        }
-    }
-    let class = |pod| at(pod, &["status", "qosClass"]);
-    errors.extend(immutable(class(pod), class(old), "status.qosClass"));
-    let policy = text(old, &["spec", "restartPolicy"]);
-    let sidecars: Vec<&str> = objects(old, &["spec", "initContainers"])
-        .filter(|(_, container)| text(container, &["restartPolicy"]) == "Always")
-        .map(|(_, container)| text(container, &["name"]))
-        .collect();
-    errors.extend(terminated_stays(pod, old, "containerStatuses", policy, &[]));
-    errors.extend(terminated_stays(pod, old, "initContainerStatuses", policy, &sidecars));
-    errors.extend(terminated_stays(pod, old, "ephemeralContainerStatuses", "Never", &[]));
-    for list in ["podIPs", "hostIPs"] {
-        for (index, entry) in objects(pod, &["status", list]) {
-            let ip = text(entry, &["ip"]);
-            let path = format!("status.{list}[{index}]");
-            errors.extend(
-                ip_address(ip)
-                    .iter()
-                    .map(|problem| FieldError::invalid(path.as_str(), ip, problem)),
-            );
-        }
-    }
-    errors
-}
-
-/// A container that is not restarted cannot leave the terminated state.
-fn terminated_stays(pod: &Object, old: &Object, list: &str, policy: &str, sidecars: &[&str]) -> Vec<FieldError> {
-    if policy == "Always" {
-        return Vec::new();
-    }
-    let mut errors = Vec::new();
-    for (index, before) in objects(old, &["status", list]) {
-        let name = text(before, &["name"]);
-        let Some(terminated) = map(before, &["state", "terminated"]) else {
-            continue;
-        };
-        let failed = integer(terminated, &["exitCode"]).unwrap_or_default() != 0;
-        if (failed && policy == "OnFailure") || sidecars.contains(&name) {
-            continue;
-        }
-        let left = objects(pod, &["status", list])
-            .any(|(_, after)| text(after, &["name"]) == name && at(after, &["state", "terminated"]).is_none());
-        if left {
-            let detail = "may not be transitioned to non-terminated state";
-            errors.push(FieldError::forbidden(format!("status.{list}[{index}].state"), detail));
-        }
-    }
-    errors
-}
-
 /// Ephemeral containers can only be added.
 pub fn validate_ephemeral_containers(pod: &Object, old: &Object) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for (index, before) in objects(old, &["spec", "ephemeralContainers"]) {
-        let path = format!("spec.ephemeralContainers[{index}]");
+    if is_mirror(old) {
+        return vec![FieldError::forbidden(
+            "",
+            "static pods do not support ephemeral containers",
+        )];
+    }
+    let mut errors = annotations::update(pod, old);
+    for (_, before) in objects(old, &["spec", "ephemeralContainers"]) {
+        let path = "spec.ephemeralContainers";
         let name = text(before, &["name"]);
         let after = objects(pod, &["spec", "ephemeralContainers"]).find(|(_, after)| text(after, &["name"]) == name);
         match after {

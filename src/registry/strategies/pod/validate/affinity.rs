@@ -1,9 +1,9 @@
 //! Affinities and topology spread (upstream: `validateAffinity`, `validateTopologySpreadConstraints`).
 
-use super::{invalid, one_of};
+use super::{invalid, supported};
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, dns1123_subdomain, label_key, label_value};
-use crate::registry::json::{is_set, items, map, number, objects, text};
+use crate::registry::json::{items, map, number, objects, text};
 use crate::registry::strategy::Object;
 use crate::registry::validation::labels;
 use serde_json::Value;
@@ -62,7 +62,7 @@ pub fn node_selector(selector: &Object, path: &str) -> Vec<FieldError> {
         .collect()
 }
 
-fn node_selector_term(term: &Object, check_values: bool, path: &str) -> Vec<FieldError> {
+pub fn node_selector_term(term: &Object, check_values: bool, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (index, requirement) in objects(term, &["matchExpressions"]) {
         errors.extend(expression(
@@ -164,11 +164,62 @@ fn pod_term(term: &Object, path: &str) -> Vec<FieldError> {
         let name = name.as_str().unwrap_or_default();
         errors.extend(invalid(&format!("{path}.namespace"), name, &dns1123_label(name, false)));
     }
+    errors.extend(label_keys(term, path));
     let (key, field) = (text(term, &["topologyKey"]), format!("{path}.topologyKey"));
     if key.is_empty() {
         errors.push(FieldError::required(field.as_str(), "can not be empty"));
     }
     errors.extend(invalid(&field, key, &label_key(key)));
+    errors
+}
+
+/// Keys whose values are taken from the pod's own labels.
+fn label_keys(term: &Object, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let selector = map(term, &["labelSelector"]);
+    let keys = |field: &str| -> Vec<&str> { items(term, &[field]).iter().filter_map(Value::as_str).collect() };
+    for field in ["matchLabelKeys", "mismatchLabelKeys"] {
+        let path = format!("{path}.{field}");
+        if !keys(field).is_empty() && selector.is_none() {
+            let detail = "must not be specified when labelSelector is not set";
+            errors.push(FieldError::forbidden(path, detail));
+            continue;
+        }
+        for (index, key) in keys(field).iter().enumerate() {
+            errors.extend(invalid(&format!("{path}[{index}]"), key, &label_key(key)));
+        }
+    }
+    let (matching, differing) = (keys("matchLabelKeys"), keys("mismatchLabelKeys"));
+    // The first expression with such a key is the one that was made of it; a second one contradicts it.
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    if let Some(selector) = selector {
+        seen.extend(
+            map(selector, &["matchLabels"])
+                .into_iter()
+                .flat_map(Object::keys)
+                .map(String::as_str),
+        );
+        for (_, requirement) in objects(selector, &["matchExpressions"]) {
+            let key = text(requirement, &["key"]);
+            if let Some(index) = matching
+                .iter()
+                .rposition(|other| *other == key)
+                .filter(|_| seen.contains(key))
+            {
+                let detail = "exists in both matchLabelKeys and labelSelector";
+                errors.push(FieldError::invalid(format!("{path}[{index}]"), key, detail));
+            }
+            seen.insert(key);
+        }
+    }
+    for (index, key) in matching.iter().enumerate().filter(|(_, key)| differing.contains(key)) {
+        let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+        errors.push(FieldError::invalid(
+            format!("{path}.matchLabelKeys[{index}]"),
+            *key,
+            detail,
+        ));
+    }
     errors
 }
 
@@ -205,48 +256,55 @@ pub fn label_selector(selector: &Object, path: &str) -> Vec<FieldError> {
 
 /// `topologySpreadConstraints` at `path`.
 pub fn topology_spread(spec: &Object, path: &str) -> Vec<FieldError> {
-    let (mut errors, mut seen) = (Vec::new(), BTreeSet::new());
-    for (index, constraint) in objects(spec, &["topologySpreadConstraints"]) {
+    let mut errors = Vec::new();
+    let constraints: Vec<(usize, &Object)> = objects(spec, &["topologySpreadConstraints"]).collect();
+    let pair = |constraint| {
+        (
+            text(constraint, &["topologyKey"]),
+            text(constraint, &["whenUnsatisfiable"]),
+        )
+    };
+    for (position, (index, constraint)) in constraints.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let at = |field: &str| format!("{path}.{field}");
         let skew = number(constraint, &["maxSkew"]);
         if skew <= 0 {
             errors.push(FieldError::invalid(at("maxSkew"), skew, "must be greater than zero"));
         }
-        let (key, when) = (
-            text(constraint, &["topologyKey"]),
-            text(constraint, &["whenUnsatisfiable"]),
-        );
+        let (key, when) = pair(constraint);
         if key.is_empty() {
             errors.push(FieldError::required(at("topologyKey"), "can not be empty"));
-        } else {
-            errors.extend(invalid(&at("topologyKey"), key, &label_key(key)));
         }
         let policies = ["DoNotSchedule", "ScheduleAnyway"];
         if !policies.contains(&when) {
             errors.push(FieldError::not_supported(at("whenUnsatisfiable"), when, &policies));
         }
-        if !seen.insert((key, when)) {
+        if constraints[position + 1..]
+            .iter()
+            .any(|(_, later)| pair(later) == (key, when))
+        {
             errors.push(FieldError::duplicate(
                 format!("{path}.{{topologyKey, whenUnsatisfiable}}"),
                 format!("{{{key}, {when}}}"),
             ));
         }
-        if is_set(constraint, "minDomains") {
-            let domains = number(constraint, &["minDomains"]);
+        if let Some(domains) = constraint.get("minDomains").and_then(Value::as_i64) {
             if domains <= 0 {
-                errors.push(FieldError::invalid(at("minDomains"), domains, "must be greater than 0"));
+                errors.push(FieldError::invalid(
+                    at("minDomains"),
+                    domains,
+                    "must be greater than zero",
+                ));
             }
             if when != "DoNotSchedule" {
-                let detail = "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway";
-                errors.push(FieldError::invalid(at("minDomains"), domains, detail));
+                let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
+                errors.push(FieldError::invalid(at("minDomains"), domains, &detail));
             }
         }
         for field in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            if constraint.contains_key(field) {
-                errors.extend(one_of(constraint, field, &["Honor", "Ignore"], &path));
-            }
+            errors.extend(supported(constraint, field, &["Honor", "Ignore"], &path));
         }
+        errors.extend(label_keys(constraint, &path));
         if let Some(selector) = map(constraint, &["labelSelector"]) {
             errors.extend(label_selector(selector, &at("labelSelector")));
         }

@@ -2,15 +2,16 @@
 //! `validateEphemeralContainers`).
 
 use super::super::defaults::CONTAINER_LISTS;
-use super::{env, invalid, one_of, probes, resources, security, volumes};
+use super::{env, invalid, mounts, one_of, probes, resources, security, volumes};
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, port_name, port_number};
-use crate::registry::json::{integer, is_set, objects, text};
+use crate::registry::json::{integer, is_set, items, map, objects, text};
 use crate::registry::strategy::Object;
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// What an ephemeral container may not have.
-const FORBIDDEN_IN_EPHEMERAL: [&str; 8] = [
+const FORBIDDEN_IN_EPHEMERAL: [&str; 9] = [
     "ports",
     "resources",
     "livenessProbe",
@@ -19,7 +20,11 @@ const FORBIDDEN_IN_EPHEMERAL: [&str; 8] = [
     "lifecycle",
     "resizePolicy",
     "restartPolicy",
+    "restartPolicyRules",
 ];
+const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
+const RESTART_RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
 
 /// What depends on the pod around a container.
 pub struct Context<'a> {
@@ -27,6 +32,8 @@ pub struct Context<'a> {
     pub grace_seconds: Option<i64>,
     pub restart_policy: &'a str,
     pub host_users: bool,
+    /// `spec.os.name`, if `spec.os` is there.
+    pub os: Option<&'a str>,
     pub claims: BTreeSet<&'a str>,
 }
 
@@ -35,10 +42,8 @@ pub fn validate(spec: &Object, path: &str, volumes: &volumes::Known<'_>) -> Vec<
         volumes,
         grace_seconds: integer(spec, &["terminationGracePeriodSeconds"]),
         restart_policy: text(spec, &["restartPolicy"]),
-        host_users: spec
-            .get("hostUsers")
-            .and_then(serde_json::Value::as_bool)
-            .unwrap_or(true),
+        host_users: spec.get("hostUsers").and_then(Value::as_bool).unwrap_or(true),
+        os: map(spec, &["os"]).map(|os| text(os, &["name"])),
         claims: objects(spec, &["resourceClaims"])
             .map(|(_, claim)| text(claim, &["name"]))
             .collect(),
@@ -60,17 +65,8 @@ fn regular(spec: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError> 
         if !names.insert(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));
         }
-        errors.extend(probes::validate(container, &path, context.grace_seconds));
-        if container.contains_key("restartPolicy") && text(container, &["restartPolicy"]).is_empty() {
-            errors.push(FieldError::required(format!("{path}.restartPolicy"), ""));
-        } else if container.contains_key("restartPolicy") {
-            errors.extend(one_of(
-                container,
-                "restartPolicy",
-                &["Always", "Never", "OnFailure"],
-                &path,
-            ));
-        }
+        errors.extend(probes::validate(container, &path, context));
+        errors.extend(restart_policy(container, &path));
     }
     if !any {
         errors.push(FieldError::required(path, ""));
@@ -95,17 +91,17 @@ fn init(spec: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError> {
         }
         // One after another, so only a container's own ports can clash.
         errors.extend(host_port_conflicts(container, &path, &mut BTreeSet::new()));
-        if container.contains_key("restartPolicy") {
-            errors.extend(one_of(
-                container,
-                "restartPolicy",
-                &["Always", "Never", "OnFailure"],
-                &path,
-            ));
-        }
+        errors.extend(restart_policy(container, &path));
         if text(container, &["restartPolicy"]) == "Always" {
-            errors.extend(probes::validate(container, &path, context.grace_seconds));
+            errors.extend(probes::validate(container, &path, context));
             continue;
+        }
+        for (policy_index, policy) in objects(container, &["resizePolicy"]) {
+            if text(policy, &["restartPolicy"]) == "RestartContainer" {
+                let path = format!("{path}.resizePolicy[{policy_index}].restartPolicy");
+                let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+                errors.push(FieldError::invalid(path, "RestartContainer", detail));
+            }
         }
         for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
             if container.contains_key(field) {
@@ -156,6 +152,56 @@ fn ephemeral(spec: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError
     errors
 }
 
+/// When a container is started again, which can depend on how it ended.
+fn restart_policy(container: &Object, path: &str) -> Vec<FieldError> {
+    let rules: Vec<(usize, &Object)> = objects(container, &["restartPolicyRules"]).collect();
+    let mut errors = Vec::new();
+    match container.get("restartPolicy").and_then(Value::as_str) {
+        None if rules.is_empty() => return errors,
+        None => {
+            let detail = "must specify restartPolicy when restart rules are used";
+            errors.push(FieldError::required(format!("{path}.restartPolicy"), detail));
+        }
+        Some(policy) if !RESTART_POLICIES.contains(&policy) => {
+            errors.push(FieldError::not_supported(
+                format!("{path}.restartPolicy"),
+                policy,
+                &RESTART_POLICIES,
+            ));
+        }
+        Some(_) => {}
+    }
+    let path = format!("{path}.restartPolicyRules");
+    if rules.len() > RESTART_RULES_MAX {
+        errors.push(FieldError::too_many(path.as_str(), rules.len(), RESTART_RULES_MAX));
+    }
+    for (index, rule) in rules {
+        let path = format!("{path}[{index}]");
+        let (action, actions) = (text(rule, &["action"]), ["Restart", "RestartAllContainers"]);
+        if !actions.contains(&action) {
+            errors.push(FieldError::not_supported(format!("{path}.action"), action, &actions));
+        }
+        let Some(codes) = map(rule, &["exitCodes"]) else {
+            errors.push(FieldError::required(format!("{path}.exitCodes"), "must be specified"));
+            continue;
+        };
+        let (operator, operators) = (text(codes, &["operator"]), ["In", "NotIn"]);
+        if !operators.contains(&operator) {
+            let path = format!("{path}.exitCodes.operator");
+            errors.push(FieldError::not_supported(path, operator, &operators));
+        }
+        let count = items(codes, &["values"]).len();
+        if count > EXIT_CODES_MAX {
+            errors.push(FieldError::too_many(
+                format!("{path}.exitCodes.values"),
+                count,
+                EXIT_CODES_MAX,
+            ));
+        }
+    }
+    errors
+}
+
 /// Rules that all containers share.
 fn common(container: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -170,8 +216,8 @@ fn common(container: &Object, path: &str, context: &Context<'_>) -> Vec<FieldErr
     errors.extend(one_of(container, "terminationMessagePolicy", &policies, path));
     errors.extend(ports(container, &format!("{path}.ports")));
     errors.extend(env::validate(container, path));
-    errors.extend(volumes::mounts(container, path, context.volumes));
-    errors.extend(volumes::devices(container, path, context.volumes));
+    errors.extend(mounts::mounts(container, path, context.volumes));
+    errors.extend(mounts::devices(container, path, context.volumes));
     errors.extend(one_of(
         container,
         "imagePullPolicy",

@@ -3,8 +3,9 @@
 use super::invalid;
 use crate::quantity::Quantity;
 use crate::registry::field::FieldError;
-use crate::registry::formats::{config_map_key, dns1123_subdomain, env_var_name, label_key};
+use crate::registry::formats::{config_map_key, dns1123_label, dns1123_subdomain, env_var_name, label_key};
 use crate::registry::json::{map, objects, quantity, text};
+use crate::registry::strategies::volume_sources::no_backsteps;
 use crate::registry::strategy::Object;
 
 /// Fields of the pod that a variable can take.
@@ -94,8 +95,11 @@ fn value_from(variable: &Object, from: &Object, path: &str) -> Vec<FieldError> {
             errors.extend(key_selector(selector, &format!("{path}.{source}")));
         }
     }
+    if let Some(selector) = map(from, &["fileKeyRef"]) {
+        errors.extend(file_selector(selector, &format!("{path}.fileKeyRef")));
+    }
     let detail = match SOURCES.iter().filter(|source| from.contains_key(**source)).count() {
-        0 => "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+        0 => "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
         _ if !text(variable, &["value"]).is_empty() => "may not be specified when `value` is not empty",
         1 => return errors,
         _ => "may not have more than one field specified at a time",
@@ -194,6 +198,52 @@ fn key_selector(selector: &Object, path: &str) -> Vec<FieldError> {
     match text(selector, &["key"]) {
         "" => errors.push(FieldError::required(format!("{path}.key"), "")),
         key => errors.extend(invalid(&format!("{path}.key"), key, &config_map_key(key))),
+    }
+    errors
+}
+
+/// A key of a file of variables in a volume.
+fn file_selector(selector: &Object, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (field, problems) in [
+        ("key", env_var_name as fn(&str) -> Vec<String>),
+        ("volumeName", |name| dns1123_label(name, false)),
+        ("path", |_| Vec::new()),
+    ] {
+        let (path, value) = (format!("{path}.{field}"), text(selector, &[field]));
+        if value.is_empty() {
+            errors.push(FieldError::required(path, ""));
+        } else {
+            errors.extend(invalid(&path, value, &problems(value)));
+            errors.extend(no_backsteps(value, &path).filter(|_| field == "path"));
+        }
+    }
+    errors
+}
+
+/// Files of variables can only stand in volumes that are made for the pod.
+pub fn file_volumes(spec: &Object, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (path, container) in super::containers_of(spec, path) {
+        for (index, variable) in objects(container, &["env"]) {
+            let Some(selector) = map(variable, &["valueFrom", "fileKeyRef"]) else {
+                continue;
+            };
+            let name = text(selector, &["volumeName"]);
+            let path = format!("{path}.env[{index}].valueFrom.fileKeyRef.volumeName");
+            let volume = objects(spec, &["volumes"]).find(|(_, volume)| text(volume, &["name"]) == name);
+            match volume {
+                None => errors.push(FieldError::not_found(path, name)),
+                Some((_, volume)) if !volume.contains_key("emptyDir") => {
+                    errors.push(FieldError::invalid(
+                        path,
+                        name,
+                        "referenced volume must be of type emptyDir",
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
     }
     errors
 }

@@ -2,12 +2,15 @@
 //! `pkg/apis/core/validation/validation.go`).
 
 mod affinity;
+pub mod annotations;
 mod containers;
 mod env;
+mod mounts;
 mod probes;
 mod resources;
 mod security;
 mod volumes;
+mod windows;
 
 pub use affinity::{label_selector, node_selector};
 pub use probes::port;
@@ -23,6 +26,7 @@ use std::collections::BTreeSet;
 
 const NAMESERVERS_MAX: usize = 3;
 const SEARCH_PATHS_MAX: usize = 32;
+const HOST_NAME_BYTES_MAX: usize = 64;
 const SEARCH_LIST_CHARACTERS_MAX: usize = 2048;
 
 /// Rules for every write of a pod.
@@ -30,7 +34,9 @@ pub fn pod(pod: &Object) -> Vec<FieldError> {
     let Some(spec) = map(pod, &["spec"]) else {
         return vec![FieldError::required("spec.containers", "")];
     };
-    let mut errors = pod_spec(spec, "spec", true);
+    let annotations = map(pod, &["metadata", "annotations"]);
+    let mut errors = annotations::of_pod(annotations, spec, "metadata.annotations");
+    errors.extend(pod_spec(spec, "spec", Some(pod)));
     if text(spec, &["serviceAccountName"]).is_empty() {
         for (index, volume) in objects(spec, &["volumes"]) {
             for (source_index, source) in objects(volume, &["projected", "sources"]) {
@@ -67,17 +73,26 @@ pub fn pod_create(pod: &Object) -> Vec<FieldError> {
         let detail = "cannot be set until all schedulingGates have been cleared";
         errors.push(FieldError::forbidden("spec.nodeName", detail));
     }
+    errors.extend(annotations::match_fields(
+        map(pod, &["metadata", "annotations"]),
+        spec,
+        "spec",
+    ));
     errors
 }
 
-/// Rules of a pod spec at `path`; `is_pod` is false in the template of a workload.
-pub fn pod_spec(spec: &Object, path: &str, is_pod: bool) -> Vec<FieldError> {
+/// Rules of a pod spec at `path`; `pod` is the pod that it is of, None in the template of a workload.
+pub fn pod_spec(spec: &Object, path: &str, pod: Option<&Object>) -> Vec<FieldError> {
+    let is_pod = pod.is_some();
+    let pod_name = pod.map_or("", |pod| text(pod, &["metadata", "name"]));
     let at = |field: &str| format!("{path}.{field}");
     let mut errors = Vec::new();
     if integer(spec, &["terminationGracePeriodSeconds"]).is_none() {
         errors.push(FieldError::required(at("terminationGracePeriodSeconds"), ""));
     }
-    let known_volumes = volumes::validate(spec, &at("volumes"), &mut errors);
+    let known_volumes = volumes::validate(spec, pod_name, &at("volumes"), &mut errors);
+    let is_mirror = pod.is_some_and(annotations::is_mirror);
+    errors.extend(resource_claims(spec, is_mirror, &at("resourceClaims")));
     errors.extend(containers::validate(spec, path, &known_volumes));
     errors.extend(resources::pod_level(spec, &at("resources")));
     errors.extend(host_network_ports(spec, path, is_pod));
@@ -102,6 +117,8 @@ pub fn pod_spec(spec: &Object, path: &str, is_pod: bool) -> Vec<FieldError> {
     }
     errors.extend(scheduling_gates(spec, &at("schedulingGates")));
     errors.extend(affinity::topology_spread(spec, &at("topologySpreadConstraints")));
+    errors.extend(windows::host_process(spec, path));
+    errors.extend(host_name(spec, path));
     errors.extend(names(spec, path));
     let deadline = integer(spec, &["activeDeadlineSeconds"]);
     if let Some(deadline) = deadline.filter(|deadline| !(1..=i64::from(i32::MAX)).contains(deadline)) {
@@ -118,14 +135,130 @@ pub fn pod_spec(spec: &Object, path: &str, is_pod: bool) -> Vec<FieldError> {
             path,
         ));
     }
-    if let Some(os) = map(spec, &["os"]) {
-        match text(os, &["name"]) {
-            "linux" | "windows" => {}
-            "" => errors.push(FieldError::required(at("os.name"), "")),
-            other => errors.push(FieldError::not_supported(at("os.name"), other, &["linux", "windows"])),
+    if let Some(overhead) = spec.get("overhead") {
+        let limits = Object::from_iter([("limits".to_owned(), overhead.clone())]);
+        errors.extend(resources::container_resources(&limits, &at("overhead")));
+    }
+    errors.extend(windows::os(spec, path));
+    if let Some(group) = map(spec, &["schedulingGroup"]) {
+        let path = at("schedulingGroup.podGroupName");
+        match group.get("podGroupName").and_then(Value::as_str) {
+            None => {
+                let detail = "must specify one of: `podGroupName`";
+                errors.push(FieldError::invalid(path, Value::Null, detail));
+            }
+            Some(name) => errors.extend(invalid(&path, name, &dns1123_subdomain(name, false))),
+        }
+    }
+    errors.extend(env::file_volumes(spec, path));
+    errors
+}
+
+/// Every container of the spec at `path`, with its own path, in upstream's order of visiting.
+pub fn containers_of<'a>(spec: &'a Object, path: &str) -> Vec<(String, &'a Object)> {
+    let mut all = Vec::new();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (index, container) in objects(spec, &[list]) {
+            all.push((format!("{path}.{list}[{index}]"), container));
+        }
+    }
+    all
+}
+
+/// Claims of devices, each by name or by template.
+fn resource_claims(spec: &Object, is_mirror: bool, path: &str) -> Vec<FieldError> {
+    let (mut errors, mut names) = (Vec::new(), BTreeSet::new());
+    for (index, claim) in objects(spec, &["resourceClaims"]) {
+        if is_mirror {
+            errors.push(FieldError::forbidden("", "static pods do not support resource claims"));
+            continue;
+        }
+        let path = format!("{path}[{index}]");
+        match text(claim, &["name"]) {
+            "" => errors.push(FieldError::required(format!("{path}.name"), "")),
+            name if !names.insert(name) => errors.push(FieldError::duplicate(format!("{path}.name"), name)),
+            name => errors.extend(invalid(&format!("{path}.name"), name, &dns1123_label(name, false))),
+        }
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"];
+        let given = |field: &str| claim.get(field).and_then(Value::as_str);
+        let shown = || {
+            serde_json::json!({
+                "Name": text(claim, &["name"]),
+                "ResourceClaimName": given(sources[0]),
+                "ResourceClaimTemplateName": given(sources[1]),
+            })
+        };
+        match sources.iter().filter(|field| given(field).is_some()).count() {
+            0 => {
+                let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+                errors.push(FieldError::invalid(path.as_str(), shown(), detail));
+            }
+            1 => {}
+            _ => {
+                let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                errors.push(FieldError::invalid(path.as_str(), shown(), detail));
+            }
+        }
+        for field in sources {
+            if let Some(name) = given(field) {
+                errors.extend(invalid(
+                    &format!("{path}.{field}"),
+                    name,
+                    &dns1123_subdomain(name, false),
+                ));
+            }
         }
     }
     errors
+}
+
+/// The template of a claim that is made with its owner.
+pub fn claim_template(template: &Object, path: &str) -> Vec<FieldError> {
+    let empty = Object::new();
+    let metadata = map(template, &["metadata"]).unwrap_or(&empty);
+    let mut errors = Vec::new();
+    if let Some(found) = map(metadata, &["annotations"]) {
+        errors.extend(crate::registry::validation::annotations(
+            found,
+            &format!("{path}.metadata.annotations"),
+        ));
+    }
+    if let Some(found) = map(metadata, &["labels"]) {
+        errors.extend(labels(found, &format!("{path}.metadata.labels")));
+    }
+    let others = metadata
+        .keys()
+        .filter(|field| !matches!(field.as_str(), "annotations" | "labels"));
+    for field in others.filter(|field| is_set(metadata, field)) {
+        errors.push(FieldError::forbidden(
+            format!("{path}.metadata.{field}"),
+            "cannot be set",
+        ));
+    }
+    let spec = map(template, &["spec"]).unwrap_or(&empty);
+    errors.extend(crate::registry::strategies::volumes::claim_spec(
+        spec,
+        &format!("{path}.spec"),
+    ));
+    errors
+}
+
+/// The id of a user in an optional field.
+pub fn user(object: &Object, field: &str, path: &str) -> Vec<FieldError> {
+    let Some(id) = integer(object, &[field]) else {
+        return Vec::new();
+    };
+    let problems = crate::registry::formats::user_id(id);
+    problems
+        .iter()
+        .map(|problem| FieldError::invalid(format!("{path}.{field}"), id, problem))
+        .collect()
+}
+
+/// An optional string with a fixed set of values.
+pub fn supported(object: &Object, field: &str, values: &[&str], path: &str) -> Option<FieldError> {
+    let value = object.get(field).and_then(Value::as_str)?;
+    (!values.contains(&value)).then(|| FieldError::not_supported(format!("{path}.{field}"), value, values))
 }
 
 /// One error per problem with `value`.
@@ -144,6 +277,27 @@ pub fn one_of(object: &Object, field: &str, values: &[&str], path: &str) -> Opti
         value if values.contains(&value) => None,
         value => Some(FieldError::not_supported(path, value, values)),
     }
+}
+
+/// A name of the pod's own choice, which nothing else may decide then.
+fn host_name(spec: &Object, path: &str) -> Vec<FieldError> {
+    let Some(name) = spec.get("hostnameOverride").and_then(Value::as_str) else {
+        return Vec::new();
+    };
+    let path = format!("{path}.hostnameOverride");
+    let mut errors = Vec::new();
+    for field in ["setHostnameAsFQDN", "hostNetwork"]
+        .iter()
+        .filter(|field| boolean(spec, &[field]))
+    {
+        let detail = format!("may not be specified when {field} is true");
+        errors.push(FieldError::forbidden(path.as_str(), &detail));
+    }
+    if name.len() > HOST_NAME_BYTES_MAX {
+        errors.push(FieldError::too_long(path.as_str(), HOST_NAME_BYTES_MAX));
+    }
+    errors.extend(invalid(&path, name, &dns1123_subdomain(name, false)));
+    errors
 }
 
 /// Names of other objects and of the pod in the network.
@@ -319,6 +473,10 @@ pub fn tolerations(tolerations: &[Value], path: &str) -> Vec<FieldError> {
                 errors.push(FieldError::invalid(at("operator"), value, detail));
             }
             "Exists" => {}
+            "Lt" | "Gt" => {
+                let operators = ["Equal", "Exists", "Lt", "Gt"];
+                errors.push(FieldError::not_supported(at("operator"), operator, &operators));
+            }
             other => errors.push(FieldError::not_supported(at("operator"), other, &["Equal", "Exists"])),
         }
         if !effect.is_empty() {

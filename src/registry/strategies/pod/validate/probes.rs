@@ -1,10 +1,10 @@
 //! Probes and lifecycle handlers (upstream: `validateProbe`, `validateLifecycle`, `validateHandler`).
 
-use super::containers::port_errors;
+use super::containers::{Context, port_errors};
 use super::invalid;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{http_header_name, port_name};
-use crate::registry::json::{integer, is_set, map, number, objects, text};
+use crate::registry::json::{at, integer, is_set, map, number, objects, text};
 use crate::registry::strategy::Object;
 use crate::registry::validation::non_negative;
 use serde_json::Value;
@@ -17,9 +17,16 @@ const NUMBERS: [&str; 5] = [
     "failureThreshold",
 ];
 
+const SIGNALS: [&str; 36] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL",
+    "PROF", "PWR", "QUIT", "RTMAX", "RTMIN", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+];
+
 /// Probes and lifecycle of one container.
-pub fn validate(container: &Object, path: &str, grace_seconds: Option<i64>) -> Vec<FieldError> {
+pub fn validate(container: &Object, path: &str, context: &Context<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    let grace_seconds = context.grace_seconds;
     if let Some(lifecycle) = map(container, &["lifecycle"]) {
         for name in ["postStart", "preStop"] {
             if let Some(action) = map(lifecycle, &[name]) {
@@ -32,6 +39,9 @@ pub fn validate(container: &Object, path: &str, grace_seconds: Option<i64>) -> V
                 ));
             }
         }
+    }
+    if let Some(signal) = at(container, &["lifecycle", "stopSignal"]).and_then(Value::as_str) {
+        errors.extend(stop_signal(signal, context.os, &format!("{path}.lifecycle.stopSignal")));
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(item) = map(container, &[name]) else { continue };
@@ -52,6 +62,28 @@ pub fn validate(container: &Object, path: &str, grace_seconds: Option<i64>) -> V
         }
     }
     errors
+}
+
+/// Which signal stops a container; the systems know different ones.
+fn stop_signal(signal: &str, os: Option<&str>, path: &str) -> Option<FieldError> {
+    let known: Vec<String> = match os {
+        None => {
+            let detail = "may not be set for containers with empty `spec.os.name`";
+            return Some(FieldError::forbidden(path, detail));
+        }
+        Some("windows") => vec!["SIGKILL".to_owned(), "SIGTERM".to_owned()],
+        Some("linux") => {
+            let real_time = (1..=15).map(|number| format!("SIGRTMIN+{number}"));
+            let from_above = (1..=14).map(|number| format!("SIGRTMAX-{number}"));
+            let named = SIGNALS.iter().map(|name| format!("SIG{name}"));
+            let mut all: Vec<String> = named.chain(real_time).chain(from_above).collect();
+            all.sort_unstable();
+            all
+        }
+        Some(_) => return None,
+    };
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
+    (!names.contains(&signal)).then(|| FieldError::not_supported(path, signal, &names))
 }
 
 fn probe(probe: &Object, grace_seconds: Option<i64>, path: &str) -> Vec<FieldError> {

@@ -1,10 +1,12 @@
 //! Security contexts (upstream: `validatePodSpecSecurityContext`, `ValidateSecurityContext`).
 
+use super::windows;
 use crate::registry::field::FieldError;
 use crate::registry::formats::user_id;
-use crate::registry::json::{boolean, integer, items, map, objects, text};
+use crate::registry::json::{boolean, integer, is_set, items, map, objects, text};
+use crate::registry::strategies::volume_sources::descending_path;
 use crate::registry::strategy::Object;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 const SYSCTL_NAME_MAX: usize = 253;
@@ -33,7 +35,7 @@ pub fn pod(spec: &Object, path: &str) -> Vec<FieldError> {
     if boolean(spec, &["shareProcessNamespace"]) && boolean(spec, &["hostPID"]) {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(FieldError::invalid(
-            format!("{path}.shareProcessNamespace"),
+            format!("{spec_path}.shareProcessNamespace"),
             true,
             detail,
         ));
@@ -45,8 +47,16 @@ pub fn pod(spec: &Object, path: &str) -> Vec<FieldError> {
             ("hostIPC", "HostIPC"),
         ] {
             if boolean(spec, &[field]) {
-                let detail = "when `pod.Spec.HostUsers` is false";
+                let detail = "when `hostUsers` is false";
                 errors.push(FieldError::forbidden(format!("{spec_path}.{shown}"), detail));
+            }
+        }
+        for (path, container) in super::containers_of(spec, spec_path) {
+            if is_set(container, "volumeDevices") {
+                errors.push(FieldError::forbidden(
+                    format!("{path}.volumeDevices"),
+                    "when `hostUsers` is false",
+                ));
             }
         }
     }
@@ -77,6 +87,7 @@ pub fn pod(spec: &Object, path: &str) -> Vec<FieldError> {
         }
     }
     errors.extend(profiles(context, &path));
+    errors.extend(windows::options(context, &path));
     errors
 }
 
@@ -101,6 +112,7 @@ pub fn container(container: &Object, path: &str, host_users: bool) -> Vec<FieldE
         }
     }
     errors.extend(profiles(context, path));
+    errors.extend(windows::options(context, path));
     if context.get("allowPrivilegeEscalation") == Some(&Value::Bool(false)) {
         let shown = || Value::Object(context.clone());
         if boolean(context, &["privileged"]) {
@@ -144,12 +156,13 @@ fn profiles(context: &Object, path: &str) -> Vec<FieldError> {
             _ => {}
         }
         match (kind, local) {
+            ("Localhost", Some("")) if field == "seccompProfile" => {}
             ("Localhost", None | Some("")) => {
                 let detail = format!("must be set when {name} type is Localhost");
                 errors.push(FieldError::required(local_path, &detail));
             }
             ("Localhost", Some(local)) if field == "seccompProfile" => {
-                errors.extend(super::volumes::descending_path(local, &local_path));
+                errors.extend(descending_path(local, &local_path));
             }
             ("Localhost", Some(local)) => {
                 if local.trim() != local {
@@ -160,9 +173,15 @@ fn profiles(context: &Object, path: &str) -> Vec<FieldError> {
                     errors.push(FieldError::too_long(local_path, LOCALHOST_PROFILE_BYTES_MAX));
                 }
             }
+            ("", Some(_)) if field == "appArmorProfile" => {}
             (_, Some(local)) => {
                 let detail = format!("can only be set when {name} type is Localhost");
-                errors.push(FieldError::invalid(local_path, local, &detail));
+                // Upstream shows the whole profile for one of the two.
+                let shown = match field {
+                    "seccompProfile" => json!({"Type": kind, "LocalhostProfile": local}),
+                    _ => json!(local),
+                };
+                errors.push(FieldError::invalid(local_path, shown, &detail));
             }
             (_, None) => {}
         }

@@ -1,27 +1,23 @@
-//! Volumes, mounts and devices (upstream: `ValidateVolumes`, `ValidateVolumeMounts`, `ValidateVolumeDevices`).
+//! Volumes of pods and the files that come from the API (upstream: `ValidateVolumes`, `validateProjectionSources`).
+//! Sources that persistent volumes have, too, are in `volume_sources.rs`.
 
 use super::super::defaults::VOLUME_SOURCES;
-use super::{env, invalid};
+use super::{claim_template, env, invalid, label_selector, one_of, user};
 use crate::registry::field::FieldError;
-use crate::registry::formats::{config_map_key, dns1123_label};
-use crate::registry::json::{boolean, integer, is_set, map, number, objects, quantity, text};
+use crate::registry::formats::{dns1123_label, dns1123_subdomain, label_key};
+use crate::registry::json::{at, integer, is_set, map, number, objects, quantity, text};
+use crate::registry::strategies::certificates::signer_name;
+use crate::registry::strategies::volume_sources::{self, Owner, local_path};
 use crate::registry::strategy::Object;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The volumes without errors, by name.
 pub type Known<'a> = BTreeMap<&'a str, &'a Object>;
 
 const FILE_MODE_MAX: i64 = 0o777;
-const HOST_PATH_TYPES: [&str; 8] = [
-    "",
-    "BlockDevice",
-    "CharDevice",
-    "Directory",
-    "DirectoryOrCreate",
-    "File",
-    "FileOrCreate",
-    "Socket",
-];
+const DIRECTORY_MODE_MAX: i64 = 0o1777;
+const KEY_TYPES: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
 /// Fields of the pod that a file can take.
 const FILE_FIELDS: [&str; 5] = [
     "metadata.annotations",
@@ -31,13 +27,17 @@ const FILE_FIELDS: [&str; 5] = [
     "metadata.uid",
 ];
 
-/// Collects the good volumes; errors of the others go to `errors`.
-pub fn validate<'a>(spec: &'a Object, path: &str, errors: &mut Vec<FieldError>) -> Known<'a> {
+/// Collects the good volumes; errors of the others go to `errors`. `pod_name` is empty in templates.
+pub fn validate<'a>(spec: &'a Object, pod_name: &str, path: &str, errors: &mut Vec<FieldError>) -> Known<'a> {
     let mut known = Known::new();
+    let claims: BTreeSet<String> = objects(spec, &["volumes"])
+        .filter(|(_, volume)| !pod_name.is_empty() && volume.contains_key("ephemeral"))
+        .map(|(_, volume)| format!("{pod_name}-{}", text(volume, &["name"])))
+        .collect();
     for (index, volume) in objects(spec, &["volumes"]) {
         let path = format!("{path}[{index}]");
         let name = text(volume, &["name"]);
-        let mut found = sources(volume, &path);
+        let mut found = sources(volume, pod_name, &path);
         if name.is_empty() {
             found.push(FieldError::required(format!("{path}.name"), ""));
         } else {
@@ -50,22 +50,48 @@ pub fn validate<'a>(spec: &'a Object, path: &str, errors: &mut Vec<FieldError>) 
             known.insert(name, volume);
         }
         errors.append(&mut found);
+        let claim = text(volume, &["persistentVolumeClaim", "claimName"]);
+        if claims.contains(claim) {
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.push(FieldError::invalid(
+                format!("{path}.persistentVolumeClaim.claimName"),
+                claim,
+                detail,
+            ));
+        }
     }
     known
 }
 
-fn sources(volume: &Object, path: &str) -> Vec<FieldError> {
+fn sources(volume: &Object, pod_name: &str, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut found = false;
     for name in VOLUME_SOURCES {
         let Some(source) = map(volume, &[name]) else { continue };
-        let path = format!("{path}.{name}");
         if found {
-            errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
+            // Upstream's spelling of two of them, here only.
+            let shown = match name {
+                "cephfs" => "cephFS",
+                "downwardAPI" => "downwarAPI",
+                other => other,
+            };
+            let detail = "may not specify more than 1 volume type";
+            errors.push(FieldError::forbidden(format!("{path}.{shown}"), detail));
             continue;
         }
         found = true;
+        let path = format!("{path}.{}", volume_sources::path_name(name));
+        let volume_name = text(volume, &["name"]);
+        errors.extend(volume_sources::errors(name, source, &path, Owner::Pod(volume_name)));
         errors.extend(source_errors(name, source, &path));
+        if name == "ephemeral" && !pod_name.is_empty() && !volume_name.is_empty() {
+            let claim = format!("{pod_name}-{volume_name}");
+            for problem in dns1123_subdomain(&claim, false) {
+                let path = path.strip_suffix(".ephemeral").unwrap_or(&path);
+                let detail = format!("PVC name {claim:?}: {problem}");
+                errors.push(FieldError::invalid(format!("{path}.name"), volume_name, &detail));
+            }
+        }
     }
     if !found {
         errors.push(FieldError::required(path, "must specify a volume type"));
@@ -73,6 +99,7 @@ fn sources(volume: &Object, path: &str) -> Vec<FieldError> {
     errors
 }
 
+/// Sources that only pods have.
 fn source_errors(name: &str, source: &Object, path: &str) -> Vec<FieldError> {
     let required = |field: &str| {
         let missing = text(source, &[field]).is_empty();
@@ -80,8 +107,25 @@ fn source_errors(name: &str, source: &Object, path: &str) -> Vec<FieldError> {
     };
     let mut errors = Vec::new();
     match name {
-        "emptyDir" => errors.extend(size_limit(source, path)),
-        "hostPath" => errors.extend(host_path(source, path)),
+        "emptyDir" => {
+            if source
+                .get("sizeLimit")
+                .and_then(quantity)
+                .is_some_and(|limit| limit.is_negative())
+            {
+                let detail = "SizeLimit field must be a valid resource quantity";
+                errors.push(FieldError::forbidden(format!("{path}.sizeLimit"), detail));
+            }
+            if let Some(mode) = integer(source, &["mode"]).filter(|mode| !(0..=DIRECTORY_MODE_MAX).contains(mode)) {
+                let detail = "must be a number between 0 and 01777 (octal), both inclusive";
+                errors.push(FieldError::invalid(format!("{path}.mode"), mode, detail));
+            }
+        }
+        "gitRepo" => {
+            errors.extend(required("repository"));
+            let directory = text(source, &["directory"]);
+            errors.extend(volume_sources::descending_path(directory, &format!("{path}.directory")));
+        }
         "secret" => {
             errors.extend(required("secretName"));
             errors.extend(files(source, path));
@@ -92,50 +136,22 @@ fn source_errors(name: &str, source: &Object, path: &str) -> Vec<FieldError> {
         }
         "downwardAPI" => {
             errors.extend(mode(source, "defaultMode", path));
-            errors.extend(downward(source, path));
+            errors.extend(user(source, "defaultUser", path));
+            for (_, item) in objects(source, &["items"]) {
+                errors.extend(downward_file(item, path));
+            }
         }
         "projected" => errors.extend(projected(source, path)),
         "persistentVolumeClaim" => errors.extend(required("claimName")),
-        "nfs" => {
-            errors.extend(required("server"));
-            errors.extend(required("path"));
-            let mount = text(source, &["path"]);
-            if !mount.is_empty() && !mount.starts_with('/') {
-                let detail = "must be an absolute path";
-                errors.push(FieldError::invalid(format!("{path}.path"), mount, detail));
-            }
+        "image" => {
+            errors.extend(required("reference"));
+            errors.extend(one_of(source, "pullPolicy", &["Always", "IfNotPresent", "Never"], path));
         }
-        "csi" => errors.extend(required("driver")),
-        "image" => errors.extend(required("reference")),
-        "ephemeral" if !source.contains_key("volumeClaimTemplate") => {
-            errors.push(FieldError::required(format!("{path}.volumeClaimTemplate"), ""));
-        }
+        "ephemeral" => match map(source, &["volumeClaimTemplate"]) {
+            None => errors.push(FieldError::required(format!("{path}.volumeClaimTemplate"), "")),
+            Some(template) => errors.extend(claim_template(template, &format!("{path}.volumeClaimTemplate"))),
+        },
         _ => {}
-    }
-    errors
-}
-
-fn size_limit(source: &Object, path: &str) -> Option<FieldError> {
-    let limit = source.get("sizeLimit").and_then(quantity)?;
-    let detail = "SizeLimit field must be a valid resource quantity";
-    limit
-        .is_negative()
-        .then(|| FieldError::forbidden(format!("{path}.sizeLimit"), detail))
-}
-
-fn host_path(source: &Object, path: &str) -> Vec<FieldError> {
-    let target = text(source, &["path"]);
-    if target.is_empty() {
-        return vec![FieldError::required(format!("{path}.path"), "")];
-    }
-    let mut errors = Vec::from_iter(no_backsteps(target, &format!("{path}.path")));
-    let kind = text(source, &["type"]);
-    if !HOST_PATH_TYPES.contains(&kind) {
-        errors.push(FieldError::not_supported(
-            format!("{path}.type"),
-            kind,
-            &HOST_PATH_TYPES,
-        ));
     }
     errors
 }
@@ -150,252 +166,241 @@ fn mode(source: &Object, field: &str, path: &str) -> Option<FieldError> {
 /// Mode and items of a Secret or ConfigMap.
 fn files(source: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::from_iter(mode(source, "defaultMode", path));
+    errors.extend(user(source, "defaultUser", path));
     for (index, item) in objects(source, &["items"]) {
-        let item_path = format!("{path}.items[{index}]");
-        match text(item, &["key"]) {
-            "" => errors.push(FieldError::required(format!("{item_path}.key"), "")),
-            key => errors.extend(invalid(&format!("{item_path}.key"), key, &config_map_key(key))),
-        }
-        errors.extend(file(item, &item_path));
+        errors.extend(key_to_path(item, &format!("{path}.items[{index}]")));
     }
     errors
 }
 
-/// Path and mode of one file.
+fn key_to_path(item: &Object, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if text(item, &["key"]).is_empty() {
+        errors.push(FieldError::required(format!("{path}.key"), ""));
+    }
+    errors.extend(file(item, path));
+    errors
+}
+
+/// Path, mode and owner of one file.
 fn file(item: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let field = format!("{path}.path");
-    match text(item, &["path"]) {
-        "" => errors.push(FieldError::required(field, "")),
-        target => {
-            errors.extend(descending_path(target, &field));
-            if target.starts_with("..") && target != ".." && !target.starts_with("../") {
-                errors.push(FieldError::invalid(field, target, "must not start with '..'"));
-            }
-        }
+    let (field, target) = (format!("{path}.path"), text(item, &["path"]));
+    if target.is_empty() {
+        errors.push(FieldError::required(field.as_str(), ""));
     }
+    errors.extend(local_path(target, &field));
     errors.extend(mode(item, "mode", path));
+    errors.extend(user(item, "user", path));
     errors
 }
 
-fn downward(source: &Object, path: &str) -> Vec<FieldError> {
+/// Upstream blames the list, not the item.
+fn downward_file(item: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for (index, item) in objects(source, &["items"]) {
-        let path = format!("{path}.items[{index}]");
-        errors.extend(file(item, &path));
-        match (map(item, &["fieldRef"]), map(item, &["resourceFieldRef"])) {
-            (Some(_), Some(_)) => {
+    match (map(item, &["fieldRef"]), map(item, &["resourceFieldRef"])) {
+        (Some(field), resource) => {
+            errors.extend(env::field_selector(field, &FILE_FIELDS, &format!("{path}.fieldRef")));
+            if resource.is_some() {
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
                 errors.push(FieldError::invalid(path, "resource", detail));
             }
-            (Some(field), None) => {
-                errors.extend(env::field_selector(field, &FILE_FIELDS, &format!("{path}.fieldRef")));
-            }
-            (None, Some(resource)) => {
-                errors.extend(env::resource_selector(
-                    resource,
-                    true,
-                    &format!("{path}.resourceFieldRef"),
-                ));
-            }
-            (None, None) => {
-                let detail = "one of fieldRef and resourceFieldRef is required";
-                errors.push(FieldError::required(path, detail));
-            }
+        }
+        (None, Some(resource)) => {
+            errors.extend(env::resource_selector(
+                resource,
+                true,
+                &format!("{path}.resourceFieldRef"),
+            ));
+        }
+        (None, None) => {
+            let detail = "one of fieldRef and resourceFieldRef is required";
+            errors.push(FieldError::required(path, detail));
         }
     }
+    errors.extend(file(item, path));
     errors
 }
 
 fn projected(source: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::from_iter(mode(source, "defaultMode", path));
-    let kinds = [
-        "secret",
-        "configMap",
-        "downwardAPI",
-        "serviceAccountToken",
-        "clusterTrustBundle",
-        "podCertificate",
-    ];
+    errors.extend(user(source, "defaultUser", path));
+    let mut paths = BTreeSet::new();
     for (index, entry) in objects(source, &["sources"]) {
-        let path = format!("{path}.sources[{index}]");
+        let entry_path = format!("{path}.sources[{index}]");
         let mut found = 0;
-        for kind in kinds {
+        for kind in [
+            "secret",
+            "configMap",
+            "downwardAPI",
+            "serviceAccountToken",
+            "clusterTrustBundle",
+            "podCertificate",
+        ] {
             let Some(item) = map(entry, &[kind]) else { continue };
-            let path = format!("{path}.{kind}");
             found += 1;
-            if found > 1 {
-                errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
-                continue;
-            }
+            let item_path = format!("{entry_path}.{kind}");
+            let mut targets: Vec<(&str, &str)> = Vec::new();
             match kind {
                 "secret" | "configMap" => {
-                    if text(item, &["name"]).is_empty() {
-                        errors.push(FieldError::required(format!("{path}.name"), ""));
+                    let name = text(item, &["name"]);
+                    if name.is_empty() {
+                        errors.push(FieldError::required(format!("{item_path}.name"), ""));
                     }
-                    errors.extend(files(item, &path));
+                    for (index, file) in objects(item, &["items"]) {
+                        errors.extend(key_to_path(file, &format!("{item_path}.items[{index}]")));
+                        targets.push((text(file, &["path"]), name));
+                    }
                 }
-                "downwardAPI" => errors.extend(downward(item, &path)),
-                "serviceAccountToken" => errors.extend(token(item, &path)),
-                _ => {}
+                "downwardAPI" => {
+                    for (_, file) in objects(item, &["items"]) {
+                        errors.extend(downward_file(file, &item_path));
+                        targets.push((text(file, &["path"]), text(file, &["path"])));
+                    }
+                }
+                "serviceAccountToken" => errors.extend(token(item, path, &item_path)),
+                "clusterTrustBundle" => {
+                    errors.extend(trust_bundle(item, &item_path));
+                    targets.push((text(item, &["path"]), text(item, &["path"])));
+                }
+                _ => {
+                    errors.extend(pod_certificate(item, &item_path));
+                    for field in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
+                        targets.push((text(item, &[field]), text(item, &[field])));
+                    }
+                }
+            }
+            for (target, shown) in targets.into_iter().filter(|(target, _)| !target.is_empty()) {
+                if !paths.insert(target) {
+                    errors.push(FieldError::invalid(path, shown, "conflicting duplicate paths"));
+                }
             }
         }
-        if found == 0 {
-            errors.push(FieldError::required(path, "must specify a volume source"));
+        if found > 1 {
+            let detail = "may not specify more than 1 volume type per source";
+            errors.push(FieldError::forbidden(entry_path, detail));
         }
     }
     errors
 }
 
-fn token(item: &Object, path: &str) -> Vec<FieldError> {
+/// The path's errors stand at the volume, not at the source.
+fn token(item: &Object, volume_path: &str, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let seconds = number(item, &["expirationSeconds"]);
     let field = format!("{path}.expirationSeconds");
     if seconds < 600 {
-        errors.push(FieldError::invalid(
-            field,
-            seconds,
-            "may not specify a duration less than 10 minutes",
-        ));
+        let detail = "may not specify a duration less than 10 minutes";
+        errors.push(FieldError::invalid(field, seconds, detail));
     } else if seconds > 1 << 32 {
-        errors.push(FieldError::invalid(
-            field,
-            seconds,
-            "may not specify a duration larger than 2^32 seconds",
-        ));
+        let detail = "may not specify a duration larger than 2^32 seconds";
+        errors.push(FieldError::invalid(field, seconds, detail));
     }
     match text(item, &["path"]) {
-        "" => errors.push(FieldError::required(format!("{path}.path"), "")),
-        target => errors.extend(descending_path(target, &format!("{path}.path"))),
+        "" => errors.push(FieldError::required(format!("{volume_path}.path"), "")),
+        target => errors.extend(local_path(target, &format!("{volume_path}.path"))),
     }
+    errors.extend(user(item, "user", path));
     errors
 }
 
-fn no_backsteps(target: &str, path: &str) -> Option<FieldError> {
-    let steps_back = target.split('/').any(|part| part == "..");
-    steps_back.then(|| FieldError::invalid(path, target, "must not contain '..'"))
-}
-
-/// A relative path that stays below where it starts.
-pub fn descending_path(target: &str, path: &str) -> Vec<FieldError> {
+fn trust_bundle(item: &Object, path: &str) -> Vec<FieldError> {
+    let named = |field: &str| at(item, &[field]).and_then(Value::as_str);
     let mut errors = Vec::new();
-    if target.starts_with('/') {
-        errors.push(FieldError::invalid(path, target, "must be a relative path"));
-    }
-    errors.extend(no_backsteps(target, path));
-    errors
-}
-
-/// The mounts of a container at `path`.
-pub fn mounts(container: &Object, path: &str, volumes: &Known<'_>) -> Vec<FieldError> {
-    let list = format!("{path}.volumeMounts");
-    let (mut errors, mut points) = (Vec::new(), BTreeSet::new());
-    let devices: Vec<(&str, &str)> = objects(container, &["volumeDevices"])
-        .map(|(_, device)| (text(device, &["name"]), text(device, &["devicePath"])))
-        .collect();
-    for (index, mount) in objects(container, &["volumeMounts"]) {
-        let at = |field: &str| format!("{list}[{index}].{field}");
-        let (name, point) = (text(mount, &["name"]), text(mount, &["mountPath"]));
-        if name.is_empty() {
-            errors.push(FieldError::required(at("name"), ""));
+    match (named("name"), named("signerName")) {
+        (Some(_), Some(_)) => {
+            let detail = "only one of name and signerName may be used";
+            errors.push(FieldError::invalid(path, item.clone(), detail));
         }
-        if !volumes.contains_key(name) {
-            errors.push(FieldError::not_found(at("name"), name));
-        }
-        if point.is_empty() {
-            errors.push(FieldError::required(at("mountPath"), ""));
-        }
-        if !points.insert(point) {
-            errors.push(FieldError::invalid(at("mountPath"), point, "must be unique"));
-        }
-        if devices.iter().any(|(device, _)| *device == name) {
-            errors.push(FieldError::invalid(
-                at("name"),
-                name,
-                "must not already exist in volumeDevices",
-            ));
-        }
-        if devices.iter().any(|(_, device)| *device == point) {
-            let detail = "must not already exist as a path in volumeDevices";
-            errors.push(FieldError::invalid(at("mountPath"), point, detail));
-        }
-        let (sub_path, expression) = (text(mount, &["subPath"]), text(mount, &["subPathExpr"]));
-        // Upstream blames the list here, not the mount.
-        errors.extend(descending_path(sub_path, &format!("{list}.subPath")));
-        if !expression.is_empty() && !sub_path.is_empty() {
-            let detail = "subPathExpr and subPath are mutually exclusive";
-            errors.push(FieldError::invalid(at("subPathExpr"), expression, detail));
-        }
-        errors.extend(descending_path(expression, &format!("{list}.subPathExpr")));
-        errors.extend(propagation(mount, container, &format!("{list}.mountPropagation")));
-        errors.extend(recursive_read_only(mount, &format!("{list}.recursiveReadOnly")));
-    }
-    errors
-}
-
-fn propagation(mount: &Object, container: &Object, path: &str) -> Option<FieldError> {
-    let modes = ["Bidirectional", "HostToContainer", "None"];
-    mount.get("mountPropagation")?;
-    match text(mount, &["mountPropagation"]) {
-        "Bidirectional" if !boolean(container, &["securityContext", "privileged"]) => {
-            let detail = "Bidirectional mount propagation is available only to privileged containers";
-            Some(FieldError::forbidden(path, detail))
-        }
-        mode if modes.contains(&mode) => None,
-        mode => Some(FieldError::not_supported(path, mode, &modes)),
-    }
-}
-
-fn recursive_read_only(mount: &Object, path: &str) -> Option<FieldError> {
-    mount.get("recursiveReadOnly")?;
-    let modes = ["Disabled", "Enabled", "IfPossible"];
-    match text(mount, &["recursiveReadOnly"]) {
-        "Disabled" => None,
-        "Enabled" | "IfPossible" if !boolean(mount, &["readOnly"]) => Some(FieldError::forbidden(
-            path,
-            "may only be specified when readOnly is true",
-        )),
-        "Enabled" | "IfPossible" => {
-            let propagates = !matches!(text(mount, &["mountPropagation"]), "" | "None");
-            let detail = "may only be specified when mountPropagation is None or not specified";
-            propagates.then(|| FieldError::forbidden(path, detail))
-        }
-        mode => Some(FieldError::not_supported(path, mode, &modes)),
-    }
-}
-
-/// The block devices of a container at `path`.
-pub fn devices(container: &Object, path: &str, volumes: &Known<'_>) -> Vec<FieldError> {
-    let list = format!("{path}.volumeDevices");
-    let (mut errors, mut names, mut paths) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-    for (index, device) in objects(container, &["volumeDevices"]) {
-        let at = |field: &str| format!("{list}[{index}].{field}");
-        let (name, target) = (text(device, &["name"]), text(device, &["devicePath"]));
-        if name.is_empty() {
-            errors.push(FieldError::required(at("name"), ""));
-        } else if !names.insert(name) {
-            errors.push(FieldError::invalid(at("name"), name, "must be unique"));
-        }
-        match volumes.get(name) {
-            None => errors.push(FieldError::not_found(at("name"), name)),
-            Some(volume) if !is_set(volume, "persistentVolumeClaim") && !volume.contains_key("ephemeral") => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                errors.push(FieldError::invalid(at("name"), name, detail));
+        (Some(name), None) => {
+            if name.is_empty() {
+                errors.push(FieldError::required(
+                    format!("{path}.name"),
+                    "must be a valid object name",
+                ));
             }
-            Some(_) => {}
+            for problem in dns1123_subdomain(&name.replace(':', "."), false) {
+                let detail = format!("not a valid clustertrustbundlename: {problem}");
+                errors.push(FieldError::invalid(format!("{path}.name"), name, &detail));
+            }
+            if let Some(selector) = map(item, &["labelSelector"]) {
+                let detail = "labelSelector must be unset if name is specified";
+                errors.push(FieldError::invalid(
+                    format!("{path}.labelSelector"),
+                    selector.clone(),
+                    detail,
+                ));
+            }
         }
-        if target.is_empty() {
-            errors.push(FieldError::required(at("devicePath"), ""));
-        } else if !paths.insert(target) {
-            errors.push(FieldError::invalid(at("devicePath"), target, "must be unique"));
+        (None, Some(signer)) => {
+            if signer.is_empty() {
+                errors.push(FieldError::required(
+                    format!("{path}.signerName"),
+                    "must be a valid signer name",
+                ));
+            }
+            errors.extend(signer_name(signer, &format!("{path}.signerName")));
+            if let Some(selector) = map(item, &["labelSelector"]) {
+                errors.extend(label_selector(selector, &format!("{path}.labelSelector")));
+            }
         }
-        if no_backsteps(target, "").is_some() {
-            errors.push(FieldError::invalid(
-                at("devicePath"),
-                target,
-                "can not contain backsteps ('..')",
+        (None, None) => {
+            errors.push(FieldError::required(
+                path,
+                "either name or signerName must be specified",
             ));
         }
+    }
+    if !is_set(item, "path") {
+        errors.push(FieldError::required(format!("{path}.path"), ""));
+    }
+    errors.extend(user(item, "user", path));
+    errors.extend(local_path(text(item, &["path"]), &format!("{path}.path")));
+    errors
+}
+
+fn pod_certificate(item: &Object, path: &str) -> Vec<FieldError> {
+    let signer = text(item, &["signerName"]);
+    let mut errors = signer_name(signer, &format!("{path}.signerName"));
+    for key in map(item, &["userAnnotations"]).into_iter().flat_map(Object::keys) {
+        errors.extend(invalid(
+            &format!("{path}.userAnnotations"),
+            key,
+            &label_key(&key.to_lowercase()),
+        ));
+    }
+    errors.extend(user(item, "user", path));
+    let key_type = text(item, &["keyType"]);
+    if !KEY_TYPES.contains(&key_type) {
+        errors.push(FieldError::not_supported(
+            format!("{path}.keyType"),
+            key_type,
+            &KEY_TYPES,
+        ));
+    }
+    if let Some(seconds) = integer(item, &["maxExpirationSeconds"]) {
+        let field = format!("{path}.maxExpirationSeconds");
+        let max = if signer.starts_with("kubernetes.io/") {
+            86_400
+        } else {
+            7_862_400
+        };
+        if seconds < 3600 {
+            let detail = "if provided, maxExpirationSeconds must be >= 3600";
+            errors.push(FieldError::invalid(field.as_str(), seconds, detail));
+        }
+        if seconds > max {
+            let detail = format!("if provided, maxExpirationSeconds must be <= {max}");
+            errors.push(FieldError::invalid(field, seconds, &detail));
+        }
+    }
+    let fields = ["credentialBundlePath", "keyPath", "certificateChainPath"];
+    for field in fields.iter().filter(|field| is_set(item, field)) {
+        errors.extend(local_path(text(item, &[field]), &format!("{path}.{field}")));
+    }
+    if !fields.iter().any(|field| is_set(item, field)) {
+        let detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        errors.push(FieldError::required(path, detail));
     }
     errors
 }
