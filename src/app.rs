@@ -311,7 +311,17 @@ fn client_as(api: &Arc<ApiServer>, user: &str, groups: &[&str]) -> kube::Client 
         user: user.to_owned(),
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
     };
-    client::in_process(api.endpoint(), identity)
+    client::in_process(api.endpoint(), identity, agent_of(user))
+}
+
+/// The name of the program that upstream runs under a user.
+fn agent_of(user: &str) -> &'static str {
+    match user {
+        "system:kube-scheduler" => "kube-scheduler",
+        "system:apiserver" => "kube-apiserver",
+        user if user.starts_with("system:node:") => "kubelet",
+        _ => "kube-controller-manager",
+    }
 }
 
 /// A client under the service account of a controller, as upstream's with `--use-service-account-credentials`.

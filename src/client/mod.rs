@@ -12,17 +12,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tower::service_fn;
 
-/// A client of `endpoint`. `identity` goes into the extensions of every request, where authentication finds it.
+/// A client of `endpoint`. `identity` goes into the extensions of every request, where authentication finds it;
+/// `agent` is the program's name as others see it, also where it comes to own fields.
 ///
 /// Requests that upgrade (exec, attach, port-forward) cannot pass this way: there is no connection to take over.
-pub fn in_process<I>(endpoint: BoxEndpoint<'static, poem::Response>, identity: I) -> kube::Client
+pub fn in_process<I>(endpoint: BoxEndpoint<'static, poem::Response>, identity: I, agent: &'static str) -> kube::Client
 where
     I: Clone + Send + Sync + 'static,
 {
     let endpoint: Arc<BoxEndpoint<'static, poem::Response>> = Arc::new(endpoint);
     let service = service_fn(move |request: Request<Body>| {
         let (endpoint, identity) = (endpoint.clone(), identity.clone());
-        async move { Ok::<_, Infallible>(call(&endpoint, identity, request).await) }
+        async move { Ok::<_, Infallible>(call(&endpoint, identity, agent, request).await) }
     });
     kube::Client::new(service, "default")
 }
@@ -30,6 +31,7 @@ where
 async fn call<I>(
     endpoint: &BoxEndpoint<'static, poem::Response>,
     identity: I,
+    agent: &'static str,
     request: Request<Body>,
 ) -> Response<http_body_util::combinators::BoxBody<bytes::Bytes, std::io::Error>>
 where
@@ -37,6 +39,10 @@ where
 {
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(identity);
+    parts
+        .headers
+        .entry(http::header::USER_AGENT)
+        .or_insert(http::HeaderValue::from_static(agent));
     let parts = RequestParts::from((parts, Default::default(), Default::default(), Scheme::HTTP));
     let body = poem::Body::from_bytes_stream(body.into_data_stream().map_err(std::io::Error::other));
     endpoint

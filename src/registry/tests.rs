@@ -200,7 +200,7 @@ fn junk(random: &mut StdRng, depth: usize) -> Value {
     }
 }
 
-fn object_of(random: &mut StdRng, kind: &Kind) -> Object {
+pub fn object_of(random: &mut StdRng, kind: &Kind) -> Object {
     let definition = schema::definition(kind);
     match generate(random, &schema::Node::Object(definition), 0) {
         Value::Object(object) => object,

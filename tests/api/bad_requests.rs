@@ -314,10 +314,14 @@ fn patches() -> Vec<Case> {
         patch(OPS, r#"[{"op":"test","path":"/data/k","value":"x"}]"#, INVALID),
         patch(OPS, r#"[{"op":"replace","path":"","value":1}]"#, INVALID),
         patch(STRATEGIC, "{", BAD),
-        patch(STRATEGIC, r#"{"$patch":"explode"}"#, BAD),
+        patch(STRATEGIC, r#"{"$patch":"explode"}"#, (500, "")),
         patch(STRATEGIC, r#"{"$retainKeys":"x"}"#, BAD),
-        patch(STRATEGIC, r#"{"metadata":{"$setElementOrder/finalizers":"x"}}"#, BAD),
-        patch(STRATEGIC, r#"{"metadata":{"ownerReferences":[{"name":"x"}]}}"#, BAD),
+        patch(
+            STRATEGIC,
+            r#"{"metadata":{"$setElementOrder/finalizers":"x"}}"#,
+            (500, ""),
+        ),
+        patch(STRATEGIC, r#"{"metadata":{"ownerReferences":[{"name":"x"}]}}"#, INVALID),
     ]
 }
 

@@ -128,7 +128,7 @@ async fn clients_of_this_process_need_no_socket() {
         user: user.to_owned(),
         groups: Vec::new(),
     };
-    let client = krust::client::in_process(server.endpoint(), identity("system:kube-controller-manager"));
+    let client = krust::client::in_process(server.endpoint(), identity("system:kube-controller-manager"), "test");
     server.api.bootstrap().await.unwrap();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
     let secret = Secret {
@@ -142,7 +142,7 @@ async fn clients_of_this_process_need_no_socket() {
     assert!(created.metadata.uid.is_some());
     assert_eq!(secrets.list(&Default::default()).await.unwrap().items.len(), 1);
     server.get("/api/v1/namespaces/default/secrets/typed").await.expect(200);
-    let scheduler = krust::client::in_process(server.endpoint(), identity("system:kube-scheduler"));
+    let scheduler = krust::client::in_process(server.endpoint(), identity("system:kube-scheduler"), "test");
     let refused = Api::<Secret>::namespaced(scheduler, "default")
         .get("typed")
         .await

@@ -47,7 +47,7 @@ impl Cluster {
             .await
             .unwrap();
         let server = ApiServer::new(ApiServerOptions::new(storage, registry));
-        let client = |identity| krust::client::in_process(server.endpoint(), identity);
+        let client = |identity| krust::client::in_process(server.endpoint(), identity, "test");
         let admin = client(identity("system:admin", "system:masters"));
         let node_client = client(identity("system:node:node-1", "system:nodes"));
         for name in ["default", "kube-node-lease"] {

@@ -4,7 +4,7 @@
 use super::Allocators;
 use super::transaction::stored;
 use crate::apiserver::error::ApiError;
-use crate::apiserver::handlers::engine::metadata;
+use crate::apiserver::handlers::engine::{metadata, ownership};
 use crate::registry::index_of;
 use crate::registry::json::{items, objects, text};
 use crate::registry::network::{Cidr, Family, address, number};
@@ -100,7 +100,9 @@ impl Allocators {
         let Some(kind) = self.registry.lookup_storage(IP_ADDRESSES) else {
             return Err(ApiError::internal("the kind IPAddress is not served"));
         };
-        let object = metadata::canonical(ip_address(ip, owner));
+        let mut object = ip_address(ip, owner);
+        ownership::by_server(&kind, None, &mut object);
+        let object = metadata::canonical(object);
         let draft = Draft::new(&object, index_of(&kind, &object));
         let key = Key::new(IP_ADDRESSES, "", &ip.to_string());
         match self.storage.write(Operation::Create { key, draft }).await {
@@ -115,7 +117,11 @@ impl Allocators {
         let Some((entry, mut object)) = self.entry(ip) else {
             return;
         };
+        let old = object.clone();
         object.insert("spec".into(), json!({ "parentRef": parent(owner) }));
+        if let Some(kind) = self.registry.lookup_storage(IP_ADDRESSES) {
+            ownership::by_server(&kind, Some(&old), &mut object);
+        }
         let draft = Draft::new(&object, entry.index.clone());
         let (key, expected) = (entry.key.clone(), entry.revision);
         if let Err(error) = self.storage.write(Operation::Update { key, expected, draft }).await {

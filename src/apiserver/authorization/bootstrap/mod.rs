@@ -15,7 +15,7 @@ use crate::apiserver::ApiServer;
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::apiserver::handlers::engine::{self, Update, metadata};
+use crate::apiserver::handlers::engine::{self, Update, metadata, ownership};
 use crate::apiserver::options::DeleteOptions;
 use crate::apiserver::request::RequestInfo;
 use crate::registry::Kind;
@@ -215,7 +215,12 @@ async fn apply(server: &Arc<ApiServer>, object: &Object) -> Result<(), ApiError>
                 target: Target::Main,
                 dry_run: false,
             };
-            engine::update(&ctx, &update, &mut |_| Ok(updated.clone())).await?;
+            let mut change = |old: &Object| {
+                let mut new = updated.clone();
+                ownership::update(&ctx, &kind, Target::Main, Some(old), &mut new);
+                Ok(new)
+            };
+            engine::update(&ctx, &update, &mut change).await?;
             Ok(())
         }
         Plan::Replace => {

@@ -5,7 +5,7 @@ use super::metadata;
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::registry::managed::{self, ApplyError, Versions, Write};
+use crate::registry::managed::{self, ApplyError, OneVersion, Versions, Write};
 use crate::registry::schema::{self, Definition};
 use crate::registry::strategy::{Object, Target};
 use crate::registry::{Kind, Registry, reset_fields};
@@ -19,6 +19,21 @@ const MANAGER_BYTES_MAX: usize = 128;
 pub fn update(ctx: &Context, kind: &Kind, target: Target, live: Option<&Object>, new: &mut Object) {
     let manager = manager(ctx);
     with_write(ctx, kind, target, &manager, |write| managed::update(write, live, new));
+}
+
+/// Notes in `new` that the server itself made it of `live`, past any endpoint.
+pub fn by_server(kind: &Kind, live: Option<&Object>, new: &mut Object) {
+    let now = metadata::timestamp(jiff::Timestamp::now());
+    let write = Write {
+        definition: &schema::definition(kind),
+        group_version: &kind.group_version(),
+        subresource: "",
+        manager: "kube-apiserver",
+        now: &now,
+        reset: reset_fields::of(kind, Target::Main),
+        versions: &OneVersion,
+    };
+    managed::update(&write, live, new);
 }
 
 /// Merges an apply configuration over `live` and notes its owners.

@@ -4,6 +4,7 @@
 mod list;
 mod order;
 
+use super::go_text::GoText;
 use crate::apiserver::error::ApiError;
 use crate::registry::schema::{self, Definition, Node, Property};
 use crate::registry::strategy::Object;
@@ -58,22 +59,18 @@ impl<'a> Shape<'a> {
 fn merge(mut target: Object, patch: &Object, shape: Shape<'_>) -> Result<Object, ApiError> {
     match patch.get(DIRECTIVE) {
         None => {}
-        Some(Value::String(directive)) => match directive.as_str() {
-            "merge" => {}
-            "replace" => {
-                let mut replaced = patch.clone();
-                replaced.shift_remove(DIRECTIVE);
-                return Ok(replaced);
-            }
-            "delete" => return Ok(Object::new()),
-            other => return Err(bad_format(&format!("unknown patch type {other:?}"))),
-        },
-        Some(_) => return Err(bad_format("$patch is no text")),
+        Some(directive) if directive == "replace" => {
+            let mut replaced = patch.clone();
+            replaced.shift_remove(DIRECTIVE);
+            return Ok(replaced);
+        }
+        Some(directive) if directive == "delete" => return Ok(Object::new()),
+        Some(other) => return Err(unknown_directive(other, patch)),
     }
     retain_keys(&mut target, patch)?;
     for (key, value) in patch {
         if let Some(field) = key.strip_prefix(DELETE_PREFIX) {
-            list::delete_primitives(&mut target, field, value)?;
+            list::delete_primitives(&mut target, field, value);
         }
     }
     for (key, value) in patch {
@@ -109,20 +106,22 @@ fn merge_member(
         }
         Value::Object(changes) => {
             let replaces = property.is_some_and(|property| property.patch_replace);
-            let before = match target.get_mut(key).map(Value::take) {
-                Some(Value::Object(before)) if !replaces => before,
-                _ => Object::new(),
-            };
-            if changes.get(DIRECTIVE).is_some_and(|directive| directive == "delete") {
+            let before = target.get_mut(key).map(Value::take);
+            // A map that is not there yet is taken as it is given; one that is only a directive is not.
+            if !before.as_ref().is_some_and(Value::is_object) && changes.contains_key(DIRECTIVE) {
                 target.shift_remove(key);
                 return Ok(());
             }
+            let before = match before {
+                Some(Value::Object(before)) if !replaces => before,
+                _ => Object::new(),
+            };
             Value::Object(merge(before, changes, shape.member(key))?)
         }
         Value::Array(changes) => {
             let before = match target.get_mut(key).map(Value::take) {
-                Some(Value::Array(before)) => before,
-                _ => Vec::new(),
+                Some(Value::Array(before)) => Some(before),
+                _ => None,
             };
             let order = patch.get(&format!("{ORDER_PREFIX}{key}"));
             Value::Array(list::merge(before, changes, order, key, property)?)
@@ -138,20 +137,27 @@ fn retain_keys(target: &mut Object, patch: &Object) -> Result<(), ApiError> {
     let Some(keys) = patch.get(RETAIN_KEYS) else {
         return Ok(());
     };
-    let keys = keys.as_array().ok_or_else(|| bad_format("$retainKeys is no list"))?;
+    let bad_format = || ApiError::bad_request("invalid patch format of retainKeys");
+    let keys = keys.as_array().ok_or_else(bad_format)?;
     let listed = |key: &str| keys.iter().any(|listed| listed == key);
-    let missing = patch
+    let mut set = patch
         .iter()
-        .find(|(key, value)| !key.starts_with('$') && !value.is_null() && !listed(key));
-    if let Some((key, _)) = missing {
-        return Err(bad_format(&format!("{key:?} is set, but is not in $retainKeys")));
+        .filter(|(key, value)| !key.starts_with('$') && !value.is_null());
+    if !set.all(|(key, _)| listed(key)) {
+        return Err(bad_format());
     }
     target.retain(|key, _| listed(key));
     Ok(())
 }
 
-fn bad_format(why: &str) -> ApiError {
-    ApiError::bad_request(format!("The patch is invalid: {why}"))
+/// Upstream does not classify this: 500 without a reason.
+fn unknown_directive(directive: &Value, patch: &Object) -> ApiError {
+    let patch = Value::Object(patch.clone());
+    ApiError::unclassified(format!(
+        "unknown patch type: {} in map: {}",
+        GoText(directive),
+        GoText(&patch)
+    ))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Lists in a strategic merge patch.
 
-use super::order::{arrange, position};
-use super::{DIRECTIVE, Shape, bad_format, merge as merge_map};
+use super::order::arrange;
+use super::{DIRECTIVE, GoText, Shape, merge as merge_map, unknown_directive};
 use crate::apiserver::error::ApiError;
 use crate::registry::schema::{Node, Property};
 use crate::registry::strategy::Object;
@@ -9,49 +9,74 @@ use serde_json::Value;
 
 /// Merges the list `patch` into `before`, and puts the result in the order that `order` (or the patch) asks for.
 pub fn merge(
-    before: Vec<Value>,
+    before: Option<Vec<Value>>,
     patch: &[Value],
     order: Option<&Value>,
     field: &str,
     property: Option<&Property>,
 ) -> Result<Vec<Value>, ApiError> {
+    let order = order.map(as_order).transpose()?;
+    let merge_key = property.and_then(|property| property.patch_merge_key.as_deref());
+    let Some(before) = before else {
+        // A list that is not there yet is taken as it is given.
+        let items = plain_items(patch);
+        return match (order, merge_key) {
+            (Some(order), Some(key)) => {
+                check_order(patch, &items, order, key)?;
+                Ok(arrange(items, order, &[], merge_key))
+            }
+            (Some(order), None) => Ok(arrange(items, order, &[], None)),
+            (None, _) => Ok(items),
+        };
+    };
     let merges = property.is_some_and(|property| property.patch_merge);
     if before.iter().chain(patch).any(Value::is_array) && merges {
         return Err(ApiError::unprocessable_patch());
     }
     let objects = before.first().or(patch.first()).is_some_and(Value::is_object);
     if !merges {
-        return plain_items(patch, field);
+        return Ok(plain_items(patch));
     }
-    let order = order.map(|order| {
-        order
-            .as_array()
-            .ok_or_else(|| bad_format("$setElementOrder is no list"))
-    });
-    let order = order.transpose()?;
     if !objects {
         return Ok(merge_primitives(before, patch, order));
     }
-    let key = property
-        .and_then(|property| property.patch_merge_key.as_deref())
-        .ok_or_else(|| bad_format(&format!("cannot merge lists without merge key for {field}")))?;
+    let key =
+        merge_key.ok_or_else(|| ApiError::unclassified(format!("cannot merge lists without merge key for {field}")))?;
     merge_objects(before, patch, order, key, element_shape(property))
 }
 
+/// The list of a `$setElementOrder`.
+fn as_order(order: &Value) -> Result<&Vec<Value>, ApiError> {
+    order.as_array().ok_or_else(|| {
+        let kind = match order {
+            Value::Object(_) => "map",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            Value::Number(number) if number.is_f64() => "float64",
+            Value::Number(_) => "int64",
+            _ => "nil",
+        };
+        ApiError::unclassified(format!("expected a slice, but received a {kind}"))
+    })
+}
+
 /// The patch's items as they become the list's: without nulls of nested maps and without directives.
-fn plain_items(patch: &[Value], field: &str) -> Result<Vec<Value>, ApiError> {
-    let mut items = Vec::with_capacity(patch.len());
-    for item in patch {
-        match item {
-            Value::Object(item) => match item.get(DIRECTIVE).and_then(Value::as_str) {
-                Some("replace" | "delete") => {}
-                Some("merge") | None => items.push(Value::Object(merge_map(Object::new(), item, Shape::Unknown)?)),
-                Some(other) => return Err(bad_format(&format!("unknown patch type {other:?} in {field}"))),
-            },
-            other => items.push(other.clone()),
+fn plain_items(patch: &[Value]) -> Vec<Value> {
+    let is_directive = |item: &Value| item.get(DIRECTIVE).is_some();
+    let mut items: Vec<Value> = patch.iter().filter(|item| !is_directive(item)).cloned().collect();
+    items.iter_mut().for_each(discard_nulls);
+    items
+}
+
+fn discard_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, member| !member.is_null());
+            map.values_mut().for_each(discard_nulls);
         }
+        Value::Array(items) => items.iter_mut().for_each(discard_nulls),
+        _ => {}
     }
-    Ok(items)
 }
 
 fn merge_primitives(before: Vec<Value>, patch: &[Value], order: Option<&Vec<Value>>) -> Vec<Value> {
@@ -78,12 +103,16 @@ fn merge_objects(
         let map = item.as_object().ok_or_else(ApiError::unprocessable_patch)?;
         match map.get(DIRECTIVE) {
             None => plain.push(map),
-            Some(Value::String(directive)) if directive == "replace" => replace = true,
-            Some(Value::String(directive)) if directive == "delete" => {
+            Some(directive) if directive == "replace" => replace = true,
+            Some(directive) if directive == "delete" => {
                 let value = map.get(key).ok_or_else(|| no_merge_key(map, key))?;
                 merged.retain(|item| item.get(key) != Some(value));
             }
-            Some(other) => return Err(bad_format(&format!("unknown patch type {other} in a list"))),
+            Some(directive) if directive == "merge" => {
+                let text = "merging lists cannot yet be specified in the patch";
+                return Err(ApiError::unclassified(text));
+            }
+            Some(other) => return Err(unknown_directive(other, map)),
         }
     }
     if replace {
@@ -105,20 +134,39 @@ fn merge_objects(
             None => merged.push(Value::Object(merge_map(Object::new(), map, shape)?)),
         }
     }
-    if let Some(order) = order
-        && plain
-            .iter()
-            .any(|map| position(order, &Value::Object((*map).clone()), Some(key)).is_none())
-    {
-        return Err(bad_format("$setElementOrder lacks an item of the list that it orders"));
-    }
     let listed: Vec<Value> = plain.into_iter().map(|map| Value::Object(map.clone())).collect();
+    if let Some(order) = order {
+        check_order(patch, &listed, order, key)?;
+    }
     Ok(arrange(merged, order.unwrap_or(&listed), &before, Some(key)))
+}
+
+/// The items of the patch must stand in its order, one after the other.
+fn check_order(patch: &[Value], listed: &[Value], order: &[Value], key: &str) -> Result<(), ApiError> {
+    if order.is_empty() {
+        return Ok(());
+    }
+    let mut order_left = order.iter();
+    let in_order = listed
+        .iter()
+        .all(|item| order_left.any(|ordered| ordered.get(key).is_some() && ordered.get(key) == item.get(key)));
+    if in_order {
+        return Ok(());
+    }
+    let text = |list: &[Value]| GoText(&Value::Array(list.to_vec())).to_string();
+    Err(ApiError::unclassified(format!(
+        "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+        text(patch),
+        text(order)
+    )))
 }
 
 fn no_merge_key(item: &Object, key: &str) -> ApiError {
     let item = Value::Object(item.clone());
-    ApiError::bad_request(format!("map: {item} does not contain declared merge key: {key}"))
+    ApiError::unclassified(format!(
+        "map: {} does not contain declared merge key: {key}",
+        GoText(&item)
+    ))
 }
 
 fn element_shape(property: Option<&Property>) -> Shape<'_> {
@@ -130,9 +178,7 @@ fn element_shape(property: Option<&Property>) -> Shape<'_> {
 
 /// `$setElementOrder` for a list that the patch leaves as it is.
 pub fn reorder(target: &mut Object, field: &str, order: &Value, property: Option<&Property>) -> Result<(), ApiError> {
-    let order = order
-        .as_array()
-        .ok_or_else(|| bad_format("$setElementOrder is no list"))?;
+    let order = as_order(order)?;
     if let Some(Value::Array(items)) = target.get_mut(field) {
         let before = items.clone();
         let key = property.and_then(|property| property.patch_merge_key.as_deref());
@@ -141,13 +187,10 @@ pub fn reorder(target: &mut Object, field: &str, order: &Value, property: Option
     Ok(())
 }
 
-/// `$deleteFromPrimitiveList`: removes the given scalars.
-pub fn delete_primitives(target: &mut Object, field: &str, values: &Value) -> Result<(), ApiError> {
-    let values = values
-        .as_array()
-        .ok_or_else(|| bad_format("$deleteFromPrimitiveList is no list"))?;
+/// `$deleteFromPrimitiveList`: removes the given scalars. What is no list says nothing.
+pub fn delete_primitives(target: &mut Object, field: &str, values: &Value) {
+    let Some(values) = values.as_array() else { return };
     if let Some(Value::Array(items)) = target.get_mut(field) {
         items.retain(|item| !values.contains(item));
     }
-    Ok(())
 }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// Where `item` stands in `list`: by the value of `key`, or by itself where there is no key.
-pub fn position(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
+fn position(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
     match key {
         Some(key) => {
             let wanted = item.get(key)?;

@@ -36,9 +36,9 @@ fn directives_of_list_items() {
     let replace = json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "c"}]}});
     assert_eq!(run(containers(&["a", "b"]), replace), Ok(containers(&["c"])));
     let unknown = json!({"spec": {"containers": [{"name": "a", "$patch": "explode"}]}});
-    assert_eq!(run(containers(&["a"]), unknown), Err(400));
+    assert_eq!(run(containers(&["a"]), unknown), Err(500));
     let keyless = json!({"spec": {"containers": [{"image": "x"}]}});
-    assert_eq!(run(containers(&["a"]), keyless), Err(400));
+    assert_eq!(run(containers(&["a"]), keyless), Err(500));
 }
 
 #[test]
@@ -50,7 +50,16 @@ fn directives_of_maps() {
     );
     assert_eq!(replaced, Ok(json!({"metadata": {"labels": {"c": "3"}}})));
     let deleted = run(target.clone(), json!({"metadata": {"labels": {"$patch": "delete"}}}));
-    assert_eq!(deleted, Ok(json!({"metadata": {}})));
+    assert_eq!(deleted, Ok(json!({"metadata": {"labels": {}}})));
+    let nothing = run(
+        json!({"metadata": {}}),
+        json!({"metadata": {"labels": {"$patch": "delete"}}}),
+    );
+    assert_eq!(nothing, Ok(json!({"metadata": {}})));
+    for directive in ["merge", "explode"] {
+        let patch = json!({"metadata": {"labels": {"$patch": directive}}});
+        assert_eq!(run(target.clone(), patch), Err(500));
+    }
     assert_eq!(
         run(target, json!({"metadata": {"labels": {"a": null}}})),
         Ok(json!({"metadata": {"labels": {"b": "2"}}}))
@@ -71,7 +80,14 @@ fn order_is_kept_or_set() {
     let only = json!({"spec": {"$setElementOrder/containers": order(&["b", "a"])}});
     assert_eq!(run(containers(&["a", "b"]), only), Ok(containers(&["b", "a"])));
     let lacking = json!({"spec": {"$setElementOrder/containers": order(&["a"]), "containers": [{"name": "b"}]}});
-    assert_eq!(run(containers(&["a"]), lacking), Err(400));
+    assert_eq!(run(containers(&["a"]), lacking), Err(500));
+    let contrary = json!({"spec": {
+        "$setElementOrder/containers": order(&["a", "b"]),
+        "containers": [{"name": "b"}, {"name": "a"}],
+    }});
+    assert_eq!(run(containers(&["a"]), contrary), Err(500));
+    let no_list = json!({"spec": {"$setElementOrder/containers": "x"}});
+    assert_eq!(run(containers(&["a"]), no_list), Err(500));
 }
 
 #[test]

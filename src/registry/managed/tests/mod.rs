@@ -1,5 +1,7 @@
 //! Situations of ownership: who owns what after which write.
 
+mod random;
+
 use super::*;
 use crate::registry::schema;
 use crate::registry::table::Registry;
