@@ -409,7 +409,7 @@ async fn each_is_answered_with_the_right_status() {
             && status["kind"] == "Status"
             && status["status"] == "Failure"
             && status["code"] == code
-            && status["reason"] == reason
+            && status["reason"].as_str().unwrap_or_default() == reason
             && status["message"].as_str().is_some_and(|message| !message.is_empty());
         if !right {
             failures.push(format!(

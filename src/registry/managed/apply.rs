@@ -41,15 +41,15 @@ pub fn apply(write: &Write<'_>, live: Option<&Object>, config: &Object, force: b
     })?;
     let empty = Object::new();
     let old = live.unwrap_or(&empty);
-    let managed = entries::decode(of(old))
-        .ok_or_else(|| ApplyError::Other("failed to decode managed fields: malformed entry".into()))?;
-    let managed = match managed {
-        entries if entries.is_empty() => before_first_apply(write, old),
-        entries => entries,
-    };
     // The owners are no part of what is merged.
     let mut base = old.clone();
-    take(&mut base);
+    let list = take(&mut base);
+    let managed = entries::decode(list.as_ref())
+        .ok_or_else(|| ApplyError::Other("failed to decode managed fields: malformed entry".into()))?;
+    let managed = match managed {
+        entries if entries.is_empty() => before_first_apply(write, &base),
+        entries => entries,
+    };
     let merged = merged(write, &base, config, &managed);
     let outcome = match owners(write, &base, &merged, config, managed.clone(), force) {
         Err(conflicts) if write.manager == KUBECTL => {
@@ -69,7 +69,8 @@ pub fn apply(write: &Write<'_>, live: Option<&Object>, config: &Object, force: b
             entry.original = None;
         }
     }
-    let list = entries::encode(entries);
+    let written = entries::encode(entries);
+    let list = entries::assemble(list, written);
     let mut object = merged;
     if write.manager == KUBECTL {
         last_applied::refresh(&mut object, config);

@@ -34,8 +34,16 @@ pub struct Entry<'a> {
     pub api_version: Cow<'a, str>,
     pub time: Option<Cow<'a, str>>,
     pub fields: Set<'a>,
-    /// The JSON that this was read from, while it still says the same.
-    pub original: Option<&'a Value>,
+    /// Which item of the list this was read from, while it still says the same.
+    pub original: Option<usize>,
+}
+
+/// An entry as it will stand in the list.
+#[derive(Debug)]
+pub enum Written {
+    Anew(Value),
+    /// The item of the list that was read.
+    As(usize),
 }
 
 impl<'a> Identity<'a> {
@@ -99,8 +107,8 @@ pub fn decode(list: Option<&Value>) -> Option<Vec<Entry<'_>>> {
     };
     let list = list.as_array()?;
     let mut entries: Vec<Entry<'_>> = Vec::with_capacity(list.len() + 1);
-    for value in list {
-        let entry = decode_entry(value)?;
+    for (index, value) in list.iter().enumerate() {
+        let entry = decode_entry(index, value)?;
         // Of two entries of the same owner the later counts.
         entries.retain(|other| other.identity != entry.identity);
         entries.push(entry);
@@ -108,7 +116,7 @@ pub fn decode(list: Option<&Value>) -> Option<Vec<Entry<'_>>> {
     Some(entries)
 }
 
-fn decode_entry(value: &Value) -> Option<Entry<'_>> {
+fn decode_entry(index: usize, value: &Value) -> Option<Entry<'_>> {
     let map = value.as_object()?;
     let text = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or_default();
     let operation = match text("operation") {
@@ -133,15 +141,13 @@ fn decode_entry(value: &Value) -> Option<Entry<'_>> {
         api_version: Cow::Borrowed(api_version),
         time: map.get("time").and_then(Value::as_str).map(Cow::Borrowed),
         fields,
-        original: Some(value),
+        original: Some(index),
     })
 }
 
-/// The list as it is stored; None if there is no entry.
-pub fn encode(mut entries: Vec<Entry<'_>>) -> Option<Value> {
-    if entries.is_empty() {
-        return None;
-    }
+/// The entries in the order of the list. They borrow from the list that they were read from;
+/// [`assemble`] makes the new one of it.
+pub fn encode(mut entries: Vec<Entry<'_>>) -> Vec<Written> {
     entries.sort_by(|a, b| {
         let key = |entry: &'_ Entry<'_>| {
             (
@@ -155,12 +161,26 @@ pub fn encode(mut entries: Vec<Entry<'_>>) -> Option<Value> {
             .then_with(|| a.api_version.cmp(&b.api_version))
             .then_with(|| a.identity.subresource.cmp(&b.identity.subresource))
     });
-    Some(Value::Array(entries.iter().map(encode_entry).collect()))
+    entries.iter().map(encode_entry).collect()
 }
 
-fn encode_entry(entry: &Entry<'_>) -> Value {
-    if let Some(original) = entry.original {
-        return original.clone();
+/// The list as it is stored; None if there is no entry. `list` is the one that was read.
+pub fn assemble(list: Option<Value>, written: Vec<Written>) -> Option<Value> {
+    let mut before = match list {
+        Some(Value::Array(before)) => before,
+        _ => Vec::new(),
+    };
+    let taken = written.into_iter().map(|entry| match entry {
+        Written::Anew(value) => value,
+        Written::As(index) => before.get_mut(index).map(Value::take).unwrap_or_default(),
+    });
+    let list: Vec<Value> = taken.collect();
+    (!list.is_empty()).then_some(Value::Array(list))
+}
+
+fn encode_entry(entry: &Entry<'_>) -> Written {
+    if let Some(index) = entry.original {
+        return Written::As(index);
     }
     let mut map = Map::with_capacity(7);
     let mut put = |key: &str, value: &str| {
@@ -180,7 +200,7 @@ fn encode_entry(entry: &Entry<'_>) -> Value {
             Value::String(entry.identity.subresource.to_string()),
         );
     }
-    Value::Object(map)
+    Written::Anew(Value::Object(map))
 }
 
 /// Merges the oldest updaters of each version into one, until there are few enough.

@@ -36,7 +36,7 @@ pub fn to_scale(parent: Option<&Value>, path: &ReplicasPath<'_>) -> Option<Value
         }
         owns
     });
-    entries::encode(entries)
+    entries::assemble(parent.cloned(), entries::encode(entries))
 }
 
 /// The managedFields of the object after a write of its Scale, which has `scale` now.
@@ -73,7 +73,7 @@ pub fn to_parent(
         }
     }
     let Some(replicas) = path(group_version).map(|path| elements(&path)) else {
-        return entries::encode(kept);
+        return entries::assemble(parent.cloned(), entries::encode(kept));
     };
     for mut entry in scales {
         if !entry.fields.has(&scale_elements()) {
@@ -95,5 +95,5 @@ pub fn to_parent(
             None => kept.push(entry),
         }
     }
-    entries::encode(kept)
+    entries::assemble(parent.cloned(), entries::encode(kept))
 }

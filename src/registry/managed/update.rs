@@ -38,38 +38,30 @@ const NEVER: [&[&str]; 12] = [
 pub fn update(write: &Write<'_>, live: Option<&Object>, new: &mut Object) {
     let sent = take(new);
     let before = live.and_then(of);
-    let list = choose(write, sent.as_ref(), before);
-    let result = match entries::decode(list) {
+    // Almost every client sends back what it was given.
+    let kept = sent.is_some() && sent.as_ref() == before;
+    let list = if kept { sent } else { choose(write, sent, before) };
+    let empty = Object::new();
+    let old = live.unwrap_or(&empty);
+    let written = match entries::decode(list.as_ref()) {
         // An object whose owners are not known stays so until it is applied to.
-        Some(entries) if entries.is_empty() && live.is_some() => None,
-        Some(entries) => {
-            let empty = Object::new();
-            let old = live.unwrap_or(&empty);
-            match tracked(write, old, new, entries) {
-                Some(entries) => entries::encode(entries),
-                None => list.cloned(),
-            }
-        }
-        None => None,
+        Some(entries) if entries.is_empty() && live.is_some() => Some(Vec::new()),
+        Some(entries) => tracked(write, old, new, entries, kept).map(entries::encode),
+        None => Some(Vec::new()),
     };
-    put(new, result);
+    let list = match written {
+        Some(written) => entries::assemble(list, written),
+        None => list,
+    };
+    put(new, list);
 }
 
 /// The list that counts: what was sent, or what is stored.
-fn choose<'a>(write: &Write<'_>, sent: Option<&'a Value>, before: Option<&'a Value>) -> Option<&'a Value> {
-    let Some(sent) = sent.filter(|_| write.subresource.is_empty()) else {
-        return before;
-    };
-    // Almost every client sends back what it was given.
-    if Some(sent) == before {
-        return before;
-    }
-    if entries::is_reset(sent) {
-        return None;
-    }
-    match entries::decode(Some(sent)) {
-        Some(entries) if !entries.is_empty() => Some(sent),
-        _ => before,
+fn choose(write: &Write<'_>, sent: Option<Value>, before: Option<&Value>) -> Option<Value> {
+    match sent.filter(|_| write.subresource.is_empty()) {
+        Some(sent) if entries::is_reset(&sent) => None,
+        Some(sent) if entries::decode(Some(&sent)).is_some_and(|entries| !entries.is_empty()) => Some(sent),
+        _ => before.cloned(),
     }
 }
 
@@ -88,21 +80,26 @@ pub fn put(object: &mut Object, list: Option<Value>) {
     }
 }
 
-/// The entries after `new` has replaced `old`; None if they are what they were.
+/// The entries after `new` has replaced `old`; None if they are what they were. `kept`: they are those that are
+/// stored, so that they are in order.
 fn tracked<'a>(
     write: &'a Write<'_>,
     old: &'a Object,
     new: &'a Object,
     mut entries: Vec<Entry<'a>>,
+    kept: bool,
 ) -> Option<Vec<Entry<'a>>> {
-    let mut touched = false;
+    let mut diffs = Diffs::new(write, old, new);
+    if kept && diffs.current.is_empty() {
+        return None;
+    }
+    let mut touched = !kept;
     for entry in &mut entries {
         if entry.api_version == write.group_version && reconcile(write.definition, old, &mut entry.fields) {
             entry.original = None;
             touched = true;
         }
     }
-    let mut diffs = Diffs::new(write, old, new);
     touched |= take_away(&mut entries, &mut diffs);
     let mut own = std::mem::take(&mut diffs.current.changed);
     strip(&mut own);

@@ -15,6 +15,10 @@ pub struct Diff<'a> {
 }
 
 impl Diff<'_> {
+    pub fn is_empty(&self) -> bool {
+        self.changed.nodes().is_empty() && self.removed.nodes().is_empty()
+    }
+
     pub fn into_owned(self) -> Diff<'static> {
         Diff {
             changed: self.changed.into_owned(),
