@@ -123,7 +123,7 @@ impl Server {
             user: "system:apiserver".into(),
             groups: vec!["system:masters".into()],
         };
-        let client = krust::client::in_process(self.api.endpoint(), identity);
+        let client = krust::client::in_process(self.api.endpoint(), identity, "test");
         tokio::spawn(self.api.clone().follow_definitions(stop.clone()));
         tokio::spawn(krust::controllers::run_extensions(client, stop));
     }
