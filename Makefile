@@ -9,7 +9,7 @@ CARGO := cargo
 # half of a test that its other half runs inside a container.
 NEEDS_MORE := the_store_runs_on_postgresql the_half_in_the_container
 
-.PHONY: help run build check test bench image tools setup
+.PHONY: help run build check test fuzz bench image tools setup
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,10 @@ check: setup ## Format, lints and the rules of the house.
 
 test: setup tools ## All tests: with real clients, Docker and containerd, as root.
 	$(CARGO) test --locked --no-fail-fast -- --include-ignored $(NEEDS_MORE:%=--skip %)
+
+fuzz: setup ## Run schemathesis over the server's own OpenAPI documents, ten seconds each.
+	$(CARGO) build --locked
+	scripts/fuzz-openapi.py target/$(TARGET)/debug/krust
 
 bench: setup ## Measure start, memory, throughput and pods; prints figures.
 	$(CARGO) bench --locked --bench load

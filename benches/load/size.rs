@@ -73,7 +73,7 @@ fn pod(number: usize) -> Bytes {
             "annotations": {"example.com/checksum": "4a1c7e2f90b5d6c38e"},
         },
         "spec": {
-            "nodeSelector": {"example.com/none": "here"},
+            "nodeName": "bench-node",
             "containers": [{
                 "name": "web", "image": "registry.example.com/team/web:1.27.3",
                 "args": ["--port=8080", "--log-level=info"],

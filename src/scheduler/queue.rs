@@ -2,7 +2,7 @@
 //! age, unschedulable ones until something changes and their back-off (1 s doubling to 10 s) is over.
 
 use k8s_openapi::api::core::v1::Pod;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,10 @@ struct Waiting {
 pub struct Queue {
     waiting: HashMap<String, Waiting>,
     active: BTreeMap<Order, String>,
+    /// Unschedulable pods by whether a change has come: woken ones by the end of their back-off. No look at the queue
+    /// costs more for the many that sleep.
+    woken: BTreeSet<(Instant, String)>,
+    asleep: HashSet<String>,
     /// Failed attempts by uid, until the pod leaves for good.
     attempts: HashMap<String, u32>,
     arrivals: u64,
@@ -41,6 +45,8 @@ impl Queue {
     pub fn clear(&mut self) {
         self.waiting.clear();
         self.active.clear();
+        self.woken.clear();
+        self.asleep.clear();
     }
 
     /// A pod was created or changed. One that waits as unschedulable goes back only if its spec or labels changed:
@@ -72,6 +78,12 @@ impl Queue {
         let uid = uid(&pod);
         let ready = now + self.next_backoff(&uid);
         let place = Place::Unschedulable { ready, woken };
+        self.take(&uid);
+        if woken {
+            self.woken.insert((ready, uid.clone()));
+        } else {
+            self.asleep.insert(uid.clone());
+        }
         self.waiting.insert(uid, Waiting { pod, place });
     }
 
@@ -83,31 +95,26 @@ impl Queue {
 
     /// Nodes or placed pods changed: whoever did not fit may fit now.
     pub fn something_changed(&mut self) {
-        for waiting in self.waiting.values_mut() {
-            if let Place::Unschedulable { woken, .. } = &mut waiting.place {
+        for uid in self.asleep.drain() {
+            if let Some(waiting) = self.waiting.get_mut(&uid)
+                && let Place::Unschedulable { ready, woken } = &mut waiting.place
+            {
                 *woken = true;
+                self.woken.insert((*ready, uid));
             }
         }
     }
 
     /// When the next back-off of a woken pod ends.
     pub fn next_wake(&self) -> Option<Instant> {
-        let ready = self.waiting.values().filter_map(|waiting| match waiting.place {
-            Place::Unschedulable { ready, woken: true } => Some(ready),
-            _ => None,
-        });
-        ready.min()
+        self.woken.first().map(|(ready, _)| *ready)
     }
 
     /// The next pod to place.
     pub fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
-        let due: Vec<String> = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| matches!(waiting.place, Place::Unschedulable { ready, woken: true } if ready <= now))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in due {
+        while self.woken.first().is_some_and(|(ready, _)| *ready <= now)
+            && let Some((_, uid)) = self.woken.pop_first()
+        {
             if let Some(waiting) = self.waiting.remove(&uid) {
                 self.activate(uid, waiting.pod);
             }
@@ -136,12 +143,17 @@ impl Queue {
     }
 
     fn take(&mut self, uid: &str) {
-        if let Some(Waiting {
-            place: Place::Active(order),
-            ..
-        }) = self.waiting.remove(uid)
-        {
-            self.active.remove(&order);
+        match self.waiting.remove(uid).map(|waiting| waiting.place) {
+            Some(Place::Active(order)) => {
+                self.active.remove(&order);
+            }
+            Some(Place::Unschedulable { ready, woken: true }) => {
+                self.woken.remove(&(ready, uid.to_owned()));
+            }
+            Some(Place::Unschedulable { .. }) => {
+                self.asleep.remove(uid);
+            }
+            None => {}
         }
     }
 
@@ -198,6 +210,25 @@ mod tests {
         assert_eq!(queue.next_wake(), Some(start + BACKOFF_MIN * 2), "the back-off doubles");
         queue.remove(&pod("a", 0));
         assert_eq!(queue.next_wake(), None);
+    }
+
+    #[test]
+    fn many_that_wait_cost_nothing() {
+        let mut queue = Queue::default();
+        let start = Instant::now();
+        for n in 0..50_000 {
+            queue.put_unschedulable(pod(&n.to_string(), 0), start);
+        }
+        let before = Instant::now();
+        for n in 0..50_000 {
+            queue.put(pod("other", n));
+            assert!(queue.pop(start).is_some() && queue.next_wake().is_none());
+        }
+        // A look at each of them every time would take minutes.
+        assert!(before.elapsed().as_secs() < 20, "{:?}", before.elapsed());
+        queue.something_changed();
+        let woken = std::iter::from_fn(|| queue.pop(start + BACKOFF_MIN)).count();
+        assert_eq!((woken, queue.waiting.len(), queue.woken.len()), (50_000, 0, 0));
     }
 
     #[test]

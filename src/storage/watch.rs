@@ -87,6 +87,11 @@ impl Watch {
         Ok(events)
     }
 
+    /// How many watches are open, over all resources.
+    pub fn crowd(&self) -> u64 {
+        self.resource.metrics.watches.load(Ordering::Relaxed)
+    }
+
     /// The store's revision up to which everything was handed out: what a bookmark says. It grows also
     /// while only other resources change.
     pub fn revision(&self) -> u64 {

@@ -20,6 +20,14 @@ const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Objects of the initial state are sent in pieces of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// A watcher is sent changes no more often than once in this time for each watch that is open, so that a crowd gets
+/// them in groups: a thousand watchers would else take a thousand system calls for every write.
+const PACE_PER_WATCH: Duration = Duration::from_micros(20);
+/// But at least this often.
+const PACE_MAX: Duration = Duration::from_millis(20);
+/// Shorter pauses are not worth a timer.
+const PACE_MIN: Duration = Duration::from_millis(1);
+
 /// What the client is sent before changes.
 pub struct Initial {
     entries: VecDeque<Arc<Entry>>,
@@ -66,6 +74,8 @@ pub struct WatchStream {
     timer: Pin<Box<Sleep>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     retired: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Fires when changes may be sent again; None: at once.
+    pause: Option<Pin<Box<Sleep>>>,
     _open: LongRunning,
 }
 
@@ -81,6 +91,20 @@ fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
 async fn retirement(retired: &mut Option<Pin<Box<WaitForCancellationFutureOwned>>>) {
     match retired {
         Some(retired) => retired.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long a watcher waits after changes were sent, with so many watches open.
+fn pace(watches: u64) -> Option<Duration> {
+    let watches = u32::try_from(watches).unwrap_or(u32::MAX);
+    let pace = PACE_PER_WATCH.saturating_mul(watches).min(PACE_MAX);
+    (pace >= PACE_MIN).then_some(pace)
+}
+
+async fn elapsed(pause: &mut Option<Pin<Box<Sleep>>>) {
+    match pause {
+        Some(pause) => pause.as_mut().await,
         None => std::future::pending().await,
     }
 }
@@ -110,6 +134,7 @@ impl WatchStream {
             timer: Box::pin(tokio::time::sleep_until(first)),
             shutdown: Box::pin(shutdown.cancelled_owned()),
             retired: retired.map(|token| Box::pin(token.cancelled_owned())),
+            pause: None,
             _open: LongRunning::new("WATCH"),
         }
     }
@@ -163,11 +188,14 @@ impl WatchStream {
                     self.timer.as_mut().reset(self.next_bookmark.min(self.deadline));
                     out.push(self.writer.bookmark(self.watch.revision(), false)?);
                 }
-                events = self.watch.next() => match events {
+                () = elapsed(&mut self.pause), if self.pause.is_some() => self.pause = None,
+                events = self.watch.next(), if self.pause.is_none() => match events {
                     Ok(events) => {
                         for event in &events {
                             out.extend(self.writer.change(event, &self.selection)?);
                         }
+                        let pace = pace(self.watch.crowd());
+                        self.pause = pace.map(|pace| Box::pin(tokio::time::sleep(pace)));
                     }
                     Err(StorageError::Closed) => return Ok(None),
                     Err(StorageError::Compacted { requested, oldest }) => {
@@ -201,5 +229,19 @@ impl WatchStream {
             events.push(self.writer.bookmark(revision, true)?);
         }
         Ok((!events.is_empty()).then_some(events))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_crowds_are_paced() {
+        assert_eq!(pace(1), None);
+        assert_eq!(pace(40), None);
+        assert_eq!(pace(100), Some(Duration::from_millis(2)));
+        assert_eq!(pace(1000), Some(PACE_MAX));
+        assert_eq!(pace(u64::MAX), Some(PACE_MAX));
     }
 }
