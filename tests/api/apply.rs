@@ -1,5 +1,6 @@
 //! Server-side apply and the owners of fields, as clients see them.
 
+use super::custom_resources::establish;
 use super::harness::{Answer, CONFIG_MAPS, PODS, Server, pod, revision};
 use poem::http::Method;
 use serde_json::{Value, json};
@@ -329,4 +330,99 @@ async fn the_binding_is_nobodys_field() {
     let bound = server.get(&format!("{PODS}/p")).await.expect(200);
     assert_eq!(bound["spec"]["nodeName"], "n");
     assert_eq!(managers(&bound), ["maker Update"]);
+}
+
+#[tokio::test]
+async fn custom_resources_are_applied_along_their_schema() {
+    let server = Server::with_extensions().await;
+    let port = json!({"type": "object", "properties": {
+        "number": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}, "note": {"type": "string"},
+    }});
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {
+            "ports": {"type": "array", "items": port, "x-kubernetes-list-type": "map",
+                      "x-kubernetes-list-map-keys": ["number", "protocol"]},
+            "tags": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+            "steps": {"type": "array", "items": {"type": "string"}},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "whole": {"type": "object", "x-kubernetes-map-type": "atomic",
+                      "properties": {"a": {"type": "string"}, "b": {"type": "string"}}},
+        }},
+        "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
+    }});
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema},
+               "subresources": {"status": {}}})
+    };
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gates.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "gates", "kind": "Gate"},
+            "versions": [version("v1", true), version("v2", false)],
+        },
+    });
+    establish(&server, definition).await;
+    let gate = |version: &str, spec: Value| json!({"apiVersion": format!("example.com/{version}"), "kind": "Gate", "metadata": {"name": "g"}, "spec": spec});
+    let uri = |version: &str, manager: &str| {
+        format!("/apis/example.com/{version}/namespaces/default/gates/g?fieldManager={manager}")
+    };
+    let spec = json!({
+        "ports": [{"number": 1, "note": "one"}], "tags": ["x"], "steps": ["s"], "free": {"deep": {"er": 1}},
+        "whole": {"a": "1"},
+    });
+    let made = apply(&server, &uri("v1", "a"), gate("v1", spec.clone()))
+        .await
+        .expect(201);
+    assert_eq!(made["spec"]["ports"][0]["protocol"], "TCP");
+    assert_eq!(made["spec"]["free"]["deep"]["er"], 1);
+    let expected = json!({"f:spec": {
+        "f:free": {"f:deep": {".": {}, "f:er": {}}},
+        "f:ports": {"k:{\"number\":1,\"protocol\":\"TCP\"}": {".": {}, "f:note": {}, "f:number": {}}},
+        "f:steps": {},
+        "f:tags": {"v:\"x\"": {}},
+        "f:whole": {},
+    }});
+    assert_eq!(entries(&made)[0]["fieldsV1"], expected);
+    let same = apply(&server, &uri("v1", "a"), gate("v1", spec)).await.expect(200);
+    assert_eq!(same, made);
+    // Another manager, another version: lists with keys unite, a leaf has one owner.
+    let more = json!({"ports": [{"number": 2}], "tags": ["y"], "free": {"deep": {"other": 2}}});
+    let both = apply(&server, &uri("v2", "b"), gate("v2", more)).await.expect(200);
+    assert_eq!(both["spec"]["tags"], json!(["x", "y"]));
+    assert_eq!(both["spec"]["ports"].as_array().map(Vec::len), Some(2));
+    assert_eq!(both["spec"]["free"], json!({"deep": {"er": 1, "other": 2}}));
+    let refused = apply(&server, &uri("v2", "b"), gate("v2", json!({"whole": {"b": "2"}}))).await;
+    let refused = refused.failure(409, "Conflict");
+    assert_eq!(
+        refused["message"],
+        "Apply failed with 1 conflict: conflict with \"a\": .spec.whole"
+    );
+    // The first lets go of all; what the second has stays.
+    let left = apply(&server, &uri("v1", "a"), gate("v1", json!({}))).await.expect(200);
+    assert_eq!(left["spec"]["tags"], json!(["y"]));
+    assert_eq!(left["spec"]["free"], json!({"deep": {"other": 2}}));
+    assert!(left["spec"].get("whole").is_none());
+    let unknown = apply(&server, &uri("v1", "a"), gate("v1", json!({"nonsense": 1}))).await;
+    assert_eq!(unknown.status, 500);
+    assert!(
+        unknown.text().contains(".spec.nonsense: field not declared in schema"),
+        "{}",
+        unknown.text()
+    );
+    let status = json!({
+        "apiVersion": "example.com/v1", "kind": "Gate", "metadata": {"name": "g"}, "status": {"phase": "open"},
+    });
+    let at = uri("v1", "controller").replace("/g?", "/g/status?");
+    let open = apply(&server, &at, status).await.expect(200);
+    assert_eq!(open["status"]["phase"], "open");
+    assert!(managers(&open).contains(&"controller Apply status".to_owned()));
+    // Writes that are no apply are noted, too, and strategic merge is not for custom resources.
+    let merged = server
+        .patch(&uri("v1", "hand"), "merge", json!({"spec": {"steps": ["t"]}}))
+        .await
+        .expect(200);
+    assert!(managers(&merged).contains(&"hand Update".to_owned()));
+    let strategic = server.patch(&uri("v1", "hand"), "strategic-merge", json!({})).await;
+    strategic.failure(415, "UnsupportedMediaType");
 }

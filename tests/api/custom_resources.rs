@@ -47,7 +47,7 @@ fn is_established(answer: &Answer) -> bool {
     conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True")
 }
 
-async fn establish(server: &Server, definition: Value) -> Value {
+pub async fn establish(server: &Server, definition: Value) -> Value {
     let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
     server.post(DEFINITIONS, definition).await.expect(201);
     server

@@ -45,6 +45,12 @@ fn property(name: &str, node: &Node) -> Property {
     Property {
         list_type: (node.kind == Type::Array).then(|| node.list_type.unwrap_or(ListType::Atomic)),
         list_map_keys: node.list_map_keys.iter().map(ToString::to_string).collect(),
+        // Of use where the field is a key of a list's items, and keys are scalars.
+        default: node
+            .default
+            .as_deref()
+            .filter(|value| !value.is_array() && !value.is_object())
+            .cloned(),
         atomic_map: node.atomic_map,
         ..Property::of(shape(name, node, false))
     }
