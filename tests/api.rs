@@ -11,6 +11,8 @@ mod bad_requests;
 mod create;
 #[path = "api/custom_resources.rs"]
 mod custom_resources;
+#[path = "api/custom_rules.rs"]
+mod custom_rules;
 #[path = "api/delete.rs"]
 mod delete;
 #[path = "api/discovery.rs"]

@@ -134,12 +134,10 @@ fn has(maker: &mut Maker<'_>, mut arguments: Vec<Expr>) -> Result<Expanded, Prob
     }
 }
 
+type Variables = (Arc<str>, Option<Arc<str>>, Vec<Expr>);
+
 /// One or two variables, and what follows them.
-fn variables(
-    maker: &Maker<'_>,
-    arguments: Vec<Expr>,
-    count: usize,
-) -> Result<(Arc<str>, Option<Arc<str>>, Vec<Expr>), Problem> {
+fn variables(maker: &Maker<'_>, arguments: Vec<Expr>, count: usize) -> Result<Variables, Problem> {
     let first = variable(maker, &arguments[0])?;
     let second = if count == 2 {
         Some(variable(maker, &arguments[1])?)

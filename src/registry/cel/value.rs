@@ -309,8 +309,8 @@ impl<'a> Value<'a> {
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Duration(nanos) => *nanos == 0,
             Self::Timestamp(_) => false,
-            Self::List(list) => list.len() == 0,
-            Self::Map(map) => map.len() == 0,
+            Self::List(list) => list.is_empty(),
+            Self::Map(map) => map.is_empty(),
             Self::Optional(inner) => inner.as_ref().is_none_or(|inner| inner.is_zero()),
             _ => false,
         }
@@ -335,6 +335,10 @@ fn go_kind(json: &Json) -> &'static str {
 }
 
 impl<'a> List<'a> {
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn len(&self) -> usize {
         match self {
             Self::Json { items, .. } => items.len(),
@@ -376,6 +380,10 @@ fn item_decl(decl: &Decl) -> &Decl {
 }
 
 impl<'a> Map<'a> {
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn len(&self) -> usize {
         match self {
             Self::Json { members, .. } => members.len(),

@@ -1,7 +1,7 @@
 //! Reads JSONSchemaProps into nodes (upstream: `schema/convert.go`, and `apiserver/validation/formats.go` for formats).
 
 use super::StructuralError;
-use super::node::{Additional, Constraints, Format, Node, Type};
+use super::node::{Additional, Constraints, Format, Node, Properties, Type};
 use super::rules::Rules;
 use crate::registry::schema::ListType;
 use crate::registry::strategy::Object;
@@ -111,7 +111,7 @@ fn strings(value: Option<&Value>, texts: &mut Texts) -> Box<[Arc<str>]> {
         .collect()
 }
 
-fn properties(value: Option<&Value>, texts: &mut Texts) -> Result<Box<[(Arc<str>, Node)]>, StructuralError> {
+fn properties(value: Option<&Value>, texts: &mut Texts) -> Result<Properties, StructuralError> {
     let Some(Value::Object(members)) = value else {
         return Ok(Box::default());
     };

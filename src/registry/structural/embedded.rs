@@ -73,12 +73,11 @@ pub(super) fn resource(object: &Object, path: &str, errors: &mut Vec<FieldError>
         Some(Value::String(version)) if version.is_empty() => {
             errors.push(FieldError::invalid(at("apiVersion"), "", "must not be empty"));
         }
-        Some(Value::String(version)) => {
-            if version.matches('/').count() > 1 {
-                let detail = format!("unexpected GroupVersion string: {version}");
-                errors.push(FieldError::invalid(at("apiVersion"), version.as_str(), &detail));
-            }
+        Some(Value::String(version)) if version.matches('/').count() > 1 => {
+            let detail = format!("unexpected GroupVersion string: {version}");
+            errors.push(FieldError::invalid(at("apiVersion"), version.as_str(), &detail));
         }
+        Some(Value::String(_)) => {}
         Some(other) => errors.push(FieldError::invalid(at("apiVersion"), other.clone(), "must be a string")),
     }
     match object.get("kind") {

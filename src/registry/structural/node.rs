@@ -61,6 +61,9 @@ pub(super) enum Additional {
     Schema(Box<Node>),
 }
 
+/// Schemas by name.
+pub(super) type Properties = Box<[(Arc<str>, Node)]>;
+
 #[derive(Debug, Default)]
 pub(super) struct Node {
     pub kind: Type,
@@ -77,7 +80,7 @@ pub(super) struct Node {
     pub list_type: Option<ListType>,
     pub list_map_keys: Box<[Arc<str>]>,
     /// Sorted by name.
-    pub properties: Box<[(Arc<str>, Node)]>,
+    pub properties: Properties,
     pub additional: Additional,
     pub items: Option<Box<Node>>,
     /// Never null: a default of null is none.

@@ -21,27 +21,6 @@ const COLUMN_FORMATS: [&str; 8] = [
 ];
 const SELECTABLE_FIELDS_MAX: usize = 8;
 const DEPRECATION_WARNING_BYTES_MAX: usize = 256;
-/// What may stand at the root of a schema when the status is a subresource, as upstream names it.
-const ALLOWED_AT_ROOT: &str = "Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum \
-                               MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items \
-                               Properties ExternalDocs Example XPreserveUnknownFields XValidations";
-/// What may not, in our words.
-const NOT_ALLOWED_AT_ROOT: [&str; 13] = [
-    "additionalProperties",
-    "allOf",
-    "anyOf",
-    "default",
-    "dependencies",
-    "enum",
-    "maxProperties",
-    "minProperties",
-    "not",
-    "nullable",
-    "oneOf",
-    "x-kubernetes-embedded-resource",
-    "x-kubernetes-map-type",
-];
-
 /// Which fields are the same in all versions.
 #[derive(Clone, Copy)]
 pub struct Hoisted {
@@ -142,21 +121,10 @@ fn schema(version: &Object, path: &str, old: Option<&Object>) -> Vec<FieldError>
     }
     let path = format!("{path}.openAPIV3Schema");
     let mut errors = Vec::new();
-    let has_status = at(version, &["subresources", "status"]).is_some();
-    let kind = schema.get("type").and_then(Value::as_str).unwrap_or_default();
-    if has_status && !kind.is_empty() && kind != "object" {
-        let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is \
-                      enabled";
-        errors.push(FieldError::invalid(format!("{path}.type"), kind, detail));
-    } else if has_status && NOT_ALLOWED_AT_ROOT.iter().any(|key| schema.get(*key).is_some()) {
-        let detail = format!(
-            "only [{ALLOWED_AT_ROOT}] fields are allowed at the root of the schema if the status subresource is enabled"
-        );
-        errors.push(FieldError::invalid(path.clone(), schema.clone(), &detail));
+    if at(version, &["subresources", "status"]).is_some() {
+        errors.extend(structural::check_with_status(schema, &path));
     }
-    if let Err(error) = structural::Structural::compile(schema) {
-        errors.push(FieldError::invalid(path, "", &error.to_string()));
-    }
+    errors.extend(structural::check(schema, &path));
     errors
 }
 
