@@ -166,7 +166,6 @@ class PythonClient(unittest.TestCase):
         owners = {entry.manager: entry.operation for entry in forced.metadata.managedFields}
         self.assertEqual(owners, {"one": "Apply", "two": "Apply"})
 
-    @unittest.expectedFailure  # not served yet
     def test_custom_objects(self):
         group, plural = "python.example.com", "things"
         schema = {
@@ -229,7 +228,6 @@ class PythonClient(unittest.TestCase):
         self.assertEqual(things.list_namespaced_custom_object(group, "v1", NAMESPACE, plural)["items"], [])
         extensions.delete_custom_resource_definition(definition.metadata.name)
 
-    @unittest.expectedFailure  # not served yet
     def test_tokens(self):
         self.core.create_namespaced_service_account(
             NAMESPACE, client.V1ServiceAccount(metadata=client.V1ObjectMeta(name="robot"))

@@ -21,12 +21,11 @@ pub fn tests() -> Vec<Test> {
             "[sig-auth] ServiceAccounts should allow opting out of API token automount",
             automount,
         )
-        .waits_for("service account tokens"),
+        .waits_for("tokens in pods"),
         test(
             "[sig-auth] ServiceAccounts should create a serviceAccountToken and ensure a successful TokenReview",
             token_review,
-        )
-        .waits_for("service account tokens"),
+        ),
         test(
             "[sig-auth] ServiceAccounts should guarantee kube-root-ca.crt exist in any namespace",
             root_certificate,
@@ -43,8 +42,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-auth] SubjectReview should support SubjectReview API operations",
             subject_reviews,
-        )
-        .waits_for("access reviews"),
+        ),
     ]
 }
 

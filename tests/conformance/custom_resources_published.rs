@@ -1,13 +1,14 @@
 //! Custom resources in the OpenAPI documents, and what kubectl makes of them.
 
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, eventually_every};
 use crate::custom_resources::{API, Definition, anything, version};
 use crate::resource::json_patch;
 use crate::runner::{Test, test};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 pub fn tests() -> Vec<Test> {
-    let prefix_free = vec![
+    vec![
         test(
             "[sig-api-machinery] CustomResourcePublishOpenAPI [Privileged:ClusterAdmin] removes definition from spec when one version gets changed to not be served",
             version_not_served,
@@ -48,12 +49,11 @@ pub fn tests() -> Vec<Test> {
             "[sig-api-machinery] CustomResourcePublishOpenAPI [Privileged:ClusterAdmin] works for multiple CRDs of same group but different versions",
             several_versions,
         ),
-    ];
-    prefix_free
-        .into_iter()
-        .map(|test| test.waits_for("custom resources"))
-        .collect()
+    ]
 }
+
+/// The documents are large: they are not asked for all the time.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A schema with required members, descriptions and several types.
 pub fn bars() -> Value {
@@ -96,12 +96,12 @@ async fn swagger(cluster: &Cluster) -> Value {
 /// Waits until the kind stands in both forms of the document, and returns its definition of v2.
 async fn published(cluster: &Cluster, group: &str, version: &str, kind: &str) -> Value {
     let name = definition_name(group, version, kind);
-    eventually(&format!("{name} in v3"), async || {
+    eventually_every(PAUSE, &format!("{name} in v3"), async || {
         let answer = cluster.get(&format!("/openapi/v3/apis/{group}/{version}")).await;
         (answer.code == 200 && answer.json()["components"]["schemas"].get(&name).is_some()).then_some(())
     })
     .await;
-    eventually(&name, async || {
+    eventually_every(PAUSE, &name, async || {
         swagger(cluster).await["definitions"].get(&name).cloned()
     })
     .await
@@ -147,7 +147,7 @@ async fn several_kinds(cluster: Cluster) {
     published(&cluster, &group, "v1", "Foo").await;
     published(&cluster, &group, "v1", "Bar").await;
     one.delete(&cluster).await;
-    eventually("one kind is gone, the other stays", async || {
+    eventually_every(PAUSE, "one kind is gone, the other stays", async || {
         let definitions = swagger(&cluster).await["definitions"].clone();
         let has = |kind: &str| definitions.get(definition_name(&group, "v1", kind)).is_some();
         (!has("Foo") && has("Bar")).then_some(())
@@ -179,7 +179,7 @@ async fn version_renamed(cluster: Cluster) {
     let rename = json_patch(json!([{"op": "replace", "path": "/spec/versions/1/name", "value": "v4"}]));
     definitions.patch(definition.name(), &rename).await.unwrap();
     published(&cluster, group, "v4", kind).await;
-    eventually("the old name is gone", async || {
+    eventually_every(PAUSE, "the old name is gone", async || {
         let all = swagger(&cluster).await["definitions"].clone();
         all.get(definition_name(group, "v3", kind)).is_none().then_some(())
     })
@@ -199,7 +199,7 @@ async fn version_not_served(cluster: Cluster) {
     let definitions = cluster.resource(API, "customresourcedefinitions", None);
     let hide = json_patch(json!([{"op": "replace", "path": "/spec/versions/1/served", "value": false}]));
     definitions.patch(definition.name(), &hide).await.unwrap();
-    eventually("the version is gone from the document", async || {
+    eventually_every(PAUSE, "the version is gone from the document", async || {
         let all = swagger(&cluster).await["definitions"].clone();
         all.get(definition_name(group, "v6alpha1", kind))
             .is_none()

@@ -23,8 +23,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-api-machinery] AggregatedDiscovery should support aggregated discovery interface for CRDs",
             aggregated_client_sees_a_definition,
-        )
-        .waits_for("custom resources"),
+        ),
         test(
             "[sig-api-machinery] AggregatedDiscovery should support raw aggregated discovery endpoint Accept headers",
             accept_headers,
@@ -32,8 +31,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-api-machinery] AggregatedDiscovery should support raw aggregated discovery request for CRDs",
             raw_document_has_a_definition,
-        )
-        .waits_for("custom resources"),
+        ),
         test(
             "[sig-api-machinery] server version should find the server version",
             server_version,
@@ -58,7 +56,11 @@ async fn every_group_lists_resources(cluster: Cluster) {
                 group_version,
                 format!("{name}/{}", version["version"].as_str().unwrap())
             );
-            let resources = cluster.client().list_api_group_resources(group_version).await.unwrap();
+            let Ok(resources) = cluster.client().list_api_group_resources(group_version).await else {
+                // Another test's definition may be gone by now, and then its group is, too.
+                assert!(name.ends_with(".example.com"), "{group_version} has no resources");
+                continue;
+            };
             assert_eq!(resources.group_version, group_version);
             assert!(!resources.resources.is_empty(), "{group_version} is empty");
             let first = &resources.resources[0];
@@ -72,7 +74,11 @@ async fn preferred_versions(cluster: Cluster) {
         let preferred = &group["preferredVersion"];
         assert!(group["versions"].as_array().unwrap().contains(preferred), "{group}");
         let name = group["name"].as_str().unwrap();
-        let alone = cluster.get(&format!("/apis/{name}")).await.expect(200);
+        let answer = cluster.get(&format!("/apis/{name}")).await;
+        if answer.code == 404 && name.ends_with(".example.com") {
+            continue;
+        }
+        let alone = answer.expect(200);
         assert_eq!(alone["preferredVersion"], *preferred);
     }
 }

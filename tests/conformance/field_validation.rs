@@ -6,7 +6,7 @@ use crate::runner::{Test, test};
 use serde_json::{Value, json};
 
 pub fn tests() -> Vec<Test> {
-    let of_custom = vec![
+    vec![
         test(
             "[sig-api-machinery] FieldValidation should create/apply a CR with unknown fields for CRD with no validation schema",
             unknown_without_schema,
@@ -27,8 +27,6 @@ pub fn tests() -> Vec<Test> {
             "[sig-api-machinery] FieldValidation should detect unknown metadata fields in both the root and embedded object of a CR",
             unknown_metadata_of_custom,
         ),
-    ];
-    let of_typed = vec![
         test(
             "[sig-api-machinery] FieldValidation should detect unknown and duplicate fields of a typed object",
             typed,
@@ -37,9 +35,7 @@ pub fn tests() -> Vec<Test> {
             "[sig-api-machinery] FieldValidation should detect unknown metadata fields of a typed object",
             unknown_metadata,
         ),
-    ];
-    let of_custom = of_custom.into_iter().map(|test| test.waits_for("custom resources"));
-    of_custom.chain(of_typed).collect()
+    ]
 }
 
 /// The answer to a create and to an apply of `text` under strict validation: codes and messages.
@@ -78,6 +74,9 @@ async fn typed(cluster: Cluster) {
             r#"Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: unknown field "spec.unknown", duplicate field "spec.paused""#.to_owned()
         )
     );
+    assert_eq!(applied.0, 500, "what the schema says comes first: {}", applied.1);
+    let twice = deployment(r#""paused": true, "paused": false,"#, "");
+    let [_, applied] = strictly(&cluster, &collection, "strict", &twice).await;
     assert_eq!(applied.0, 400, "{}", applied.1);
     assert!(
         applied.1.contains(r#"key "paused" already set in map"#),
@@ -106,13 +105,12 @@ async fn unknown_metadata(cluster: Cluster) {
             r#"Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: unknown field "metadata.unknownMeta""#.to_owned()
         )
     );
-    let mut twice = deployment("", r#", "labels": {"a": "1"}, "labels": {"a": "2"}"#);
+    let twice = deployment("", r#", "labels": {"a": "1"}, "labels": {"a": "2"}"#);
     let [created, _] = strictly(&cluster, &collection, "strict", &twice).await;
     assert!(
         created.0 == 400 && created.1.contains(r#"duplicate field "metadata.labels""#),
         "{created:?}"
     );
-    twice.clear();
 }
 
 /// A definition with a known member and one that is an object of its own.

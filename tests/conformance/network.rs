@@ -36,8 +36,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-network] ServiceCIDR and IPAddress API should support IPAddress API operations",
             ip_addresses,
-        )
-        .waits_for("rules of IPAddress"),
+        ),
         test(
             "[sig-network] ServiceCIDR and IPAddress API should support ServiceCIDR API operations",
             service_cidrs,

@@ -108,7 +108,10 @@ fn labels_and_annotations() {
         );
         assert_eq!(s.at("deployment/web", ".metadata.annotations.note"), "hello there");
         s.out("annotate deployment web note-");
-        s.prints("label --list deployment web", "also=yes\napp=web");
+        let labels = s.out("label --list deployment web");
+        let mut labels: Vec<&str> = labels.lines().collect();
+        labels.sort_unstable();
+        assert_eq!(labels, ["also=yes", "app=web"]);
         let refused = s.run("label deployment web 'tier=not a value'", "");
         assert!(
             refused

@@ -10,7 +10,14 @@ fn generators_of_workloads_and_settings() {
             "create configmap c --from-literal=a=1 --from-literal=b=2",
             "configmap/c created",
         );
-        s.prints("get configmap c", &table(s, "NAME   DATA   AGE", "c      2"));
+        let table = s.out("get configmap c");
+        assert!(
+            table.starts_with(
+                "NAME   DATA   AGE
+c      2      "
+            ) && table.ends_with('s'),
+            "{table}"
+        );
         s.prints("create secret generic g --from-literal=p=w", "secret/g created");
         assert_eq!(s.at("secret/g", ".data.p"), "dw==");
         s.prints(
@@ -80,18 +87,6 @@ fn quota(s: &Session) {
     let refused = s.run("create quota r --hard=cpu=1 --scopes=BestEffort", "");
     let text = r#""r" is invalid: spec.scopes: Invalid value: ["BestEffort"]: unsupported scope applied to resource"#;
     assert!(refused.stderr.contains(text), "{refused:?}");
-}
-
-/// A table of one row whose age is a moment.
-fn table(s: &Session, head: &str, row: &str) -> String {
-    let age = s
-        .out("get configmap c --no-headers")
-        .split_whitespace()
-        .last()
-        .unwrap_or_default()
-        .to_owned();
-    assert!(age.ends_with('s'), "{age}");
-    format!("{head}\n{row}      {age}")
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Every command of kubectl that needs the API alone, with what it prints against a real cluster.
 
+mod access;
 mod apply;
 mod change;
 mod create;
