@@ -5,11 +5,13 @@
 //! Options: `--seconds N` per phase (default 3), `--connections 1,16,64`, `--image IMAGE` and `--engine-socket PATH`
 //! for the pod start part (default: busybox on /var/run/docker.sock, left out with a message if nothing answers).
 //! `--objects N` (default 10000; 100000 shows that creates do not slow down), `--watchers N`, `--write-rate N` and
-//! `--churn-seconds N` size the other parts; `--only load,size,watchers,churn,pods` picks some.
+//! `--churn-seconds N` size the other parts, `--definitions N` (default 1000) that of custom resources;
+//! `--only load,size,watchers,definitions,churn,pods` picks some.
 //! It prints figures and asserts none.
 
 mod churn;
 mod connection;
+mod definitions;
 mod krust;
 mod phases;
 mod pods;
@@ -29,6 +31,8 @@ pub struct Options {
     /// Pods that are stored in the part about sizes.
     pub objects: usize,
     pub watchers: usize,
+    /// CustomResourceDefinitions that are made.
+    pub definitions: usize,
     /// Writes a second that the watchers hear of.
     pub write_rate: usize,
     pub churn_seconds: u64,
@@ -52,6 +56,7 @@ fn options() -> Result<Options, String> {
         engine_socket: "/var/run/docker.sock".into(),
         objects: 10_000,
         watchers: 1000,
+        definitions: 1000,
         write_rate: 200,
         churn_seconds: 60,
         only: None,
@@ -65,6 +70,7 @@ fn options() -> Result<Options, String> {
             "--kubeconfig" => options.kubeconfig = Some(value()?.into()),
             "--seconds" => options.seconds = number(&value()?, &argument)?,
             "--objects" => options.objects = number(&value()?, &argument)?,
+            "--definitions" => options.definitions = number(&value()?, &argument)?,
             "--watchers" => options.watchers = number(&value()?, &argument)?,
             "--write-rate" => options.write_rate = number(&value()?, &argument)?,
             "--churn-seconds" => options.churn_seconds = number(&value()?, &argument)?,
@@ -102,6 +108,12 @@ fn main() -> Result<(), Error> {
                     let server = krust::Server::start_cold("none", &options.engine_socket).await?;
                     served(&server.target()?, &options, Some(&server)).await?;
                     server.report_memory("after the load");
+                    server.stop().await?;
+                }
+                if options.wants("definitions") {
+                    // By themselves: what is measured is the memory.
+                    let server = krust::Server::start_cold("none", &options.engine_socket).await?;
+                    definitions::run(&server.target()?, &options, Some(&server)).await?;
                     server.stop().await?;
                 }
                 if options.wants("churn") {

@@ -18,8 +18,10 @@ use std::sync::Arc;
 /// registry that it shows.
 #[derive(Default)]
 pub struct Discovery {
-    documents: [[Mutex<Option<(u64, Arc<aggregated::Document>)>>; 2]; 2],
+    documents: [[Slot; 2]; 2],
 }
+
+type Slot = Mutex<Option<(u64, Arc<aggregated::Document>)>>;
 
 /// Which of the two URLs an aggregated document is for.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -154,6 +154,10 @@ async fn ensure(api: &Api<DynamicObject>, what: &'static str, mut body: Value) -
     };
     body["metadata"]["name"] = json!(NAME);
     let object: DynamicObject = serde_json::from_value(body).map_err(|error| failed(kube::Error::SerdeError(error)))?;
+    // Looked for first: its address is taken, so that another create would be refused for that.
+    if api.get_opt(NAME).await.map_err(failed)?.is_some() {
+        return Ok(false);
+    }
     match api.create(&PostParams::default(), &object).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(false),

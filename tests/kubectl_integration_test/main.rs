@@ -11,6 +11,7 @@ mod apply;
 mod clients;
 mod commands;
 mod containerd;
+mod custom_resources;
 mod helm;
 mod image;
 mod kube_rs;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use tokio_util::sync::CancellationToken;
 
 /// Where definitions are stored.
@@ -319,6 +319,7 @@ impl Builder<'_> {
                 .unwrap_or_else(|| unreachable!("a version without a schema")),
             written_since: self.written_since,
             all_current: AtomicBool::new(false),
+            not_current: AtomicU64::new(u64::MAX),
             retired: self.retired.clone(),
         }
     }

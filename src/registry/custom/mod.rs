@@ -18,7 +18,7 @@ mod versions;
 
 pub use definition::{DEFINITIONS, DefinitionError, rows};
 pub use path::{JsonPath, PathError};
-pub use scale::{ScalePaths, number_at, text_at};
+pub use scale::ScalePaths;
 pub use schema::{Schemas, VersionSchema};
 pub use versions::compare_versions;
 
@@ -26,7 +26,7 @@ use super::Kind;
 use super::strategy::Object;
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 /// What a custom kind's row has beyond a built-in one's.
@@ -57,8 +57,10 @@ pub struct CustomKind {
     schema: Arc<VersionSchema>,
     /// Objects up to this revision may have been written under another schema.
     written_since: u64,
-    /// No object in the store is so old.
+    /// No object in the store is so old, or the present schema changes nothing of those that are.
     all_current: AtomicBool,
+    /// The state of the store in which that was looked for in vain.
+    not_current: AtomicU64,
     retired: CancellationToken,
 }
 
@@ -85,13 +87,18 @@ impl CustomKind {
         revision > self.written_since
     }
 
-    /// Whether all objects are current; `oldest` finds the oldest one's revision. Once it is so, it stays so.
-    pub fn all_current(&self, oldest: impl FnOnce() -> Option<u64>) -> bool {
+    /// Whether all objects are as they would be read. `look` finds out; `changed` names the state that it sees. Once
+    /// it is so, it stays so.
+    pub fn all_current(&self, changed: u64, look: impl FnOnce() -> bool) -> bool {
         if self.all_current.load(Ordering::Relaxed) {
             return true;
         }
-        let current = oldest().is_none_or(|revision| self.is_current(revision));
+        if self.not_current.load(Ordering::Relaxed) == changed {
+            return false;
+        }
+        let current = look();
         self.all_current.store(current, Ordering::Relaxed);
+        self.not_current.store(changed, Ordering::Relaxed);
         current
     }
 

@@ -60,7 +60,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// The number at a path; 0 if there is none.
-pub fn number_at(object: &Object, path: &str) -> Result<i64, String> {
+fn number_at(object: &Object, path: &str) -> Result<i64, String> {
     match at(object, path)? {
         None => Ok(0),
         Some(value) => value.as_i64().ok_or_else(|| {
@@ -74,7 +74,7 @@ pub fn number_at(object: &Object, path: &str) -> Result<i64, String> {
 }
 
 /// The string at a path; empty if there is none.
-pub fn text_at<'a>(object: &'a Object, path: &str) -> Result<&'a str, String> {
+fn text_at<'a>(object: &'a Object, path: &str) -> Result<&'a str, String> {
     match at(object, path)? {
         None => Ok(""),
         Some(value) => value.as_str().ok_or_else(|| {
