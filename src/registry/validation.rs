@@ -58,7 +58,28 @@ pub fn object_meta(kind: &Kind, metadata: &Object) -> Vec<FieldError> {
     errors.extend(non_negative(metadata.get("generation"), "metadata.generation"));
     errors.extend(object_meta_common(metadata));
     errors.extend(finalizers(metadata));
+    if !kind.is_custom() && !OTHER_SERVERS.contains(&kind.group) {
+        errors.extend(unqualified_finalizers(metadata));
+    }
     errors
+}
+
+/// Groups that upstream serves with servers of their own: they let finalizers have any name.
+const OTHER_SERVERS: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+
+fn unqualified_finalizers(metadata: &Object) -> Vec<FieldError> {
+    let names = list(metadata, "finalizers")
+        .iter()
+        .filter_map(Value::as_str)
+        .enumerate();
+    let is_known = |name: &str| ["kubernetes", "orphan", "foregroundDeletion"].contains(&name) || name.contains('/');
+    names
+        .filter(|(_, name)| !is_known(name))
+        .map(|(index, name)| {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            FieldError::invalid(format!("metadata.finalizers[{index}]"), name, detail)
+        })
+        .collect()
 }
 
 /// Metadata of an object to be updated. System fields that clients cannot set were put back by the engine.

@@ -67,8 +67,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceClaim",
             resource_claim,
-        )
-        .waits_for("rules of ResourceClaim"),
+        ),
         test(
             "[sig-node] [DRA] CRUD Tests resource.k8s.io/v1 ResourceClaimTemplate",
             resource_claim_template,

@@ -1,13 +1,14 @@
 //! Kinds with few rules of their own: networking, policy, scheduling, quotas, autoscaling, admission, flow control,
 //! devices (upstream: the defaults and validation of `pkg/apis/{networking,policy,scheduling,…}`).
 
-use super::pod::validate::{label_selector, supported};
-use super::{Stored, autoscaling, int_or_percent, networking};
+use super::pod::validate::{invalid, label_selector, quantity_value, supported, tolerations};
+use super::{Stored, autoscaling, devices, int_or_percent, networking};
 use crate::registry::columns::{extension, network, policy};
 use crate::registry::field::FieldError;
-use crate::registry::json::{at, child, child_or_new, children, default_text, is_set, map, number, text};
+use crate::registry::formats::dns1123_label;
+use crate::registry::json::{at, child, child_or_new, children, default_text, is_set, items, map, number, text};
 use crate::registry::strategy::Object;
-use crate::registry::validation::{immutable, non_negative};
+use crate::registry::validation::{immutable, labels, non_negative};
 use serde_json::{Value, json};
 
 /// User-defined priorities stay below those of the system's own classes.
@@ -142,16 +143,25 @@ pub fn runtime_class() -> Stored {
     Stored::new(policy::RUNTIME_CLASS)
         .conditional()
         .upsert()
-        .rules(|class| match text(class, &["handler"]) {
-            "" => vec![FieldError::required("handler", "")],
-            handler => super::pod::validate::invalid(
-                "handler",
-                handler,
-                &crate::registry::formats::dns1123_label(handler, false),
-            ),
-        })
+        .rules(runtime_class_rules)
         .update_rules(|new, old| Vec::from_iter(immutable(new.get("handler"), old.get("handler"), "handler")))
         .unattended("runtime classes are stored, but the node agent does not act on them yet")
+}
+
+fn runtime_class_rules(class: &Object) -> Vec<FieldError> {
+    let mut errors = match text(class, &["handler"]) {
+        "" => vec![FieldError::required("handler", "")],
+        handler => invalid("handler", handler, &dns1123_label(handler, false)),
+    };
+    for (name, value) in map(class, &["overhead", "podFixed"]).into_iter().flatten() {
+        errors.extend(quantity_value(name, value, &format!("overhead.podFixed[{name}]")));
+    }
+    if let Some(selector) = map(class, &["scheduling", "nodeSelector"]) {
+        errors.extend(labels(selector, "scheduling.nodeSelector"));
+    }
+    let tolerated = items(class, &["scheduling", "tolerations"]);
+    errors.extend(tolerations(tolerated, "scheduling.tolerations"));
+    errors
 }
 
 pub fn horizontal_pod_autoscaler() -> Stored {
@@ -166,12 +176,16 @@ pub fn device_class() -> Stored {
     Stored::new(extension::NAME_AND_AGE)
         .generation()
         .returns_deleted()
+        .rules(devices::class)
         .unattended(NO_DEVICES)
 }
 
 pub fn resource_claim() -> Stored {
     Stored::new(extension::RESOURCE_CLAIM)
         .returns_deleted()
+        .defaults(devices::claim_defaults)
+        .rules(devices::claim)
+        .update_rules(devices::fixed_spec)
         .status(|| json!({}))
         .unattended(NO_DEVICES)
 }
@@ -179,6 +193,9 @@ pub fn resource_claim() -> Stored {
 pub fn resource_claim_template() -> Stored {
     Stored::new(extension::NAME_AND_AGE)
         .returns_deleted()
+        .defaults(devices::template_defaults)
+        .rules(devices::template)
+        .update_rules(devices::fixed_spec)
         .unattended(NO_DEVICES)
 }
 
@@ -186,6 +203,8 @@ pub fn resource_slice() -> Stored {
     Stored::new(extension::RESOURCE_SLICE)
         .generation()
         .returns_deleted()
+        .rules(devices::slice)
+        .update_rules(devices::slice_update)
         .fields(&["spec.nodeName", "spec.driver"], |slice| {
             vec![
                 ("spec.nodeName", text(slice, &["spec", "nodeName"]).to_owned()),

@@ -12,6 +12,7 @@ pub mod component_status;
 pub mod config_map;
 pub mod definition;
 pub mod device_taint_rule;
+pub mod devices;
 pub mod endpoints;
 pub mod event;
 pub mod flow_control;

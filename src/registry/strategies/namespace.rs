@@ -1,8 +1,9 @@
 //! Namespaces (upstream: `pkg/registry/core/namespace/strategy.go` and its storage).
 
 use crate::registry::columns::core::NAMESPACE;
-use crate::registry::formats::dns1123_label;
-use crate::registry::json::{child_or_new, items, restore, text};
+use crate::registry::field::FieldError;
+use crate::registry::formats::{dns1123_label, label_key};
+use crate::registry::json::{at, child_or_new, items, restore, text};
 use crate::registry::strategy::{Column, Object, Rejection, Strategy, Target, default_prepare_for_update};
 use serde_json::{Value, json};
 
@@ -21,6 +22,19 @@ fn label_with_name(object: &mut Object) {
     if !name.is_empty() {
         child_or_new(child_or_new(object, "metadata"), "labels").insert(NAME_LABEL.into(), json!(name));
     }
+}
+
+fn finalizer(name: &str) -> Vec<FieldError> {
+    let path = "spec.finalizers";
+    let mut errors: Vec<FieldError> = label_key(name)
+        .iter()
+        .map(|problem| FieldError::invalid(path, name, problem))
+        .collect();
+    if !name.contains('/') && ![FINALIZER, "orphan", "foregroundDeletion"].contains(&name) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+    errors
 }
 
 impl Strategy for NamespaceStrategy {
@@ -46,6 +60,26 @@ impl Strategy for NamespaceStrategy {
             let finalizers: Vec<Value> = finalizers.iter().cloned().chain([json!(FINALIZER)]).collect();
             spec.insert("finalizers".into(), json!(finalizers));
         }
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        let finalizers = items(object, &["spec", "finalizers"]).iter().filter_map(Value::as_str);
+        finalizers.flat_map(finalizer).collect()
+    }
+
+    fn validate_update(&self, object: &Object, _old: &Object, target: Target) -> Vec<FieldError> {
+        let phase = text(object, &["status", "phase"]);
+        let is_deleted = at(object, &["metadata", "deletionTimestamp"]).is_some();
+        let detail = match (target, is_deleted, phase) {
+            (Target::Status, false, phase) if phase != "Active" => {
+                "may only be 'Active' if `deletionTimestamp` is empty"
+            }
+            (Target::Status, true, phase) if phase != "Terminating" => {
+                "may only be 'Terminating' if `deletionTimestamp` is not empty"
+            }
+            _ => return Vec::new(),
+        };
+        vec![FieldError::invalid("status.Phase", phase, detail)]
     }
 
     fn prepare_for_update(&self, object: &mut Object, old: &Object, target: Target) {

@@ -4,9 +4,10 @@ use super::pod::validate::{quantity_value, taint_effect};
 use crate::registry::columns::node::NODE;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{label_key, label_value};
-use crate::registry::json::{boolean, child, default_to, map, objects, text};
+use crate::registry::json::{at, boolean, child, default_to, items, map, objects, text};
+use crate::registry::network;
 use crate::registry::strategy::{Column, Object, Strategy, Target};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// The strategy of nodes.
@@ -14,6 +15,9 @@ pub struct NodeStrategy;
 
 impl Strategy for NodeStrategy {
     fn default(&self, object: &mut Object) {
+        if let Some(spec) = child(object, "spec") {
+            one_range_is_the_first(spec);
+        }
         let Some(status) = child(object, "status") else { return };
         for list in ["capacity", "allocatable"] {
             if let Some(list) = child(status, list) {
@@ -30,6 +34,7 @@ impl Strategy for NodeStrategy {
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         let mut errors = taints(object);
+        errors.extend(pod_ranges(object));
         errors.extend(amounts(object));
         errors
     }
@@ -39,6 +44,9 @@ impl Strategy for NodeStrategy {
             Target::Status => amounts(object),
             Target::Main | Target::Subresource(_) => Vec::new(),
         };
+        if text(object, &["spec", "externalID"]) != text(old, &["spec", "externalID"]) {
+            errors.push(FieldError::forbidden("spec.externalID", "may not be updated"));
+        }
         for (field, detail) in [
             (
                 "podCIDRs",
@@ -50,8 +58,8 @@ impl Strategy for NodeStrategy {
             ),
         ] {
             let path = ["spec", field];
-            let before = crate::registry::json::at(old, &path).filter(|value| **value != "");
-            if before.is_some() && before != crate::registry::json::at(object, &path) {
+            let before = at(old, &path).filter(|value| **value != "" && **value != json!([]));
+            if before.is_some() && before != at(object, &path) {
                 errors.push(FieldError::forbidden(format!("spec.{field}"), detail));
             }
         }
@@ -86,10 +94,59 @@ impl Strategy for NodeStrategy {
     }
 }
 
+/// `podCIDR` is the first of `podCIDRs`; where the two differ, the one that stands alone is meant.
+fn one_range_is_the_first(spec: &mut Object) {
+    let single = text(spec, &["podCIDR"]).to_owned();
+    let first = items(spec, &["podCIDRs"])
+        .first()
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    match first {
+        Some(first) if single.is_empty() => {
+            spec.insert("podCIDR".into(), json!(first));
+        }
+        first if !single.is_empty() && first.as_ref() != Some(&single) => {
+            spec.insert("podCIDRs".into(), json!([single]));
+        }
+        _ => {}
+    }
+}
+
+fn pod_ranges(node: &Object) -> Vec<FieldError> {
+    let path = "spec.podCIDRs";
+    let (mut errors, mut seen) = (Vec::new(), BTreeSet::new());
+    let ranges: Vec<&str> = items(node, &["spec", "podCIDRs"])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    for (index, range) in ranges.iter().enumerate() {
+        errors.extend(network::legacy_cidr(&format!("{path}[{index}]"), range, &[]));
+    }
+    if ranges.len() < 2 {
+        return errors;
+    }
+    let families: BTreeSet<_> = ranges
+        .iter()
+        .filter_map(|range| network::Cidr::parse(range))
+        .map(|range| range.family())
+        .collect();
+    if families.len() < 2 || ranges.len() > 2 {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid(path, json!(ranges), detail));
+    }
+    for (index, range) in ranges.iter().enumerate() {
+        if !seen.insert(range) {
+            errors.push(FieldError::duplicate(format!("{path}[{index}]"), *range));
+        }
+    }
+    errors
+}
+
+/// At the path that upstream gives them, which is not where they are.
 fn taints(node: &Object) -> Vec<FieldError> {
     let (mut errors, mut seen) = (Vec::new(), BTreeSet::new());
     for (index, taint) in objects(node, &["spec", "taints"]) {
-        let path = format!("spec.taints[{index}]");
+        let path = format!("metadata.taints[{index}]");
         let part = |field: &str| text(taint, &[field]);
         let (key, value, effect) = (part("key"), part("value"), part("effect"));
         for problem in label_key(key) {
