@@ -3,6 +3,8 @@
 #[path = "api/harness.rs"]
 mod harness;
 
+#[path = "api/access.rs"]
+mod access;
 #[path = "api/apply.rs"]
 mod apply;
 #[path = "api/bad_requests.rs"]

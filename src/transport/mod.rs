@@ -31,6 +31,8 @@ pub struct ClientCertificate {
     pub common_name: String,
     /// Every subject O, in order.
     pub organizations: Vec<String>,
+    /// Kubernetes' own attribute for a user's id, empty if it is not there.
+    pub uid: String,
     /// SHA-256 of the certificate's DER, lower-case hex.
     pub sha256_hex: String,
 }

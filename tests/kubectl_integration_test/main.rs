@@ -13,6 +13,7 @@ mod commands;
 mod containerd;
 mod custom_resources;
 mod helm;
+mod identity;
 mod image;
 mod kube_rs;
 mod pods;

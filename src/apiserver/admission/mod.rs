@@ -6,6 +6,7 @@ mod default_toleration_seconds;
 mod definition_terminating;
 mod limit_ranger;
 mod namespace_lifecycle;
+pub mod node_restriction;
 mod persistent_volume_claim_resize;
 mod priority;
 mod runtime_class;
@@ -43,7 +44,7 @@ impl Subject<'_> {
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 /// Every plug-in, in upstream's order.
-const PLUGINS: [(&str, Plugin); 10] = [
+const PLUGINS: [(&str, Plugin); 11] = [
     ("DefinitionTerminating", definition_terminating::admit),
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("LimitRanger", limit_ranger::admit),
@@ -54,6 +55,7 @@ const PLUGINS: [(&str, Plugin); 10] = [
     ("PersistentVolumeClaimResize", persistent_volume_claim_resize::admit),
     ("RuntimeClass", runtime_class::admit),
     ("DefaultIngressClass", default_class::ingress),
+    ("NodeRestriction", node_restriction::admit),
 ];
 
 /// Asks every plug-in; each may change `object` or refuse. On delete the object is empty.

@@ -107,6 +107,7 @@ fn owner(certificate: &ClientCertificate) -> User {
     let mut user = authenticated(User {
         name: certificate.common_name.clone(),
         groups: certificate.organizations.clone(),
+        uid: certificate.uid.clone(),
         ..User::default()
     });
     user.extra.insert(
@@ -226,6 +227,7 @@ mod tests {
         Peer::Certificate(Arc::new(ClientCertificate {
             common_name: common_name.to_owned(),
             organizations: vec!["system:masters".to_owned(), "dev".to_owned()],
+            uid: "7".to_owned(),
             sha256_hex: "ab".to_owned(),
         }))
     }
@@ -241,7 +243,10 @@ mod tests {
             (user.name.as_str(), user.groups.join(",").as_str()),
             ("jane", "system:masters,dev,system:authenticated")
         );
-        assert_eq!(user.extra[CREDENTIAL_ID], ["X509SHA256=ab"]);
+        assert_eq!(
+            (user.uid.as_str(), &user.extra[CREDENTIAL_ID][0]),
+            ("7", &"X509SHA256=ab".to_owned())
+        );
         let both = authenticate(Some(certificate("jane")), &[("authorization", "Bearer x")]).await;
         assert!(both.is_ok(), "tried first");
         assert_eq!(code(certificate(""), &[]).await, StatusCode::UNAUTHORIZED);

@@ -1,6 +1,7 @@
 //! `serviceaccounts/token`: a token for the account, bound to what the request names
 //! (upstream: `pkg/registry/core/serviceaccount/storage/token.go`).
 
+use crate::apiserver::admission::node_restriction::admit_token;
 use crate::apiserver::authentication::service_accounts::{Claims, ObjectClaims, Reference};
 use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::codec::body::{self, Expected};
@@ -58,6 +59,7 @@ pub async fn handle(ctx: &Context, accounts: &Kind, request_body: Body) -> Resul
         .filter_map(|audience| audience.as_str().map(str::to_owned))
         .collect();
     let spec = spec.clone();
+    admit_token(ctx, &spec)?;
     let mut objects = ObjectClaims {
         namespace: namespace.to_owned(),
         serviceaccount: Reference {

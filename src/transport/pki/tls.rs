@@ -21,6 +21,9 @@ use super::issue::Authority;
 use super::store::PemPair;
 use crate::transport::{ClientCertificate, Peer};
 
+/// Kubernetes' attribute of a subject for the user's id.
+const USER_ID: x509_parser::der_parser::Oid<'static> = x509_parser::der_parser::oid!(1.3.6.1.4.1.57683.2);
+
 /// The current pair of one certificate; configurations hold it and see every swap.
 #[derive(Clone)]
 pub(super) struct Swappable(Arc<RwLock<Current>>);
@@ -152,6 +155,7 @@ fn describe(der: &CertificateDer<'_>, parsed: &X509Certificate<'_>) -> ClientCer
     ClientCertificate {
         // Go takes the last of several common names.
         common_name: subject.iter_common_name().last().and_then(text).unwrap_or_default(),
+        uid: subject.iter_by_oid(&USER_ID).next().and_then(text).unwrap_or_default(),
         organizations: subject.iter_organization().filter_map(text).collect(),
         sha256_hex: hex::encode(Sha256::digest(der)),
     }
