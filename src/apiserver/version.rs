@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 /// The version of Kubernetes whose API is served.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
+/// The oldest version that this one can stand in for: the one before.
+const MINOR_COMPATIBLE: &str = "36";
 
 /// A semantic version with a leading `v`: Kubernetes' version, and our own as build information.
 pub fn git_version() -> String {
@@ -21,6 +23,10 @@ pub fn value() -> Value {
     json!({
         "major": MAJOR,
         "minor": MINOR,
+        "emulationMajor": MAJOR,
+        "emulationMinor": MINOR,
+        "minCompatibilityMajor": MAJOR,
+        "minCompatibilityMinor": MINOR_COMPATIBLE,
         "gitVersion": git_version(),
         "gitCommit": option_env!("KRUST_GIT_COMMIT").unwrap_or("unknown"),
         "gitTreeState": "clean",

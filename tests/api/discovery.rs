@@ -48,6 +48,164 @@ async fn legacy_documents() {
 }
 
 #[tokio::test]
+async fn groups_and_versions_stand_in_upstreams_order() {
+    let server = Server::start().await;
+    let groups = server.get("/apis").await.expect(200);
+    let names: Vec<&str> = groups["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group["name"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "apiregistration.k8s.io",
+        "apps",
+        "events.k8s.io",
+        "authentication.k8s.io",
+        "authorization.k8s.io",
+        "autoscaling",
+        "batch",
+        "certificates.k8s.io",
+        "networking.k8s.io",
+        "policy",
+        "rbac.authorization.k8s.io",
+        "storage.k8s.io",
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "scheduling.k8s.io",
+        "coordination.k8s.io",
+        "node.k8s.io",
+        "discovery.k8s.io",
+        "flowcontrol.apiserver.k8s.io",
+        "resource.k8s.io",
+        "storagemigration.k8s.io",
+    ];
+    assert_eq!(names, expected);
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let aggregated = server.get_as("/apis", accept).await.expect(200);
+    for (group, legacy) in aggregated["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(groups["groups"].as_array().unwrap())
+    {
+        assert_eq!(group["metadata"]["name"], legacy["name"]);
+        assert_eq!(group["versions"][0]["version"], legacy["preferredVersion"]["version"]);
+        assert_eq!(group["versions"][0]["freshness"], "Current");
+    }
+    let autoscaling = server.get("/apis/autoscaling").await.expect(200);
+    assert_eq!(autoscaling["preferredVersion"]["version"], "v2");
+    assert_eq!(autoscaling["versions"].as_array().unwrap().len(), 2);
+}
+
+/// Hashes that clusters in the wild show: base64 of what SHA-256 makes of group, version and kind.
+#[tokio::test]
+async fn resources_are_told_of_as_upstream_does() {
+    let server = Server::start().await;
+    let find = async |list: &str, name: &str| {
+        let list = server.get(list).await.expect(200);
+        let resources = list["resources"].as_array().unwrap();
+        resources
+            .iter()
+            .find(|resource| resource["name"] == name)
+            .unwrap_or_else(|| panic!("no {name}"))
+            .clone()
+    };
+    for (list, name, hash) in [
+        ("/api/v1", "pods", "xPOwRZ+Yhw8="),
+        ("/api/v1", "configmaps", "qFsyl6wFWjQ="),
+        ("/api/v1", "namespaces", "Q3oi5N2YM8M="),
+        ("/api/v1", "services", "0/CO1lhkEBI="),
+        ("/api/v1", "events", "r2yiGXH7wu8="),
+        ("/apis/apps/v1", "deployments", "8aSe+NMegvE="),
+        ("/apis/batch/v1", "jobs", "mudhfqk/qZY="),
+        (
+            "/apis/certificates.k8s.io/v1",
+            "certificatesigningrequests",
+            "95fRKMXA+00=",
+        ),
+        ("/apis/autoscaling/v1", "horizontalpodautoscalers", "qwQve8ut294="),
+        ("/apis/events.k8s.io/v1", "events", "r2yiGXH7wu8="),
+    ] {
+        assert_eq!(find(list, name).await["storageVersionHash"], hash, "{name}");
+    }
+    let stored = [
+        "create",
+        "delete",
+        "deletecollection",
+        "get",
+        "list",
+        "patch",
+        "update",
+        "watch",
+    ];
+    let pods = find("/api/v1", "pods").await;
+    let expected = json!({
+        "name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "verbs": stored,
+        "shortNames": ["po"], "categories": ["all"], "storageVersionHash": "xPOwRZ+Yhw8=",
+    });
+    assert_eq!(pods, expected);
+    let subresource = |name: &str, kind: &str, verbs: &[&str]| json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs});
+    for (list, name, kind, verbs) in [
+        ("/api/v1", "pods/exec", "PodExecOptions", &["create", "get"][..]),
+        ("/api/v1", "pods/log", "Pod", &["get"]),
+        (
+            "/api/v1",
+            "pods/ephemeralcontainers",
+            "Pod",
+            &["get", "patch", "update"],
+        ),
+        ("/api/v1", "pods/resize", "Pod", &["get", "patch", "update"]),
+        (
+            "/api/v1",
+            "services/proxy",
+            "ServiceProxyOptions",
+            &["create", "delete", "get", "patch", "update"],
+        ),
+        (
+            "/apis/apps/v1",
+            "deployments/status",
+            "Deployment",
+            &["get", "patch", "update"],
+        ),
+    ] {
+        assert_eq!(find(list, name).await, subresource(name, kind, verbs));
+    }
+    for (list, name, group, version, kind, verbs) in [
+        (
+            "/apis/apps/v1",
+            "deployments/scale",
+            "autoscaling",
+            "v1",
+            "Scale",
+            &["get", "patch", "update"][..],
+        ),
+        (
+            "/api/v1",
+            "replicationcontrollers/scale",
+            "autoscaling",
+            "v1",
+            "Scale",
+            &["get", "patch", "update"],
+        ),
+        ("/api/v1", "pods/eviction", "policy", "v1", "Eviction", &["create"]),
+        (
+            "/api/v1",
+            "serviceaccounts/token",
+            "authentication.k8s.io",
+            "v1",
+            "TokenRequest",
+            &["create"],
+        ),
+    ] {
+        let mut expected = subresource(name, kind, verbs);
+        expected["group"] = json!(group);
+        expected["version"] = json!(version);
+        assert_eq!(find(list, name).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn aggregated_documents_name_their_type_and_are_not_sent_twice() {
     let server = Server::start().await;
     for version in ["v2", "v2beta1"] {

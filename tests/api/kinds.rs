@@ -174,6 +174,75 @@ async fn signing_requests_are_approved_once_and_for_all() {
 }
 
 #[tokio::test]
+async fn rights_on_signers_are_asked_for() {
+    let server = Server::start().await;
+    server.post(REQUESTS, request("r")).await.expect(201);
+    let rules = |signers: &str| {
+        json!([
+            {"apiGroups": ["certificates.k8s.io"], "resources": ["*"], "verbs": ["*"], "resourceNames": ["r"]},
+            {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "verbs": ["approve"], "resourceNames": [signers]},
+        ])
+    };
+    for (user, signers) in [
+        ("right", "example.com/*"),
+        ("exact", "example.com/signer"),
+        ("wrong", "example.com/other"),
+    ] {
+        let role = json!({"metadata": {"name": user}, "rules": rules(signers)});
+        server
+            .post("/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
+            .await
+            .expect(201);
+        let binding = json!({
+            "metadata": {"name": user},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        });
+        server
+            .post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+            .await
+            .expect(201);
+    }
+    let approve =
+        json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "R"}]}}).to_string();
+    let patch = async |user: &str| {
+        let headers = [
+            ("content-type", "application/merge-patch+json"),
+            ("impersonate-user", user),
+        ];
+        let uri = format!("{REQUESTS}/r/approval?dryRun=All");
+        server
+            .send(poem::http::Method::PATCH, &uri, &headers, approve.clone())
+            .await
+    };
+    let refused = patch("wrong").await.failure(403, "Forbidden");
+    assert_eq!(
+        refused["message"],
+        "certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: user not permitted to approve requests \
+         with signerName \"example.com/signer\""
+    );
+    patch("right").await.expect(200);
+    patch("exact").await.expect(200);
+}
+
+#[tokio::test]
+async fn no_certificate_is_asked_for_the_privileged_group() {
+    let server = Server::start().await;
+    let key = KeyPair::generate().unwrap();
+    let mut parameters = CertificateParams::new(Vec::<String>::new()).unwrap();
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::OrganizationName, "system:masters");
+    let pem = parameters.serialize_request(&key).unwrap().pem().unwrap();
+    let mut body = request("r");
+    body["spec"]["request"] = json!(STANDARD.encode(pem));
+    body["spec"]["signerName"] = json!("kubernetes.io/kube-apiserver-client");
+    let refused = server.post(REQUESTS, body).await.failure(403, "Forbidden");
+    let why = "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
+    assert!(refused["message"].as_str().unwrap().ends_with(why), "{refused}");
+}
+
+#[tokio::test]
 async fn signing_requests_are_checked() {
     let server = Server::start().await;
     let cases = [

@@ -15,6 +15,7 @@ mod custom_resources;
 mod helm;
 mod identity;
 mod image;
+mod kinds;
 mod kube_rs;
 mod pods;
 mod quick_start;

@@ -1,6 +1,7 @@
 //! Admission: what may be written beyond what is well-formed (upstream: `apiserver/pkg/admission`,
 //! `plugin/pkg/admission`). One plug-in per file, called in this order.
 
+mod certificates;
 mod default_class;
 mod default_toleration_seconds;
 mod definition_terminating;
@@ -44,7 +45,7 @@ impl Subject<'_> {
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 /// Every plug-in, in upstream's order.
-const PLUGINS: [(&str, Plugin); 11] = [
+const PLUGINS: [(&str, Plugin); 15] = [
     ("DefinitionTerminating", definition_terminating::admit),
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("LimitRanger", limit_ranger::admit),
@@ -54,6 +55,10 @@ const PLUGINS: [(&str, Plugin); 11] = [
     ("DefaultStorageClass", default_class::storage),
     ("PersistentVolumeClaimResize", persistent_volume_claim_resize::admit),
     ("RuntimeClass", runtime_class::admit),
+    ("CertificateApproval", certificates::approval),
+    ("CertificateSigning", certificates::signing),
+    ("ClusterTrustBundleAttest", certificates::attest),
+    ("CertificateSubjectRestriction", certificates::subject_restriction),
     ("DefaultIngressClass", default_class::ingress),
     ("NodeRestriction", node_restriction::admit),
 ];

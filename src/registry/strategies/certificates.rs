@@ -254,6 +254,22 @@ fn stamp_conditions(object: &mut Object, old: &Object) {
     }
 }
 
+/// The groups that a request asks to be in, which is what organizations in its subject are.
+pub fn organizations(base64: &str) -> Vec<String> {
+    let pem = STANDARD.decode(base64).unwrap_or_default();
+    let Some(block) = Pem::iter_from_buffer(&pem).next().and_then(Result::ok) else {
+        return Vec::new();
+    };
+    let Ok((_, request)) = X509CertificationRequest::from_der(&block.contents) else {
+        return Vec::new();
+    };
+    let subject = &request.certification_request_info.subject;
+    subject
+        .iter_organization()
+        .filter_map(|organization| organization.as_str().ok().map(str::to_owned))
+        .collect()
+}
+
 /// The PEM of a PKCS#10 request, base64 around it, signed with its own key.
 fn check_request(base64: &str) -> Result<(), String> {
     let pem = STANDARD.decode(base64).unwrap_or_default();
