@@ -26,10 +26,7 @@ const NOT_YET: [&str; 6] = [
     "/openid/",
 ];
 /// The same for definitions.
-const NOT_DEFINED_YET: [&str; 2] = [
-    ".authentication.v1.TokenReview",
-    ".authorization.v1.",
-];
+const NOT_DEFINED_YET: [&str; 2] = [".authentication.v1.TokenReview", ".authorization.v1."];
 
 fn is_of(list: &[&str], what: &str) -> bool {
     list.iter().any(|part| what.contains(part))
