@@ -216,12 +216,6 @@ pub fn all() -> Vec<Kind> {
         row::<storage::VolumeAttributesClass>("volumeattributesclasses.storage.k8s.io")
             .strategy(storage_rules::volume_attributes_class())
             .short(&["vac"]),
-        // apiextensions.k8s.io
-        row::<apiextensions::CustomResourceDefinition>("customresourcedefinitions.apiextensions.k8s.io")
-            .strategy(strategies::definition::DefinitionStrategy)
-            .short(&["crd", "crds"])
-            .categories(API_EXTENSIONS)
-            .status(),
         // admissionregistration.k8s.io
         row::<admissionregistration::MutatingAdmissionPolicy>("mutatingadmissionpolicies.admissionregistration.k8s.io")
             .strategy(policies::mutating_policy())
@@ -252,6 +246,12 @@ pub fn all() -> Vec<Kind> {
         )
         .strategy(webhooks::configuration())
         .categories(API_EXTENSIONS),
+        // apiextensions.k8s.io
+        row::<apiextensions::CustomResourceDefinition>("customresourcedefinitions.apiextensions.k8s.io")
+            .strategy(strategies::definition::DefinitionStrategy)
+            .short(&["crd", "crds"])
+            .categories(API_EXTENSIONS)
+            .status(),
         // scheduling.k8s.io
         row::<scheduling::PriorityClass>("priorityclasses.scheduling.k8s.io")
             .strategy(cluster::priority_class())

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 /// Names that JSON Schema cannot say enough about.
 pub const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 pub const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+/// Any value at all.
+const JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// JSON schemas by definition, descriptions included, as k8s-openapi has them; references are `#/$defs/NAME`.
@@ -88,6 +90,7 @@ fn named_schema(name: &str, schema: &Value) -> MetaSchema {
     match name {
         INT_OR_STRING => one_of(["integer", "string"], Some("int-or-string")),
         QUANTITY => one_of(["string", "number"], None),
+        JSON => MetaSchema::ANY,
         _ => meta_schema(schema),
     }
 }
