@@ -16,22 +16,6 @@ const SINCE: &str = include_str!("../parity/since.tsv");
 /// Parameters of features that are off by default.
 const OFF_BY_DEFAULT: [&str; 1] = ["shardSelector"];
 
-/// What is not served yet. Every line here is a debt.
-const NOT_YET: [&str; 6] = [
-    "/tokenreviews",
-    "/localsubjectaccessreviews",
-    "/selfsubjectrulesreviews",
-    "/subjectaccessreviews",
-    "/.well-known/",
-    "/openid/",
-];
-/// The same for definitions.
-const NOT_DEFINED_YET: [&str; 2] = [".authentication.v1.TokenReview", ".authorization.v1."];
-
-fn is_of(list: &[&str], what: &str) -> bool {
-    list.iter().any(|part| what.contains(part))
-}
-
 fn lines(table: &str) -> impl Iterator<Item = Vec<&str>> {
     table
         .lines()
@@ -218,7 +202,6 @@ async fn every_path_is_described_as_upstream_does() {
             .difference(&seen)
             .map(|(path, method)| format!("{method} {path}: said to be there")),
     );
-    wrong.retain(|problem| !is_of(&NOT_YET, problem) && !is_of(&NOT_DEFINED_YET, problem));
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -395,7 +378,6 @@ async fn every_definition_is_upstreams() {
         let stale = named.into_iter().filter(|entry| !used.contains(&(sign, entry.clone())));
         wrong.extend(stale.map(|(name, property)| format!("{sign} {name} {property}: there is no such difference")));
     }
-    wrong.retain(|problem| !is_of(&NOT_YET, problem) && !is_of(&NOT_DEFINED_YET, problem));
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -456,7 +438,6 @@ async fn every_path_is_served() {
         }
     }
     println!("parity: {served} of {all} operations are served");
-    wrong.retain(|problem| !is_of(&NOT_YET, problem));
     assert!(
         wrong.is_empty(),
         "{} are not served:\n{}",

@@ -1,8 +1,8 @@
-//! Columns of admissionregistration.k8s.io, flowcontrol.apiserver.k8s.io and resource.k8s.io
+//! Columns of admissionregistration.k8s.io, apiextensions.k8s.io, flowcontrol.apiserver.k8s.io and resource.k8s.io
 //! (upstream: `pkg/printers/internalversion/printers.go`).
 
-use super::{age, column, name_column, or_text, selector_text};
-use crate::registry::json::{at, is_set, items, map, number, objects, text};
+use super::{age, column, join, name_column, or_text, selector_text, wide};
+use crate::registry::json::{at, boolean, is_set, items, map, number, objects, text};
 use crate::registry::strategies::Printer;
 use crate::registry::strategy::{Column, Object};
 use serde_json::{Value, json};
@@ -76,6 +76,50 @@ pub const POLICY_BINDING: Printer = Printer {
             json!(text(binding, &["spec", "policyName"])),
             json!(reference.unwrap_or_else(|| "<unset>".to_owned())),
             json!(age(binding, now)),
+        ]
+    },
+};
+
+pub const DEFINITION: Printer = Printer {
+    columns: || {
+        vec![
+            name_column(),
+            column("Scope", "string"),
+            column("Versions", "string"),
+            column("Created At", "date"),
+            wide("Group", "string"),
+            wide("Kind", "string"),
+            wide("ShortNames", "string"),
+            wide("Established", "boolean"),
+        ]
+    },
+    cells: |definition, _now| {
+        let spec = |path: &[&str]| json!(text(definition, &[&["spec"], path].concat()));
+        let mut versions: Vec<String> = objects(definition, &["spec", "versions"])
+            .map(|(_, version)| version)
+            .filter(|version| boolean(version, &["served"]))
+            .map(|version| {
+                let storage = if boolean(version, &["storage"]) {
+                    "(storage)"
+                } else {
+                    ""
+                };
+                format!("{}{storage}", text(version, &["name"]))
+            })
+            .collect();
+        versions.sort_unstable();
+        let established = objects(definition, &["status", "conditions"]).any(|(_, condition)| {
+            text(condition, &["type"]) == "Established" && text(condition, &["status"]) == "True"
+        });
+        vec![
+            name(definition),
+            spec(&["scope"]),
+            json!(versions.join(",")),
+            json!(text(definition, &["metadata", "creationTimestamp"])),
+            spec(&["group"]),
+            spec(&["names", "kind"]),
+            json!(join(items(definition, &["spec", "names", "shortNames"]))),
+            json!(established),
         ]
     },
 };

@@ -168,7 +168,7 @@ pub fn horizontal_pod_autoscaler() -> Stored {
     Stored::new(policy::HORIZONTAL_POD_AUTOSCALER)
         .defaults(autoscaling::defaults)
         .rules(autoscaling::validate)
-        .status(|| json!({"currentMetrics": [], "desiredReplicas": 0}))
+        .status(|| json!({"currentMetrics": null, "desiredReplicas": 0}))
         .unattended("autoscalers are stored, but no controller acts on them yet")
 }
 

@@ -13,9 +13,10 @@ mod tests;
 mod validate;
 mod versions;
 
+use crate::registry::columns::extension::DEFINITION;
 use crate::registry::field::FieldError;
 use crate::registry::json::{child_or_new, children, default_text, default_to, items, objects, text};
-use crate::registry::strategy::{Object, Strategy, Target, default_prepare_for_update};
+use crate::registry::strategy::{Column, Object, Strategy, Target, default_prepare_for_update};
 use serde_json::{Value, json};
 
 /// Held until all instances of a deleted definition are gone.
@@ -120,6 +121,14 @@ impl Strategy for DefinitionStrategy {
             conditions.retain(|condition| condition["type"] != "Terminating");
             conditions.push(condition);
         }
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        (DEFINITION.columns)()
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        (DEFINITION.cells)(object, now)
     }
 }
 
