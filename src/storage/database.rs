@@ -21,10 +21,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A statement takes at most so many keys: SQLite limits the depth of expressions to 1000.
 const KEYS_PER_STATEMENT: usize = 100;
+/// Bytes of a page of a new SQLite file. Most objects have two to four KiB: of pages of 4 KiB they would waste half.
+const PAGE_BYTES: u32 = 8192;
 /// Free pages are given back to the file system so many at a time (1 MiB), and only while more than
 /// `FREE_PAGES_KEPT` and a quarter of the file are free: most of them are wanted again soon.
-const RECLAIMED_PAGES: u64 = 256;
-const FREE_PAGES_KEPT: u64 = 1024;
+const RECLAIMED_PAGES: u64 = 128;
+const FREE_PAGES_KEPT: u64 = 32;
 /// "krust" as the key of PostgreSQL's advisory lock.
 const ADVISORY_LOCK: i64 = 0x006b_7275_7374;
 /// The revision of a store in which nothing was written yet: 0 has a meaning of its own in the API.
@@ -225,7 +227,8 @@ impl Database {
         Ok(replaced.rows_affected + deletions.rows_affected)
     }
 
-    /// Gives some free pages of a SQLite file back to the file system. True if there are more to give.
+    /// Gives some free pages of a SQLite file back to the file system. True if there are more to give; when there are
+    /// none, the log is moved into the file, which shrinks only then.
     pub async fn reclaim(&self) -> Result<bool, DbErr> {
         if self.backend() != DbBackend::Sqlite {
             return Ok(false);
@@ -233,6 +236,9 @@ impl Database {
         let free = self.pragma("freelist_count").await?;
         let pages = self.pragma("page_count").await?;
         if free <= std::cmp::max(FREE_PAGES_KEPT, pages / 4) {
+            self.connection
+                .execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)")
+                .await?;
             return Ok(false);
         }
         let reclaim = format!("PRAGMA incremental_vacuum({RECLAIMED_PAGES})");
@@ -343,12 +349,13 @@ fn connect_options(url: &str, sessions: Arc<AtomicU64>) -> ConnectOptions {
         .map_sqlx_sqlite_opts(|options| {
             options
                 .create_if_missing(true)
+                .page_size(PAGE_BYTES)
                 .journal_mode(SqliteJournalMode::Wal)
                 // The log is synced at every commit: what is acknowledged survives a power cut.
                 .synchronous(SqliteSynchronous::Full)
                 .auto_vacuum(SqliteAutoVacuum::Incremental)
                 // Pages of the log before it is moved into the file (8 MiB), and what the log keeps on disk.
-                .pragma("wal_autocheckpoint", "2000")
+                .pragma("wal_autocheckpoint", "1000")
                 .pragma("journal_size_limit", "33554432")
                 .foreign_keys(false)
                 .row_buffer_size(512)

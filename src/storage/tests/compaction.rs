@@ -241,6 +241,57 @@ async fn the_file_does_not_grow_without_bound() {
 }
 
 #[tokio::test]
+async fn after_churn_the_file_is_not_twice_as_large_as_what_is_in_it() {
+    let place = Place::new();
+    let options = Options {
+        history_age: Duration::from_millis(300),
+        ..place.options()
+    };
+    let storage = place.open_with(options).await;
+    let content = |n: usize| "x".repeat(1800 + n * 37 % 1500);
+    let churn = (0..400_usize).map(|n| {
+        let storage = &storage;
+        async move {
+            let name = format!("n{n}");
+            let mut at = write(storage, create(&name, &content(n))).await;
+            for round in 1..12 {
+                if (n + round) % 4 == 0 {
+                    write(storage, delete(&name, at)).await;
+                    at = write(storage, create(&name, &content(n + round))).await;
+                } else {
+                    at = write(storage, update(&name, at, &content(n + round))).await;
+                }
+            }
+        }
+    });
+    futures_util::future::join_all(churn).await;
+    let live: usize = storage
+        .list("configmaps", None, None)
+        .unwrap()
+        .entries
+        .iter()
+        .map(|entry| entry.bytes.len())
+        .sum();
+    let mut waited = Duration::ZERO;
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let log = place.directory.path().join("krust.db-wal");
+        let sizes = [place.file(), log].map(|file| std::fs::metadata(file).unwrap().len());
+        let bytes: u64 = sizes.iter().sum();
+        if bytes <= 2 * live as u64 {
+            println!("{bytes} bytes for {live} of live data");
+            break;
+        }
+        waited += Duration::from_millis(50);
+        assert!(
+            waited < Duration::from_secs(20),
+            "{sizes:?} bytes for {live} of live data"
+        );
+    }
+    storage.close().await;
+}
+
+#[tokio::test]
 async fn free_pages_are_given_back() {
     let place = Place::new();
     let options = Options {

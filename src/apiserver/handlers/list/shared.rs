@@ -67,6 +67,8 @@ struct Slot {
     /// See [`crate::storage::Snapshot::changed`].
     changed: u64,
     body: Body,
+    /// Of a plain body: the revision of each item and where it ends, in order. What has not changed is copied.
+    parts: Vec<(u64, usize)>,
     used: Instant,
 }
 
@@ -87,14 +89,22 @@ impl SharedLists {
             let body = slot.body.clone();
             return Ok(Items { revision, body });
         }
+        let mut parts = Vec::new();
         let (revision, changed, body) = match form {
             Form::Protobuf => {
                 let snapshot = storage
                     .list(kind.storage_resource, namespace, None)
                     .map_err(|error| ApiError::from_storage(error, kind))?;
+                let earlier = slot.take();
+                let known = earlier.as_ref().map(known).unwrap_or_default();
+                parts.reserve_exact(snapshot.entries.len());
                 let mut items = Vec::with_capacity(snapshot.entries.iter().map(|entry| entry.bytes.len()).sum());
                 for entry in &snapshot.entries {
-                    protobuf::push_item(&mut items, &message(kind, entry)?);
+                    match known.get(&entry.revision) {
+                        Some(item) => items.extend_from_slice(item),
+                        None => protobuf::push_item(&mut items, &message(kind, entry)?),
+                    }
+                    parts.push((entry.revision, items.len()));
                 }
                 items.shrink_to_fit();
                 (snapshot.revision, snapshot.changed, Body::Plain(items.into()))
@@ -116,6 +126,7 @@ impl SharedLists {
         *slot = (body.kept_bytes() <= ONE_BYTES_MAX).then(|| Slot {
             changed,
             body: body.clone(),
+            parts,
             used: Instant::now(),
         });
         Ok(Items { revision, body })
@@ -144,4 +155,16 @@ impl SharedLists {
         });
         places.entry(scope).or_default().clone()
     }
+}
+
+/// The items of an earlier list by revision, which every version of an object has for itself.
+fn known(slot: &Slot) -> HashMap<u64, &[u8], ahash::RandomState> {
+    let Body::Plain(bytes) = &slot.body else {
+        return HashMap::default();
+    };
+    let starts = std::iter::once(0).chain(slot.parts.iter().map(|(_, end)| *end));
+    let parts = slot.parts.iter().zip(starts);
+    parts
+        .map(|((revision, end), start)| (*revision, &bytes[start..*end]))
+        .collect()
 }
