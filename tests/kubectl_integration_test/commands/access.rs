@@ -87,16 +87,20 @@ fn reconcile() {
             "{name: reconciled}",
             &format!("{{name: reconciled, namespace: {}}}", s.namespace),
         );
-        let first = s.out_with(&roles, "auth reconcile -f -");
-        assert!(
-            first.starts_with("role.rbac.authorization.k8s.io/reconciled reconciled"),
-            "{first}"
-        );
-        assert!(first.contains("reconciliation required create"), "{first}");
+        // What was missing is told on the other stream.
+        let reconciled = |manifest: &str| {
+            let ran = s.run("auth reconcile -f -", manifest);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            assert_eq!(
+                ran.stdout.trim_end(),
+                "role.rbac.authorization.k8s.io/reconciled reconciled"
+            );
+            ran.stderr
+        };
+        assert!(reconciled(&roles).contains("reconciliation required create"));
         let more = format!("{roles}- {{apiGroups: [apps], resources: [deployments], verbs: [list]}}\n");
-        let second = s.out_with(&more, "auth reconcile -f -");
-        assert!(second.contains("reconciliation required update"), "{second}");
-        s.out_with(&roles, "auth reconcile -f -");
+        assert!(reconciled(&more).contains("reconciliation required update"));
+        reconciled(&roles);
         assert_eq!(
             s.at("role/reconciled", ".rules[*].resources"),
             r#"["pods"] ["deployments"]"#,
