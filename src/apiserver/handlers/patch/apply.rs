@@ -4,7 +4,7 @@
 use super::super::engine::{self, Update, Written, metadata, ownership};
 use super::super::update::may_create;
 use super::{Sent, strict};
-use crate::apiserver::codec::{body, depth, yaml};
+use crate::apiserver::codec::{depth, yaml};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::FieldValidation;

@@ -256,7 +256,8 @@ fn what_does_not_fit_the_schema_is_refused() {
         message(site.apply("me", None, config))
     };
     let prefix = "failed to create typed patch object (n/web; apps/v1, Kind=Deployment): ";
-    let rows: [(fn(&mut Value), &str); 6] = [
+    type Change = fn(&mut Value);
+    let rows: [(Change, &str); 6] = [
         (
             |c| c["spec"]["foo"] = json!(1),
             ".spec.foo: field not declared in schema",

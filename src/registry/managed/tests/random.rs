@@ -157,12 +157,13 @@ fn tracking_costs_little() {
     let live = site.update("a", None, deployment());
     let text = serde_json::to_vec(&live).unwrap();
     let time = |mut run: Box<dyn FnMut() + '_>| {
-        run();
-        let start = std::time::Instant::now();
-        for _ in 0..200 {
+        // The best of many: whatever else the machine does only makes it slower.
+        let once = |_| {
+            let start = std::time::Instant::now();
             run();
-        }
-        start.elapsed() / 200
+            start.elapsed()
+        };
+        (0..200).map(once).min().unwrap()
     };
     let reading = time(Box::new(|| {
         schema::decode(&definition, &text).unwrap();
