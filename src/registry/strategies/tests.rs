@@ -5,7 +5,11 @@ use crate::registry::{Kind, Registry, validation};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+mod batch;
 mod cluster_wide;
+mod devices;
+mod generated;
+mod networking;
 
 fn kind(group: &str, version: &str, resource: &str) -> Arc<Kind> {
     Registry::builtin()
@@ -35,6 +39,18 @@ fn update(kind: &Kind, body: &Value, old: &Value) -> Vec<String> {
     let mut errors = kind.strategy.validate(&new);
     errors.extend(kind.strategy.validate_update(&new, &old, Target::Main));
     errors.iter().map(ToString::to_string).collect()
+}
+
+/// Creates each object; all that is wrong with it is what is expected, a line each.
+fn table(kind: &Kind, cases: Vec<(Value, &str)>) {
+    let mut unexpected = Vec::new();
+    for (body, expected) in cases {
+        let (_, errors) = create(kind, &body);
+        if errors.join("\n") != expected {
+            unexpected.push(format!("expected {expected:?}\n   found {errors:?}"));
+        }
+    }
+    assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
 }
 
 #[test]

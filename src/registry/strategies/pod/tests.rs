@@ -1,5 +1,7 @@
 //! Tables of cases for the rules of pods.
 
+mod fields;
+
 use super::*;
 use crate::registry::strategy::Object;
 

@@ -1,0 +1,245 @@
+//! Ingresses, network policies, endpoints, and the objects of the address allocator; nodes and namespaces.
+
+use super::{create, kind, object, table, update};
+use crate::registry::strategy::Target;
+use serde_json::{Value, json};
+
+const GROUP: &str = "networking.k8s.io";
+
+#[test]
+fn ingresses_are_checked() {
+    let paths = |path: Value| json!({"spec": {"rules": [{"host": "a.example.com", "http": {"paths": [path]}}]}});
+    let service = json!({"service": {"name": "s", "port": {"number": 80}}});
+    let ingresses = kind(GROUP, "v1", "ingresses");
+    table(
+        &ingresses,
+        vec![
+            (
+                paths(json!({"path": "/", "pathType": "Prefix", "backend": service})),
+                "",
+            ),
+            (
+                json!({"spec": {}}),
+                "spec: Invalid value: []: either `defaultBackend` or `rules` must be specified",
+            ),
+            (
+                paths(json!({"path": "/", "backend": service})),
+                "spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified",
+            ),
+            (paths(json!({"path": "a", "pathType": "Exact", "backend": service})), {
+                "spec.rules[0].http.paths[0].path: Invalid value: \"a\": must be an absolute path"
+            }),
+            (
+                paths(json!({"path": "/a//b/..", "pathType": "Exact", "backend": service})),
+                {
+                    "spec.rules[0].http.paths[0].path: Invalid value: \"/a//b/..\": must not contain '//'\n\
+ spec.rules[0].http.paths[0].path: Invalid value: \"/a//b/..\": cannot end with '/..'"
+                },
+            ),
+            (paths(json!({"path": "/", "pathType": "Prefix"})), {
+                "spec.rules[0].http.paths[0].backend: Invalid value: \"\": resource or service backend is required"
+            }),
+            (
+                paths(json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "s"}}})),
+                { "spec.rules[0].http.paths[0].backend.service: Required value: port name or number is required" },
+            ),
+            (
+                json!({"spec": {"defaultBackend": service, "rules": [{"host": "10.0.0.1"}]}}),
+                { "spec.rules[0].host: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address" },
+            ),
+        ],
+    );
+    table(
+        &kind(GROUP, "v1", "ingressclasses"),
+        vec![
+            (json!({"spec": {"controller": "example.com/c"}}), ""),
+            (json!({"spec": {"controller": "c"}}), {
+                "spec.controller: Invalid value: \"c\": must be a domain-prefixed path (such as \"acme.io/foo\")"
+            }),
+            (
+                json!({"spec": {"controller": "e.com/c", "parameters": {"kind": "K", "name": "n", "scope": "Namespace"}}}),
+                { "spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'" },
+            ),
+        ],
+    );
+}
+
+#[test]
+fn network_policies_are_checked() {
+    let ingress = |rule: Value| json!({"spec": {"podSelector": {}, "ingress": [rule]}});
+    let policies = kind(GROUP, "v1", "networkpolicies");
+    table(
+        &policies,
+        vec![
+            (ingress(json!({"ports": [{"port": 80, "endPort": 90}]})), ""),
+            (ingress(json!({"ports": [{"port": 80, "endPort": 70}]})), {
+                "spec.ingress[0].ports[0].endPort: Invalid value: 70: must be greater than or equal to `port`"
+            }),
+            (ingress(json!({"ports": [{"endPort": 70}]})), {
+                "spec.ingress[0].ports[0].port: Required value: must be specified when `endPort` is set"
+            }),
+            (
+                ingress(json!({"from": [{}]})),
+                "spec.ingress[0].from[0]: Required value: must specify a peer",
+            ),
+            (
+                ingress(json!({"from": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]})),
+                { "spec.ingress[0].from[0]: Forbidden: may not specify both ipBlock and another peer" },
+            ),
+            (
+                ingress(json!({"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]})),
+                {
+                    "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"10.0.0.0/8\": must be a strict subset of `cidr`"
+                },
+            ),
+            (json!({"spec": {"podSelector": {}, "policyTypes": ["Both"]}}), {
+                "spec.policyTypes[0]: Unsupported value: \"Both\": supported values: \"Egress\", \"Ingress\""
+            }),
+        ],
+    );
+    let (created, _) = create(
+        &policies,
+        &json!({"spec": {"podSelector": {}, "egress": [{"ports": [{"port": 53}]}]}}),
+    );
+    assert_eq!(created["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(created["spec"]["egress"][0]["ports"][0]["protocol"], "TCP");
+}
+
+#[test]
+fn addresses_and_ranges_are_checked() {
+    let ranges = kind(GROUP, "v1", "servicecidrs");
+    table(
+        &ranges,
+        vec![
+            (json!({"spec": {"cidrs": ["10.0.0.0/16", "fd00::/112"]}}), ""),
+            (
+                json!({"spec": {}}),
+                "spec.cidrs: Required value: at least one CIDR required",
+            ),
+            (json!({"spec": {"cidrs": ["10.0.0.0/16", "10.1.0.0/16"]}}), {
+                "spec.cidrs: Invalid value: [\"10.0.0.0/16\",\"10.1.0.0/16\"]: may specify no more than one IP for each IP \
+             family, i.e 192.168.0.0/24 and 2001:db8::/96"
+            }),
+            (json!({"spec": {"cidrs": ["10.0.0.1/16"]}}), {
+                "spec.cidrs[0]: Invalid value: \"10.0.0.1/16\": must be in canonical form (\"10.0.0.0/16\")"
+            }),
+        ],
+    );
+    let one = json!({"spec": {"cidrs": ["10.0.0.0/16"]}});
+    assert_eq!(
+        update(
+            &ranges,
+            &json!({"spec": {"cidrs": ["10.0.0.0/16", "fd00::/112"]}}),
+            &one
+        ),
+        Vec::<String>::new()
+    );
+    let moved = update(&ranges, &json!({"spec": {"cidrs": ["10.1.0.0/16"]}}), &one);
+    assert_eq!(
+        moved,
+        ["spec.cidrs: Invalid value: [\"10.1.0.0/16\"]: field is immutable"]
+    );
+
+    let addresses = kind(GROUP, "v1", "ipaddresses");
+    table(
+        &addresses,
+        vec![
+            (
+                json!({"spec": {"parentRef": {"resource": "services", "name": "a", "namespace": "b"}}}),
+                "",
+            ),
+            (json!({"spec": {}}), "spec.parentRef: Required value"),
+            (
+                json!({"spec": {"parentRef": {"name": "a"}}}),
+                "spec.parentRef.resource: Required value",
+            ),
+        ],
+    );
+    let name = |name: &str| addresses.strategy.validate_name(name, false);
+    assert_eq!(name("10.0.0.1"), Vec::<String>::new());
+    assert_eq!(name("FD00::1"), ["must be a canonical form IP address"]);
+}
+
+#[test]
+fn endpoint_slices_are_checked() {
+    let slices = kind("discovery.k8s.io", "v1", "endpointslices");
+    let slice =
+        |address: &str| json!({"addressType": "IPv4", "endpoints": [{"addresses": [address]}], "ports": [{"port": 1}]});
+    table(
+        &slices,
+        vec![
+            (slice("10.0.0.1"), ""),
+            (json!({"endpoints": []}), "addressType: Required value"),
+            (
+                slice("fd00::1"),
+                "endpoints[0].addresses[0]: Invalid value: \"fd00::1\": must be an IPv4 address",
+            ),
+            (slice("127.0.0.1"), {
+                "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"
+            }),
+        ],
+    );
+    let old = slice("10.0.0.1");
+    let mut other = old.clone();
+    other["addressType"] = json!("FQDN");
+    other["endpoints"] = json!([]);
+    assert_eq!(
+        update(&slices, &other, &old),
+        ["addressType: Invalid value: \"FQDN\": field is immutable"]
+    );
+}
+
+#[test]
+fn nodes_are_checked() {
+    let nodes = kind("", "v1", "nodes");
+    let ranges = |ranges: Value| json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ranges}});
+    table(
+        &nodes,
+        vec![
+            (ranges(json!(["10.0.0.0/24", "fd00::/64"])), ""),
+            (ranges(json!(["10.0.0.0/24", "10.0.1.0/24"])), {
+                "spec.podCIDRs: Invalid value: [\"10.0.0.0/24\",\"10.0.1.0/24\"]: may specify no more than one CIDR for each \
+             IP family"
+            }),
+            (json!({"spec": {"taints": [{"key": "a", "effect": "Never"}]}}), {
+                "metadata.taints[0].effect: Unsupported value: \"Never\": supported values: \"NoSchedule\", \
+             \"PreferNoSchedule\", \"NoExecute\""
+            }),
+        ],
+    );
+    let (old, _) = create(&nodes, &json!({"spec": {"podCIDR": "10.0.0.0/24", "providerID": "p"}}));
+    assert_eq!(old["spec"]["podCIDRs"], json!(["10.0.0.0/24"]));
+    let fixed = "node updates may not change podCIDR except from \"\" to valid";
+    let new = json!({"spec": {"podCIDR": "10.1.0.0/24", "providerID": "p"}});
+    assert_eq!(
+        update(&nodes, &new, &old),
+        [format!("spec.podCIDRs: Forbidden: {fixed}")]
+    );
+    assert_eq!(update(&nodes, &old, &json!({"spec": {}})), Vec::<String>::new());
+}
+
+#[test]
+fn finalizers_of_namespaces_and_their_phase_are_checked() {
+    let namespaces = kind("", "v1", "namespaces");
+    table(
+        &namespaces,
+        vec![(json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["a"]}}), {
+            "spec.finalizers: Invalid value: \"a\": name is neither a standard finalizer name nor is it fully qualified"
+        })],
+    );
+    let active = object(&json!({"metadata": {"name": "a"}, "status": {"phase": "Active"}}));
+    let ending = object(&json!({"metadata": {"name": "a"}, "status": {"phase": "Terminating"}}));
+    let errors = namespaces.strategy.validate_update(&ending, &active, Target::Status);
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let expected = "may only be 'Active' if `deletionTimestamp` is empty";
+    assert_eq!(
+        errors,
+        [format!("status.Phase: Invalid value: \"Terminating\": {expected}")]
+    );
+    assert!(
+        namespaces
+            .strategy
+            .validate_update(&active, &active, Target::Status)
+            .is_empty()
+    );
+}
