@@ -34,10 +34,7 @@ fn jobs_are_checked() {
                 job(&json!({"parallelism": -1})),
                 "spec.parallelism: Invalid value: -1: must be greater than or equal to 0",
             ),
-            (
-                job(&json!({"completionMode": "Indexed"})),
-                "spec.completions: Required value: when completion mode is Indexed",
-            ),
+            (job(&json!({"completionMode": "Indexed"})), ""),
             (job(&json!({"completionMode": "Other"})), {
                 "spec.completionMode: Unsupported value: \"Other\": supported values: \"NonIndexed\", \"Indexed\""
             }),
