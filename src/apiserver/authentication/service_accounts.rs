@@ -119,7 +119,7 @@ pub struct TokenAuthority {
 }
 
 enum Checked {
-    Bound(Claims),
+    Bound(Box<Claims>),
     Legacy(LegacyClaims),
 }
 

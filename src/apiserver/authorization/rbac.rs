@@ -17,10 +17,13 @@ const CLUSTER_ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
 const ROLE_BINDINGS: &str = "rolebindings.rbac.authorization.k8s.io";
 const CLUSTER_ROLE_BINDINGS: &str = "clusterrolebindings.rbac.authorization.k8s.io";
 
+/// The rules of roles, by name.
+type Roles = HashMap<Arc<str>, Arc<[Rule]>>;
+
 /// All roles and bindings. Cluster-wide ones stand under the empty namespace.
 #[derive(Default)]
 pub struct Policy {
-    roles: HashMap<Arc<str>, HashMap<Arc<str>, Arc<[Rule]>>>,
+    roles: HashMap<Arc<str>, Roles>,
     bindings: HashMap<Arc<str>, Bindings>,
 }
 

@@ -18,10 +18,7 @@ pub fn role() -> Stored {
 }
 
 pub fn cluster_role() -> Stored {
-    Stored::default()
-        .named(path_segment)
-        .upsert()
-        .rules(|role| cluster_role_rules(role))
+    Stored::default().named(path_segment).upsert().rules(cluster_role_rules)
 }
 
 pub fn role_binding() -> Stored {
