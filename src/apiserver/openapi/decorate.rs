@@ -170,9 +170,12 @@ fn known_versions() -> impl Iterator<Item = (&'static str, &'static str)> {
         .flat_map(|(group, versions)| versions.iter().map(move |version| (*group, *version)))
 }
 
+/// Members and the names that the discriminator has for them.
+type Members = [(&'static str, &'static str)];
+
 /// Types of which one member at most may be set: the member that says which, and the others with the names that it
 /// may have.
-const UNIONS: [(&str, &str, &[(&str, &str)]); 6] = [
+const UNIONS: [(&str, &str, &Members); 6] = [
     (
         "io.k8s.api.core.v1.AppArmorProfile",
         "type",

@@ -169,7 +169,7 @@ fn renamed(from: &Object, names: &[(&[&str], &str)]) -> Object {
 }
 
 /// Names in v2 and in v1's annotations, by the kind of metric: what a metric is, and what it should be.
-const SOURCES: [(&str, &[(&[&str], &str)]); 5] = [
+const SOURCES: Names = [
     (
         "object",
         &[
@@ -217,7 +217,7 @@ const SOURCES: [(&str, &[(&[&str], &str)]); 5] = [
 ];
 
 /// The same for what a metric is now.
-const STATUSES: [(&str, &[(&[&str], &str)]); 5] = [
+const STATUSES: Names = [
     (
         "object",
         &[
@@ -264,7 +264,9 @@ const STATUSES: [(&str, &[(&[&str], &str)]); 5] = [
     ),
 ];
 
-type Names = [(&'static str, &'static [(&'static [&'static str], &'static str)]); 5];
+/// A path in v2 and the name in v1's annotations.
+type Renamed = (&'static [&'static str], &'static str);
+type Names = [(&'static str, &'static [Renamed]); 5];
 
 fn in_v1(metric: &Object, names: &Names) -> Value {
     let mut object = Object::new();

@@ -469,9 +469,8 @@ fn anchor_errors(bundle: &str) -> Vec<FieldError> {
         } else if block.parse_x509().is_err() {
             errors.push(invalid(format!("entry {index} does not parse as X.509")));
         }
-        match seen.iter().position(|other| *other == block.contents) {
-            Some(first) => repeated.entry(first).or_insert_with(|| vec![first]).push(index),
-            None => {}
+        if let Some(first) = seen.iter().position(|other| *other == block.contents) {
+            repeated.entry(first).or_insert_with(|| vec![first]).push(index);
         }
         seen.push(block.contents);
     }
