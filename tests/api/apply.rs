@@ -335,7 +335,7 @@ async fn the_binding_is_nobodys_field() {
 #[tokio::test]
 async fn custom_resources_are_applied_along_their_schema() {
     let server = Server::with_extensions().await;
-    let port = json!({"type": "object", "properties": {
+    let port = json!({"type": "object", "required": ["number"], "properties": {
         "number": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}, "note": {"type": "string"},
     }});
     let schema = json!({"type": "object", "properties": {
