@@ -279,12 +279,15 @@ fn head(schema: &Value) -> [String; 3] {
     [shape(schema), or_dash(flags.join(" ")), or_dash(kinds.join(","))]
 }
 
+/// What is known of each property of a definition.
+type Properties<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+
 #[tokio::test]
 async fn every_definition_is_upstreams() {
     let server = Server::start().await;
     let document = server.get("/openapi/v2").await.expect(200);
     let served = document["definitions"].as_object().unwrap();
-    let mut definitions: BTreeMap<&str, (Vec<&str>, BTreeMap<&str, Vec<&str>>)> = BTreeMap::new();
+    let mut definitions: BTreeMap<&str, (Vec<&str>, Properties<'_>)> = BTreeMap::new();
     let mut open = "";
     for columns in lines(DEFINITIONS) {
         if columns[0].starts_with("io.k8s.") {

@@ -135,7 +135,7 @@ fn gated(spec: &Object, old: &Object) -> Vec<FieldError> {
         let grown = |field: &&str| list(new, field).starts_with(&list(before, field));
         let was_empty = fields.iter().all(|field| list(before, field).is_empty());
         let is_empty = fields.iter().all(|field| list(new, field).is_empty());
-        if !fields.iter().all(|field| grown(&field)) || (was_empty && !is_empty) {
+        if !fields.iter().all(grown) || (was_empty && !is_empty) {
             let detail = "only additions are allowed (no mutations or deletions)";
             errors.push(FieldError::invalid(format!("{path}[{index}]"), new.clone(), detail));
         }
