@@ -9,7 +9,9 @@ mod serviceaccount;
 mod serviceaccounttoken;
 
 use kube::Client;
+use kube::runtime::reflector::{Lookup, Store};
 pub use serviceaccounttoken::Tokens;
+use std::hash::Hash;
 use tokio_util::sync::CancellationToken;
 
 /// Under whose names the controllers come.
@@ -42,4 +44,24 @@ pub async fn run_extensions(client: Client, shutdown: CancellationToken) {
         custom_resources::run(client.clone(), shutdown.clone()),
         api_services::run(client.clone(), shutdown.clone()),
     );
+}
+
+/// Runs one of kube's controllers, which ends by itself at `shutdown`, but only after its `store` was filled once: one
+/// that is stopped before that has begun nothing, and is dropped.
+async fn until_stopped<K>(work: impl Future<Output = ()>, store: Store<K>, shutdown: CancellationToken)
+where
+    K: Lookup + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    let stopped_early = async {
+        tokio::select! {
+            biased;
+            _ = store.wait_until_ready() => std::future::pending().await,
+            () = shutdown.cancelled() => {}
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stopped_early => {}
+    }
 }

@@ -34,11 +34,13 @@ enum Error {
 
 /// Runs until `shutdown`.
 pub async fn run(client: Client, shutdown: CancellationToken) {
-    Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default())
-        .graceful_shutdown_on(shutdown.cancelled_owned())
+    let controller = Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default());
+    let namespaces = controller.store();
+    let work = controller
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, retry, Arc::new(client))
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .for_each(|_| std::future::ready(()));
+    super::until_stopped(work, namespaces, shutdown).await;
 }
 
 fn retry(namespace: Arc<Namespace>, error: &Error, _client: Arc<Client>) -> Action {

@@ -31,14 +31,16 @@ pub async fn run(clients: Clients, shutdown: CancellationToken) {
     let namespaces = Api::<Namespace>::all(clients.reader.clone());
     let accounts = Api::<ServiceAccount>::all(clients.reader.clone());
     let only_default = watcher::Config::default().fields("metadata.name=default");
-    Controller::new(namespaces, watcher::Config::default())
+    let controller = Controller::new(namespaces, watcher::Config::default());
+    let known = controller.store();
+    let work = controller
         .watches(accounts, only_default, |account| {
             account.namespace().map(|namespace| ObjectRef::new(&namespace))
         })
-        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, retry, Arc::new(clients))
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .for_each(|_| std::future::ready(()));
+    super::until_stopped(work, known, shutdown).await;
 }
 
 fn retry(_namespace: Arc<Namespace>, error: &Error, _clients: Arc<Clients>) -> Action {

@@ -42,16 +42,16 @@ struct Error {
 pub async fn run(client: Client, tokens: Tokens, shutdown: CancellationToken) {
     let of_tokens = watcher::Config::default().fields(&format!("type={}", plan::TYPE));
     let controller = Controller::new(Api::<Secret>::all(client.clone()), of_tokens);
-    let secrets = controller.store();
+    let (secrets, known) = (controller.store(), controller.store());
     let accounts = Api::<ServiceAccount>::all(client.clone());
-    controller
+    let work = controller
         .watches(accounts, watcher::Config::default(), move |account| {
             of(&secrets, &account)
         })
-        .graceful_shutdown_on(shutdown.cancelled_owned())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile, retry, Arc::new(Context { client, tokens }))
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .for_each(|_| std::future::ready(()));
+    super::until_stopped(work, known, shutdown).await;
 }
 
 /// The Secrets of an account.

@@ -56,10 +56,12 @@ pub fn patch_allocated_values(service: &mut Object, old: &Object) {
             }
         }
     }
-    if needs_health_check(old) && needs_health_check(service)
-        && let Some(spec) = child(service, "spec").filter(|spec| number(spec, &["healthCheckNodePort"]) == 0) {
-            restore(spec, &old_spec, "healthCheckNodePort");
-        }
+    if needs_health_check(old)
+        && needs_health_check(service)
+        && let Some(spec) = child(service, "spec").filter(|spec| number(spec, &["healthCheckNodePort"]) == 0)
+    {
+        restore(spec, &old_spec, "healthCheckNodePort");
+    }
 }
 
 /// `clusterIP` is what older clients write, and the first of `clusterIPs`.
