@@ -1,6 +1,7 @@
 //! What is known of JSON data that expressions look at: types of fields and how large they can be
 //! (upstream: `apiserver/pkg/cel/types.go`, `apiserver/pkg/cel/common/schemas.go`).
 
+use super::words;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -100,38 +101,13 @@ impl Decl {
     }
 }
 
-/// Words that are names in JSON and none in expressions.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// The name by which expressions can speak of a member: `a-b` is `a__dash__b`. None if there is no way.
 pub fn escape(name: &str) -> Option<String> {
     let first = name.bytes().next()?;
     if first.is_ascii_digit() {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if words::is_taken(name) {
         return Some(format!("__{name}__"));
     }
     let mut out = String::with_capacity(name.len());

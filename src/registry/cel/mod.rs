@@ -25,6 +25,7 @@ mod tests;
 mod types;
 mod value;
 mod walk;
+pub mod words;
 
 pub use decl::Decl;
 pub use error::Error;

@@ -4,6 +4,7 @@
 use super::Stored;
 use super::match_rules::{match_conditions, match_resources};
 use super::pod::validate::{label_selector, one_of};
+use crate::registry::cel::words;
 use crate::registry::columns::extension;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1035_label, dns1123_subdomain, label_key, path_segment};
@@ -15,30 +16,6 @@ const AUDIT_ANNOTATIONS_MAX: usize = 20;
 const AUDIT_EXPRESSION_BYTES_MAX: usize = 5 * 1024;
 const FAILURE_POLICIES: [&str; 2] = ["Fail", "Ignore"];
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-/// What cannot be the name of a variable.
-const CEL_RESERVED: [&str; 21] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "false",
-    "for",
-    "function",
-    "if",
-    "import",
-    "in",
-    "let",
-    "loop",
-    "namespace",
-    "null",
-    "package",
-    "return",
-    "true",
-    "var",
-    "void",
-    "while",
-];
 const NOT_EVALUATED: &str = "admission policies are stored, but not evaluated yet";
 
 pub fn validating_policy() -> Stored {
@@ -147,7 +124,7 @@ fn expression(owner: &Object, field: &str, path: &str) -> Option<FieldError> {
 
 fn is_cel_identifier(name: &str) -> bool {
     let word = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
-    name.bytes().all(word) && !name.starts_with(|first: char| first.is_ascii_digit()) && !CEL_RESERVED.contains(&name)
+    name.bytes().all(word) && !name.starts_with(|first: char| first.is_ascii_digit()) && !words::is_taken(name)
 }
 
 fn param_kind(kind: &Object) -> Vec<FieldError> {

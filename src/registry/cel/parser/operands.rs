@@ -5,39 +5,19 @@ use crate::registry::cel::ast::{Element, Entry, Expr, Id, Kind, Literal};
 use crate::registry::cel::lexer::Token;
 use crate::registry::cel::macros;
 use crate::registry::cel::source::Problem;
+use crate::registry::cel::words;
 use std::sync::Arc;
-
-/// Words that are no names.
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 impl Parser {
     /// A name; after a dot some words are names that are none elsewhere.
     pub(super) fn name(&mut self, is_member: bool) -> Parse<Arc<str>> {
         match self.peek().clone() {
             Token::Ident(word) => {
-                let never = matches!(&*word, "true" | "false" | "null" | "in");
+                let never = words::OPERANDS.contains(&&*word);
                 if never {
                     return Err(self.unexpected("IDENTIFIER"));
                 }
-                if !is_member && RESERVED.contains(&&*word) {
+                if !is_member && words::RESERVED.contains(&&*word) {
                     return Err(Problem {
                         offset: self.offset(),
                         message: format!("reserved identifier: {word}"),
