@@ -1,22 +1,30 @@
-//! The server that all tests share, and clients of it.
+//! A server that tests share, and clients of it.
 
+use crate::nodes::Backend;
 use crate::resource::{Resource, Status};
 use crate::support::krust::Krust;
 use crate::support::kubectl::Kubectl;
 use kube::Client;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long a condition may take to come true.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What a test knows of its server.
 #[derive(Clone)]
-pub struct Cluster(Arc<Shared>);
+pub struct Cluster {
+    shared: Arc<Shared>,
+    /// Those that this test made.
+    namespaces: Arc<Mutex<Vec<String>>>,
+}
 
 struct Shared {
     krust: Krust,
+    backend: Option<Backend>,
     client: Client,
     names: AtomicUsize,
 }
@@ -53,24 +61,92 @@ impl Cluster {
     pub async fn start_with(environment: &'static [(&str, &str)]) -> Self {
         let start = || Krust::start_with(&["--runtime", "none"], environment);
         let krust = tokio::task::spawn_blocking(start).await.expect("the server starts");
+        Self::of(krust, None).await
+    }
+
+    /// A server with a node on an engine.
+    pub async fn start_on(backend: Backend) -> Self {
+        let started = tokio::task::spawn_blocking(move || backend.start()).await;
+        let cluster = Self::of(started.expect("the server starts"), Some(backend)).await;
+        let nodes = cluster.core("nodes", None);
+        eventually("a node is ready", async || {
+            let list = nodes.list(&ListParams::default()).await.unwrap();
+            (crate::pods::condition(&list["items"][0], "Ready") == "True").then_some(())
+        })
+        .await;
+        cluster
+    }
+
+    async fn of(krust: Krust, backend: Option<Backend>) -> Self {
         let kubeconfig = kube::config::Kubeconfig::read_from(krust.kubeconfig()).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
             .await
             .unwrap();
-        Self(Arc::new(Shared {
-            krust,
-            client: Client::try_from(config).unwrap(),
-            names: AtomicUsize::new(0),
-        }))
+        Self {
+            shared: Arc::new(Shared {
+                krust,
+                backend,
+                client: Client::try_from(config).unwrap(),
+                names: AtomicUsize::new(0),
+            }),
+            namespaces: Arc::default(),
+        }
+    }
+
+    /// The same server for one more test.
+    pub fn for_a_test(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            namespaces: Arc::default(),
+        }
+    }
+
+    /// What runs the pods; None on a server without a node.
+    pub fn backend(&self) -> Option<Backend> {
+        self.shared.backend
+    }
+
+    /// Ends what runs in the test's namespaces, without waiting for it.
+    pub async fn tidy_up(&self) {
+        if self.backend().is_none() {
+            return;
+        }
+        let namespaces = std::mem::take(&mut *self.namespaces.lock().unwrap());
+        for namespace in namespaces {
+            // The test may have done so.
+            let _ = self.core("namespaces", None).delete(&namespace).await;
+            let pods = self.core("pods", Some(&namespace));
+            let _ = pods.delete_all(&DeleteParams::default().grace_period(1)).await;
+        }
+    }
+
+    /// Waits until the engine has nothing of this server any more; else says what.
+    pub async fn engine_is_empty(&self) -> Result<(), String> {
+        let Some(backend) = self.backend() else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + PATIENCE * 3;
+        loop {
+            let shared = self.shared.clone();
+            let left = tokio::task::spawn_blocking(move || backend.containers_of(&shared.krust));
+            let left = left.await.expect("the engine answers");
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{} containers are left: {left:?}", left.len()));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     pub fn client(&self) -> Client {
-        self.0.client.clone()
+        self.shared.client.clone()
     }
 
     /// A name that no other test has.
     pub fn unique(&self, base: &str) -> String {
-        format!("{base}-{}", self.0.names.fetch_add(1, Ordering::Relaxed))
+        format!("{base}-{}", self.shared.names.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A new namespace, complete with its service account.
@@ -80,6 +156,7 @@ impl Cluster {
             .create(&json!({"metadata": {"name": name}}))
             .await
             .unwrap();
+        self.namespaces.lock().unwrap().push(name.clone());
         let accounts = self.core("serviceaccounts", Some(&name));
         eventually("the default service account", async || {
             accounts.get("default").await.ok()
@@ -105,7 +182,7 @@ impl Cluster {
             request = request.header(*name, *value);
         }
         let request = request.body(kube::client::Body::from(body.into())).unwrap();
-        let response = self.0.client.send(request).await.unwrap();
+        let response = self.shared.client.send(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
         Answer {
@@ -121,15 +198,22 @@ impl Cluster {
 
     /// Runs what blocks (kubectl) without holding up the others.
     pub async fn with_kubectl<T: Send + 'static>(&self, run: impl FnOnce(Kubectl) -> T + Send + 'static) -> T {
-        let kubectl = self.0.krust.kubectl("1.37");
+        let kubectl = self.shared.krust.kubectl("1.37");
         match tokio::task::spawn_blocking(move || run(kubectl)).await {
             Ok(value) => value,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 
+    /// The name of the only node.
+    #[allow(dead_code)]
+    pub async fn node(&self) -> String {
+        let list = self.core("nodes", None).list(&ListParams::default()).await.unwrap();
+        crate::resource::name(&list["items"][0]).to_owned()
+    }
+
     pub fn port(&self) -> u16 {
-        self.0.krust.port
+        self.shared.krust.port
     }
 }
 

@@ -1,5 +1,6 @@
 //! The list of all conformance tests (tests.tsv), and the count of those that have a test of ours.
 
+use crate::nodes::Backend;
 use std::collections::BTreeMap;
 
 /// Whether pods must run, by the test's name without its tags.
@@ -43,20 +44,31 @@ impl List {
         problems
     }
 
-    /// The line that says how far we are.
-    pub fn count<'a>(&self, outcomes: impl IntoIterator<Item = (&'a str, Outcome)>) -> String {
-        let (mut with_test, mut passed, mut passed_without_pods) = (0, 0, 0);
-        for (name, outcome) in outcomes {
-            with_test += 1;
-            if outcome == Outcome::Passed {
-                passed += 1;
-                passed_without_pods += usize::from(self.0.get(name) == Some(&false));
-            }
+    /// The line that says how far we are. A test passes when it does on every backend that it has.
+    pub fn count(&self, outcomes: &[(&str, Option<Backend>, Outcome)]) -> String {
+        let mut passes: BTreeMap<&str, bool> = BTreeMap::new();
+        for (name, _, outcome) in outcomes.iter().filter(|(name, ..)| self.0.contains_key(*name)) {
+            *passes.entry(name).or_insert(true) &= *outcome == Outcome::Passed;
         }
-        let without_pods = self.0.values().filter(|pods| !**pods).count();
+        let of = |pods: bool| self.0.values().filter(|needs| **needs == pods).count();
+        let passed = passes.iter().filter(|(_, passes)| **passes);
+        let passed_without_pods = passed.clone().filter(|(name, _)| !self.0[**name]).count();
+        let on = |backend: Backend| {
+            let here = outcomes
+                .iter()
+                .filter(|(_, on, o)| *on == Some(backend) && *o == Outcome::Passed);
+            let count = here.filter(|(name, ..)| self.0.contains_key(*name)).count();
+            format!("{count} on {backend}")
+        };
+        let by_backend: Vec<String> = Backend::ALL.iter().map(|backend| on(*backend)).collect();
         format!(
-            "conformance: {with_test} of {} have a test of ours, {passed} pass ({passed_without_pods} of {without_pods} that need no pod)",
-            self.0.len()
+            "conformance: {} of {} have a test of ours, {} pass ({passed_without_pods} of {} that need no pod; of {} with pods {})",
+            passes.len(),
+            self.0.len(),
+            passed.count(),
+            of(false),
+            of(true),
+            by_backend.join(", ")
         )
     }
 
@@ -90,9 +102,16 @@ pub fn check_the_list() {
     assert!(list.problems([known]).is_empty());
     assert_eq!(list.problems([known, known]).len(), 1);
     assert_eq!(list.problems(["[sig-a] B should c"]).len(), 1);
-    let count = list.count([(known, Outcome::Passed), ("another", Outcome::Failed)]);
+    let second = list.0.keys().nth(1).unwrap().as_str();
+    let count = list.count(&[
+        (known, None, Outcome::Passed),
+        (second, Some(Backend::Docker), Outcome::Passed),
+        (second, Some(Backend::Containerd), Outcome::Failed),
+        ("no conformance test", None, Outcome::Failed),
+    ]);
     assert!(
-        count.starts_with("conformance: 2 of 449 have a test of ours, 1 pass ("),
+        count.starts_with("conformance: 2 of 449 have a test of ours, 1 pass (")
+            && count.ends_with("1 on docker, 0 on containerd)"),
         "{count}"
     );
 }

@@ -2,16 +2,31 @@
 //! started server through kube-rs and kubectl, and a count of how far that goes (upstream: test/e2e, which this
 //! does not contain).
 //!
-//! It has a runner of its own, since all tests share one server and the count needs every result. Its arguments are
-//! those of cargo's: `cargo test --test conformance -- ConfigMap`, `--list`, `--include-ignored`. Tests that need
-//! kubectl are ignored unless asked for, as in kubectl_integration_test.
+//! It has a runner of its own, since tests share servers and the count needs every result. Its arguments are those of
+//! cargo's: `cargo test --test conformance -- ConfigMap`, `--list`, `--include-ignored`. Tests that need kubectl or
+//! running pods are ignored unless asked for, as in kubectl_integration_test.
+//!
+//! A test is written in one of two ways:
+//! - `test(NAME, async |cluster| ..)` runs on a server without a node: API, controllers, scheduler.
+//! - `pod_test(NAME, async |cluster| ..)` runs once on a server with a Docker node and once on one with a containerd node,
+//!   beside other tests; with `.alone()` when all others have ended, for what would disturb them (taints, filling up
+//!   the node). Its part of the count is printed by backend.
+//!
+//! In a test, `cluster.namespace(BASE).await` makes a namespace of its own, which goes with everything in it after the
+//! test; `cluster.pods(BASE).await` makes one, too, and gives what tests do with pods ([`pods`]: create, wait for a
+//! state, read logs, exec). Images are [`pods::BUSYBOX`] and [`pods::AGNHOST`], a server whose paths [`agnhost`] lists.
+//! Pods should have a short grace period, as those of [`pods::pod`] have.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agnhost;
+mod arguments;
 mod cluster;
 mod lifecycle;
 mod list;
+mod nodes;
+mod pods;
 mod resource;
 mod runner;
 
@@ -27,6 +42,7 @@ mod lists;
 mod namespaces;
 mod network;
 mod node;
+mod node_pods;
 mod policies;
 mod quota;
 mod scheduling;
@@ -36,6 +52,9 @@ mod watchers;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if agnhost::is_meant() {
+        return agnhost::main();
+    }
     let tests = [
         apps::tests(),
         auth::tests(),
@@ -49,6 +68,7 @@ fn main() -> ExitCode {
         namespaces::tests(),
         network::tests(),
         node::tests(),
+        node_pods::tests(),
         policies::tests(),
         quota::tests(),
         scheduling::tests(),

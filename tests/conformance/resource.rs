@@ -126,6 +126,12 @@ impl Resource {
         self.call(self.request.delete(name, parameters).unwrap()).await
     }
 
+    /// All of them, of every namespace if the resource has none.
+    pub async fn delete_all(&self, parameters: &DeleteParams) -> Answered {
+        let request = self.request.delete_collection(parameters, &ListParams::default());
+        self.call(request.unwrap()).await
+    }
+
     pub async fn delete_collection(&self, selector: &str) -> Answered {
         let parameters = ListParams::default().labels(selector);
         let request = self.request.delete_collection(&DeleteParams::default(), &parameters);
@@ -148,18 +154,30 @@ impl Resource {
 
     pub async fn watch_with(&self, parameters: &WatchParams, revision: &str) -> Watch {
         let request = self.request.watch(parameters, revision).unwrap();
-        Watch(Box::pin(self.client.request_events::<Value>(request).await.unwrap()))
+        Watch {
+            events: Box::pin(self.client.request_events::<Value>(request).await.unwrap()),
+            patience: PATIENCE,
+        }
     }
 }
 
 /// The events of a watch.
-pub struct Watch(Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<Value>>> + Send>>);
+pub struct Watch {
+    events: Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<Value>>> + Send>>,
+    patience: Duration,
+}
 
 impl Watch {
+    /// It may be silent for so long.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Type and object of the next event, bookmarks left out; None at the end.
     pub async fn next_or_end(&mut self) -> Option<(&'static str, Value)> {
         loop {
-            let event = tokio::time::timeout(PATIENCE, self.0.next())
+            let event = tokio::time::timeout(self.patience, self.events.next())
                 .await
                 .expect("no event in time");
             return Some(match event?.unwrap() {
@@ -196,7 +214,7 @@ impl Watch {
 
     /// Nothing arrives for a moment.
     pub async fn expect_silence(&mut self) {
-        let event = tokio::time::timeout(Duration::from_millis(200), self.0.next()).await;
+        let event = tokio::time::timeout(Duration::from_millis(200), self.events.next()).await;
         assert!(event.is_err(), "an event: {event:?}");
     }
 }

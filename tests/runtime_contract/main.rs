@@ -8,6 +8,8 @@ mod containerd;
 mod docker;
 #[path = "../support/dockerd.rs"]
 mod dockerd;
+#[path = "../support/images.rs"]
+mod images;
 mod particular_to_containerd;
 mod subject;
 

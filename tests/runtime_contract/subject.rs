@@ -1,6 +1,6 @@
 //! A backend under test, and shorthand for what the cases do with it.
 
-use super::{containerd, dockerd};
+use super::{containerd, dockerd, images};
 use futures_util::StreamExt;
 use krust::runtime::containerd::{ContainerdRuntime, Options};
 use krust::runtime::docker::DockerRuntime;
@@ -39,11 +39,11 @@ pub async fn on_fake() -> Subject {
 }
 
 pub async fn on_docker() -> Subject {
-    Subject::new(docker().await, dockerd::BUSYBOX)
+    Subject::new(docker().await, images::BUSYBOX)
 }
 
 pub async fn on_containerd() -> Subject {
-    Subject::new(containerd_runtime().await, containerd::BUSYBOX)
+    Subject::new(containerd_runtime().await, images::BUSYBOX)
 }
 
 /// The containerd backend on this test binary's daemon.

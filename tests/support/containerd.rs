@@ -3,17 +3,15 @@
 //! Needs root, `containerd` with `ctr` and runc (package containerd) and busybox-static; a test that misses one fails.
 #![allow(dead_code)]
 
-use super::dockerd::{busybox_archive, spawn_that_dies_with_us};
+use super::dockerd::spawn_that_dies_with_us;
+use super::images::{BUSYBOX, Image, busybox_archive};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The image that every engine here has.
-pub const BUSYBOX: &str = "busybox:test";
 pub const NAMESPACE: &str = "k8s.io";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,7 +55,7 @@ impl Containerd {
             child: Mutex::new(None),
         };
         containerd.spawn();
-        containerd.import_busybox();
+        containerd.import(&Image::new(BUSYBOX, &busybox_archive(&[])));
         containerd
     }
 
@@ -124,10 +122,12 @@ impl Containerd {
         listed.lines().map(str::to_owned).collect()
     }
 
-    fn import_busybox(&self) {
-        let archive = self.directory.join("busybox.tar");
-        std::fs::write(&archive, oci_archive(&busybox_archive())).unwrap();
+    /// Gives the engine an image.
+    pub fn import(&self, image: &Image<'_>) {
+        let archive = self.directory.join("image.tar");
+        std::fs::write(&archive, image.oci_archive()).unwrap();
         self.ctr(&["images", "import", archive.to_str().unwrap()]);
+        std::fs::remove_file(archive).unwrap();
     }
 
     /// Stops the engine and what ran on it, and removes its files and network.
@@ -203,48 +203,4 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// An OCI image layout of one layer, named as `ctr images import` wants it.
-fn oci_archive(layer: &[u8]) -> Vec<u8> {
-    let architecture = match std::env::consts::ARCH {
-        "aarch64" => "arm64",
-        _ => "amd64",
-    };
-    let config = serde_json::json!({
-        "architecture": architecture, "os": "linux", "config": {"Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
-    });
-    let config = config.to_string().into_bytes();
-    let descriptor = |kind: &str, content: &[u8]| {
-        let media_type = format!("application/vnd.oci.image.{kind}");
-        serde_json::json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
-    };
-    let manifest = serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("config.v1+json", &config), "layers": [descriptor("layer.v1.tar", layer)],
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let mut entry = descriptor("manifest.v1+json", &manifest);
-    entry["annotations"] = serde_json::json!({"io.containerd.image.name": format!("docker.io/library/{BUSYBOX}")});
-    let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]})
-        .to_string()
-        .into_bytes();
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut add = |path: &Path, content: &[u8]| {
-        let mut header = tar::Header::new_ustar();
-        header.set_mode(0o644);
-        header.set_size(content.len() as u64);
-        archive.append_data(&mut header, path, content).unwrap();
-    };
-    add(Path::new("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#);
-    for blob in [layer, &config, &manifest] {
-        add(&Path::new("blobs").join(digest(blob).replace(':', "/")), blob);
-    }
-    add(Path::new("index.json"), &index);
-    archive.into_inner().unwrap()
-}
-
-fn digest(content: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(content)))
 }

@@ -3,6 +3,7 @@
 //! Needs root, `dockerd` (package docker.io), `ip` (iproute2), `iptables` and busybox-static; a test that misses one fails.
 #![allow(dead_code)]
 
+use super::images::{BUSYBOX, Image, busybox_archive};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use nix::sys::signal::{Signal, kill};
@@ -13,8 +14,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-/// The image that every engine here has.
-pub const BUSYBOX: &str = "busybox:test";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -79,7 +78,7 @@ impl Dockerd {
         // Another engine on this machine may have had the firewall drop what goes between containers.
         run("iptables", &forward_rule("--insert", &dockerd.bridge));
         dockerd.spawn();
-        dockerd.import_busybox();
+        dockerd.import(&Image::new(BUSYBOX, &busybox_archive(&[])));
         dockerd
     }
 
@@ -141,7 +140,16 @@ impl Dockerd {
         }
     }
 
-    fn import_busybox(&self) {
+    /// Gives the engine an image.
+    pub fn import(&self, image: &Image<'_>) {
+        let (repository, tag) = image.name.split_once(':').unwrap();
+        let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(repository)
+            .tag(tag)
+            .changes(image.instructions())
+            .build();
+        let body = bollard::body_full(Bytes::copy_from_slice(image.layer));
         let endpoint = self.endpoint.clone();
         // On a thread of its own: the caller may be within an async runtime.
         std::thread::spawn(move || {
@@ -152,14 +160,6 @@ impl Dockerd {
             runtime.block_on(async {
                 let docker = bollard::Docker::connect_with_host(&endpoint).unwrap();
                 let docker = docker.negotiate_version().await.unwrap();
-                let (repository, tag) = BUSYBOX.split_once(':').unwrap();
-                let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
-                    .from_src("-")
-                    .repo(repository)
-                    .tag(tag)
-                    .changes(vec!["CMD [\"sh\"]".to_string()])
-                    .build();
-                let body = bollard::body_full(Bytes::from(busybox_archive()));
                 docker
                     .create_image(Some(options), Some(body), None)
                     .try_collect::<Vec<_>>()
@@ -177,63 +177,6 @@ impl Drop for Dockerd {
         self.stop();
         tidy(&self.directory, &self.bridge);
     }
-}
-
-/// A root file system with the static busybox and its applets.
-pub fn busybox_archive() -> Vec<u8> {
-    let listed = Command::new("dpkg")
-        .args(["-L", "busybox-static"])
-        .output()
-        .expect("dpkg");
-    let busybox = String::from_utf8_lossy(&listed.stdout)
-        .lines()
-        .find(|path| path.ends_with("/busybox"))
-        .map(str::to_string)
-        .expect("the package busybox-static is not installed");
-    let applets = Command::new(&busybox)
-        .arg("--list")
-        .output()
-        .expect("busybox --list")
-        .stdout;
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(0o755);
-    let program = std::fs::read(&busybox).unwrap();
-    header.set_size(program.len() as u64);
-    archive
-        .append_data(&mut header, "bin/busybox", program.as_slice())
-        .unwrap();
-    for applet in String::from_utf8_lossy(&applets)
-        .lines()
-        .filter(|applet| *applet != "busybox")
-    {
-        let mut link = tar::Header::new_ustar();
-        link.set_entry_type(tar::EntryType::Symlink);
-        link.set_size(0);
-        archive
-            .append_link(&mut link, format!("bin/{applet}"), "busybox")
-            .unwrap();
-    }
-    for (path, mode) in [("tmp/", 0o1777), ("root/", 0o700)] {
-        let mut directory = tar::Header::new_ustar();
-        directory.set_entry_type(tar::EntryType::Directory);
-        directory.set_mode(mode);
-        directory.set_size(0);
-        archive.append_data(&mut directory, path, std::io::empty()).unwrap();
-    }
-    for (path, text) in [
-        (
-            "etc/passwd",
-            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
-        ),
-        ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
-    ] {
-        let mut file = tar::Header::new_ustar();
-        file.set_mode(0o644);
-        file.set_size(text.len() as u64);
-        archive.append_data(&mut file, path, text.as_bytes()).unwrap();
-    }
-    archive.into_inner().unwrap()
 }
 
 /// The kernel ends the child when the thread that started it ends, so that one stays until the process ends.

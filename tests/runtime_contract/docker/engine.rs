@@ -1,7 +1,8 @@
 //! The engine's side: several krusts on one, restarts, what is asked of it how often, and how long it takes.
 
 use super::on_engine;
-use crate::dockerd::{BUSYBOX, Dockerd, shared};
+use crate::dockerd::{Dockerd, shared};
+use crate::images::BUSYBOX;
 use crate::subject::*;
 use futures_util::StreamExt;
 use krust::runtime::docker::DockerRuntime;

@@ -1,7 +1,8 @@
 //! krust in a container that has the engine's socket and a volume, and nothing else of the engine's host.
 
 use super::on_engine;
-use crate::dockerd::{BUSYBOX, shared};
+use crate::dockerd::shared;
+use crate::images::BUSYBOX;
 use crate::subject::*;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount as EngineMount, MountType};
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions};

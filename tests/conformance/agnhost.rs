@@ -1,0 +1,183 @@
+//! The server in the test images: this binary under the name `agnhost` (upstream: test/images/agnhost, of which
+//! this has what our tests need).
+//!
+//! - `agnhost serve [--http PORT] [--udp PORT] [--slow-end SECONDS]` answers on TCP and UDP; the end on SIGTERM can
+//!   be put off. Each request is a line of its output.
+//! - `agnhost say WORDS` prints its arguments as JSON.
+//! - `agnhost wait` does nothing until SIGTERM.
+//!
+//! Paths: `/hostname`, `/clientip` (address:port), `/echo?msg=X&code=N`, `/header?key=X`, `/healthz` (fails from
+//! `?after=SECONDS` on), `/redirect?to=URL`, `/delay?seconds=N`, `/shell?cmd=X`, `/exit?code=N`. UDP: `hostname`, `clientip`,
+//! `echo X`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The file in the image.
+pub const PATH: &str = "agnhost";
+
+static BEGUN: OnceLock<Instant> = OnceLock::new();
+static ENDING: AtomicI32 = AtomicI32::new(0);
+static SLOW_END_SECONDS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this process is the server and not the tests.
+pub fn is_meant() -> bool {
+    std::env::args_os()
+        .next()
+        .is_some_and(|name| std::path::Path::new(&name).file_name() == Some(PATH.as_ref()))
+}
+
+pub fn main() -> ExitCode {
+    BEGUN.get_or_init(Instant::now);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.first().map(String::as_str) {
+        Some("say") => println!("{}", serde_json::to_string(&words[1..]).unwrap()),
+        Some("wait") => wait_for_the_end(),
+        Some("serve") => serve(&words[1..]),
+        _ => {
+            eprintln!("agnhost serve | say | wait");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+extern "C" fn on_signal(signal: i32) {
+    ENDING.store(signal, Ordering::Relaxed);
+}
+
+/// The first process of a container gets only the signals that it asks for.
+fn wait_for_the_end() {
+    // SAFETY: the handler only stores a number.
+    unsafe {
+        let handler = on_signal as extern "C" fn(i32) as libc::sighandler_t;
+        libc::signal(libc::SIGTERM, handler);
+        libc::signal(libc::SIGINT, handler);
+    }
+    while ENDING.load(Ordering::Relaxed) == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_secs(SLOW_END_SECONDS.load(Ordering::Relaxed)));
+}
+
+fn serve(words: &[String]) {
+    for pair in words.chunks(2) {
+        let [flag, value] = pair else {
+            panic!("{pair:?} needs a value");
+        };
+        let number: u64 = value.parse().expect("a number");
+        let port = u16::try_from(number).unwrap_or_default();
+        match flag.as_str() {
+            "--http" => {
+                let listener = TcpListener::bind(("0.0.0.0", port)).expect("the TCP port");
+                std::thread::spawn(move || {
+                    for stream in listener.incoming().flatten() {
+                        std::thread::spawn(move || {
+                            // A client that goes away is no concern of the server.
+                            let _ = answer(stream);
+                        });
+                    }
+                });
+            }
+            "--udp" => {
+                let socket = UdpSocket::bind(("0.0.0.0", port)).expect("the UDP port");
+                std::thread::spawn(move || answer_datagrams(&socket));
+            }
+            "--slow-end" => SLOW_END_SECONDS.store(number, Ordering::Relaxed),
+            other => panic!("{other} is not known"),
+        }
+    }
+    println!("serving");
+    wait_for_the_end();
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn answer_datagrams(socket: &UdpSocket) {
+    let mut buffer = [0; 2048];
+    while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+        let text = String::from_utf8_lossy(&buffer[..length]).trim().to_owned();
+        println!("UDP {text}");
+        let answer = match text.split_once(' ') {
+            Some(("echo", rest)) => rest.to_owned(),
+            _ if text == "clientip" => peer.to_string(),
+            _ => hostname(),
+        };
+        let _ = socket.send_to(answer.as_bytes(), peer);
+    }
+}
+
+fn answer(stream: TcpStream) -> std::io::Result<()> {
+    let peer = stream.peer_addr()?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':') {
+            headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+    let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, v)| v.clone());
+    let length = header("content-length")
+        .and_then(|length| length.parse().ok())
+        .unwrap_or(0);
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body)?;
+    let target = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    println!("{} {target}", first.split(' ').next().unwrap_or_default());
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let of = |wanted: &str| {
+        let found = query.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let seconds = |wanted: &str| of(wanted).parse().map(Duration::from_secs).ok();
+    let mut location = None;
+    let (code, text) = match path {
+        "/clientip" => (200, peer.to_string()),
+        "/echo" if !body.is_empty() => (200, String::from_utf8_lossy(&body).into_owned()),
+        "/echo" => (of("code").parse().unwrap_or(200), of("msg")),
+        "/header" => (200, header(&of("key").to_ascii_lowercase()).unwrap_or_default()),
+        "/healthz" => {
+            match seconds("after").is_some_and(|after| BEGUN.get().is_some_and(|begun| begun.elapsed() > after)) {
+                true => (500, "not well any more".to_owned()),
+                false => (200, "ok".to_owned()),
+            }
+        }
+        "/redirect" => {
+            location = Some(of("to"));
+            (302, String::new())
+        }
+        "/delay" => {
+            std::thread::sleep(seconds("seconds").unwrap_or_default());
+            (200, "ok".to_owned())
+        }
+        "/shell" => match Command::new("/bin/sh").args(["-c", &of("cmd")]).output() {
+            Ok(output) => (200, String::from_utf8_lossy(&output.stdout).into_owned()),
+            Err(error) => (500, error.to_string()),
+        },
+        "/exit" => std::process::exit(of("code").parse().unwrap_or(0)),
+        "/" | "/hostname" | "/hostName" => (200, hostname()),
+        _ => (404, "no such path".to_owned()),
+    };
+    let location = location.map_or(String::new(), |to| format!("Location: {to}\r\n"));
+    let mut stream = stream;
+    write!(
+        stream,
+        "HTTP/1.1 {code} Text\r\n{location}Content-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    )
+}
