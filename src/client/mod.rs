@@ -1,5 +1,17 @@
 //! Builds `kube::Client`s for the parts of this process (upstream: client-go). They call the API server's endpoint
 //! directly, without a socket, under an identity of their own; everything else is as over the network.
+//!
+//! What clients share stands here, too:
+//! - [`informer`]: one watch and one indexed cache per kind.
+//! - [`work_queue`]: keys that wait to be worked on.
+//! - [`events`]: what people are told.
+
+pub mod events;
+pub mod informer;
+mod key;
+pub mod work_queue;
+
+pub use key::ObjectKey;
 
 use futures_util::TryStreamExt;
 use http::{Request, Response};

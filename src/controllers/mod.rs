@@ -1,18 +1,36 @@
 //! The controllers: loops that make objects act, each a pure `plan` and a thin I/O shell on `kube::Client`
 //! (upstream: `pkg/controller`). Adding one is a folder and a line in [`run`].
+//!
+//! What they share:
+//! - [`Context`]: the caches of all kinds, and clients under the name of each controller.
+//! - [`ownership`]: who belongs to whom, and adoption.
+//! - [`pods`]: what state a pod is in; making and deleting pods.
+//! - [`expectations`]: what was written and the cache does not show yet.
 
 mod api_services;
 mod clusterroleaggregation;
 mod custom_resources;
+mod expectations;
 mod namespace;
+mod ownership;
+mod pods;
 mod serviceaccount;
 mod serviceaccounttoken;
 
+use crate::client::events::Recorder;
+use crate::client::informer::Informers;
+use crate::telemetry::Tasks;
 use kube::Client;
 use kube::runtime::reflector::{Lookup, Store};
 pub use serviceaccounttoken::Tokens;
 use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What has been begun at the end gets this long to be finished.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Under whose names the controllers come.
 pub struct Clients {
@@ -22,20 +40,83 @@ pub struct Clients {
     pub own: Box<dyn Fn(&str) -> Client + Send + Sync>,
 }
 
+/// What every controller works with.
+pub struct Context {
+    /// One cache per kind for all of them.
+    pub informers: Informers,
+    pub shutdown: CancellationToken,
+    clients: Clients,
+    /// The tasks that write events.
+    recorders: TaskTracker,
+}
+
+impl Context {
+    pub fn new(clients: Clients, shutdown: CancellationToken) -> Self {
+        Self {
+            informers: Informers::new(clients.shared.clone(), shutdown.clone()),
+            shutdown,
+            clients,
+            recorders: TaskTracker::new(),
+        }
+    }
+
+    /// A client under the service account of `controller`, as in `replicaset-controller`.
+    pub fn client(&self, controller: &str) -> Client {
+        (self.clients.own)(controller)
+    }
+
+    /// The manager's own client, which may read everything. Writes go under the controller's name.
+    pub fn shared_client(&self) -> &Client {
+        &self.clients.shared
+    }
+
+    /// What tells people of the doings of `controller`.
+    pub fn recorder(&self, controller: &str) -> Recorder {
+        let (recorder, writing) = Recorder::new(self.client(controller), controller, None, self.shutdown.clone());
+        self.recorders.spawn(writing);
+        recorder
+    }
+}
+
 /// Runs every controller until `shutdown`.
 pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) {
-    let own = &clients.own;
+    let context = Arc::new(Context::new(clients, shutdown.clone()));
+    let (own, shared) = (|name: &str| context.client(name), context.shared_client().clone());
     let accounts = serviceaccount::Clients {
-        reader: clients.shared.clone(),
+        reader: shared.clone(),
         writer: own("service-account-controller"),
     };
-    tokio::join!(
-        namespace::run(own("namespace-controller"), shutdown.clone()),
-        serviceaccount::run(accounts, shutdown.clone()),
-        // Upstream's runs as the manager itself, too: it holds the signing key.
-        serviceaccounttoken::run(clients.shared.clone(), tokens, shutdown.clone()),
-        clusterroleaggregation::run(own("clusterrole-aggregation-controller"), shutdown.clone()),
+    let mut tasks = Tasks::default();
+    let stop = || shutdown.clone();
+    tasks.spawn("namespace", namespace::run(own("namespace-controller"), stop()));
+    tasks.spawn("serviceaccount", serviceaccount::run(accounts, stop()));
+    // Upstream's runs as the manager itself, too: it holds the signing key.
+    tasks.spawn("serviceaccounttoken", serviceaccounttoken::run(shared, tokens, stop()));
+    tasks.spawn(
+        "clusterroleaggregation",
+        clusterroleaggregation::run(own("clusterrole-aggregation-controller"), stop()),
     );
+    macro_rules! spawn {
+        ($($controller:ident),* $(,)?) => {$({
+            let context = Arc::clone(&context);
+            tasks.spawn(stringify!($controller), async move { $controller::run(&context).await });
+        })*};
+    }
+    // One line each, in the alphabet's order.
+    spawn!();
+    while let Some(end) = tasks.next_end().await {
+        if let Some(error) = end.failure {
+            tracing::error!(controller = end.name, %error, "a controller failed; the others go on");
+        }
+        if shutdown.is_cancelled() {
+            break;
+        }
+    }
+    shutdown.cancelled().await;
+    tasks.drain(DRAIN_MAX).await;
+    context.recorders.close();
+    context.recorders.wait().await;
+    context.informers.stopped().await;
 }
 
 /// Runs those that upstream has within its API server, which extend the API, until `shutdown`.

@@ -1,7 +1,7 @@
 //! What every pod's worker works with.
 
+use crate::client::events::Recorder;
 use crate::kubelet::downward::NodeFigures;
-use crate::kubelet::events::Recorder;
 use crate::kubelet::images::Images;
 use crate::kubelet::pod;
 use crate::kubelet::pods::Pods;

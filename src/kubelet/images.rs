@@ -1,8 +1,8 @@
 //! Getting a container's image (upstream: `pkg/kubelet/images/image_manager.go`).
 
+use crate::client::events::{Level, Recorder};
 use crate::kubelet::back_off::BackOff;
 use crate::kubelet::container::ConfigError;
-use crate::kubelet::events::{Level, Recorder};
 use crate::kubelet::state::FailureKind;
 use crate::kubelet::{image_secrets, pod};
 use crate::runtime::{Image, Runtime, RuntimeError};
@@ -51,7 +51,7 @@ impl Images {
         let image = container.image.as_deref().unwrap_or_default();
         let event = |level, reason, message| {
             self.recorder
-                .pod(pod, Some(field_path.to_owned()), level, reason, message);
+                .event_at(pod, Some(field_path.to_owned()), level, reason, message);
         };
         let present = match self.runtime.image_status(image).await {
             Ok(present) => present,

@@ -1,8 +1,8 @@
 //! Brings together the watch of pods, the runtime's events and the pods' workers (upstream: `kubelet.go`
 //! `syncLoop`, `pleg`, `HandlePodCleanups`).
 
+use crate::client::events::Recorder;
 use crate::kubelet::context::{Context, ENGINE_STARTS_MAX};
-use crate::kubelet::events::Recorder;
 use crate::kubelet::images::Images;
 use crate::kubelet::node::{self, NodeAgent, status::figures};
 use crate::kubelet::plan::PodFailure;
@@ -44,7 +44,12 @@ struct Manager {
 
 pub async fn run(options: KubeletOptions, pods: Arc<Pods>, shutdown: CancellationToken) -> Result<(), KubeletError> {
     let tasks = TaskTracker::new();
-    let (recorder, record_events) = Recorder::new(options.client.clone(), options.node_name.clone(), shutdown.clone());
+    let (recorder, record_events) = Recorder::new(
+        options.client.clone(),
+        "kubelet",
+        Some(options.node_name.clone()),
+        shutdown.clone(),
+    );
     tasks.spawn(record_events.instrument(tracing::info_span!("events")));
     let node = NodeAgent::new(&options, recorder.clone()).await?;
     let context = Arc::new(Context {

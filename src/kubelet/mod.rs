@@ -8,7 +8,6 @@ mod back_off;
 mod container;
 mod context;
 mod downward;
-mod events;
 mod handlers;
 mod hooks;
 mod image_secrets;

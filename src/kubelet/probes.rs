@@ -2,8 +2,8 @@
 //!
 //! One task per probe of a running container; a change of its verdict goes to the pod's worker by mail.
 
+use crate::client::events::Level;
 use crate::kubelet::context::Context;
-use crate::kubelet::events::Level;
 use crate::kubelet::handlers::{self, Outcome};
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::record::Record;
@@ -217,7 +217,7 @@ async fn run(target: Arc<Target>, kind: Kind, probe: Probe, gate: Option<watch::
             let path = pod::field_path(target.role, &target.container.name);
             let message = format!("{} probe failed: {output}", kind.title());
             let recorder = &target.context.recorder;
-            recorder.pod(&target.record.pod(), Some(path), Level::Warning, "Unhealthy", message);
+            recorder.event_at(&*target.record.pod(), Some(path), Level::Warning, "Unhealthy", message);
         }
         let verdict = counter.count(outcome.is_ok());
         if verdict.is_some() && verdict != told {

@@ -3,13 +3,13 @@
 pub mod figures;
 pub mod status;
 
-use crate::kubelet::events::{Level, Recorder};
+use crate::client::events::{Level, Recorder};
 use crate::kubelet::{KubeletError, KubeletOptions};
 use crate::runtime::Runtime;
 use figures::{Machine, Usage};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -144,7 +144,7 @@ impl NodeAgent {
             Err(source) => return Err(self.error("register", source)),
         };
         self.recorder
-            .node(&node, Level::Normal, "Starting", "Starting kubelet.".to_owned());
+            .about(reference(&node), Level::Normal, "Starting", "Starting kubelet.");
         let stored = node.status.clone().unwrap_or_default();
         self.reported = Some(Reported {
             node,
@@ -270,4 +270,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// How the kubelet's events name its node. Upstream's knows the node by name before it has a uid.
+fn reference(node: &Node) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Node".to_owned()),
+        name: node.metadata.name.clone(),
+        uid: node.metadata.name.clone(),
+        ..ObjectReference::default()
+    }
 }

@@ -2,8 +2,8 @@
 
 use super::start::{Start, StartError};
 use super::{Done, Worker};
+use crate::client::events::Level;
 use crate::kubelet::context::Context;
-use crate::kubelet::events::Level;
 use crate::kubelet::hooks;
 use crate::kubelet::plan::{Action, KillReason, Plan};
 use crate::kubelet::state::{FailureKind, StartFailure, Step, back_off_key};
@@ -43,7 +43,7 @@ impl PreStop {
             let message = format!("PreStopHook failed: {output}");
             context
                 .recorder
-                .pod(pod, Some(self.path), Level::Warning, "FailedPreStopHook", message);
+                .event_at(pod, Some(self.path), Level::Warning, "FailedPreStopHook", message);
         }
         let spent = u32::try_from(begun.elapsed().as_secs()).unwrap_or(u32::MAX);
         grace_seconds.saturating_sub(spent).max(GRACE_AFTER_HOOK_MIN_SECONDS)
@@ -106,7 +106,7 @@ impl Worker {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
             self.context
                 .recorder
-                .pod(&self.pod, None, Level::Normal, "SandboxChanged", message);
+                .event_at(&*self.pod, None, Level::Normal, "SandboxChanged", message);
         }
         let (context, pod) = (self.context.clone(), self.pod.clone());
         self.spawn(Step::Sandbox, async move {
@@ -174,7 +174,7 @@ impl Worker {
             let message = reason.message(name);
             self.context
                 .recorder
-                .pod(&self.pod, path, Level::Normal, "Killing", message);
+                .event_at(&*self.pod, path, Level::Normal, "Killing", message);
         }
         let hook = (!known).then(|| self.pre_stop(name)).flatten();
         let context = self.context.clone();
@@ -216,7 +216,11 @@ impl Worker {
 
     pub(super) async fn learn(&mut self, done: Done) {
         let pod = self.pod.clone();
-        let warn = |reason, message| self.context.recorder.pod(&pod, None, Level::Warning, reason, message);
+        let warn = |reason, message| {
+            self.context
+                .recorder
+                .event_at(&*pod, None, Level::Warning, reason, message)
+        };
         match done {
             Done::Volumes(Ok(())) => {
                 self.memory.volumes_ready = true;

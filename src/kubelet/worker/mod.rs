@@ -10,9 +10,9 @@ mod look;
 mod report;
 mod start;
 
+use crate::client::events::Level;
 use crate::kubelet::back_off::BackOff;
 use crate::kubelet::context::Context;
-use crate::kubelet::events::Level;
 use crate::kubelet::plan::{self, Intent, Plan, PodFailure};
 use crate::kubelet::probes::Probes;
 use crate::kubelet::record::{Record, SeenContainer, View};
@@ -175,7 +175,7 @@ impl Worker {
         };
         self.context
             .recorder
-            .pod(&self.pod, None, level, failure.reason, failure.message.clone());
+            .event_at(&*self.pod, None, level, failure.reason, failure.message.clone());
         self.failure = Some(failure);
     }
 
@@ -243,7 +243,7 @@ impl Worker {
             };
             let event = |level, reason, message| {
                 let path = Some(pod::field_path(role, name));
-                self.context.recorder.pod(&self.pod, path, level, reason, message);
+                self.context.recorder.event_at(&*self.pod, path, level, reason, message);
             };
             match waiting.reason.as_str() {
                 "CrashLoopBackOff" => {

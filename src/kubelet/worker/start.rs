@@ -1,8 +1,8 @@
 //! Starting one container: image, environment, mounts, create, start (upstream: `startContainer`).
 
+use crate::client::events::Level;
 use crate::kubelet::container::{self, ConfigError, Parts, env};
 use crate::kubelet::context::Context;
-use crate::kubelet::events::Level;
 use crate::kubelet::hooks;
 use crate::kubelet::images::ImageError;
 use crate::kubelet::objects::{Objects, References};
@@ -69,7 +69,13 @@ impl Start {
         })?;
         let event = |reason, message: &str| {
             let recorder = &self.context.recorder;
-            recorder.pod(&self.pod, Some(path.clone()), Level::Normal, reason, message.to_owned());
+            recorder.event_at(
+                &*self.pod,
+                Some(path.clone()),
+                Level::Normal,
+                reason,
+                message.to_owned(),
+            );
         };
         event("Created", "Container created");
         if let Err(error) = runtime.start_container(&id).await {
@@ -111,8 +117,8 @@ impl Start {
         };
         let message = format!("PostStartHook failed: {output}");
         let recorder = &self.context.recorder;
-        recorder.pod(
-            &self.pod,
+        recorder.event_at(
+            &*self.pod,
             Some(path.to_owned()),
             Level::Warning,
             "FailedPostStartHook",
@@ -180,7 +186,7 @@ impl Start {
 
     fn warn(&self, path: &str, message: String) {
         let recorder = &self.context.recorder;
-        recorder.pod(&self.pod, Some(path.to_owned()), Level::Warning, "Failed", message);
+        recorder.event_at(&*self.pod, Some(path.to_owned()), Level::Warning, "Failed", message);
     }
 
     fn failure(&self, kind: FailureKind, reason: &str, message: String) -> StartFailure {

@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::{broadcast, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +24,8 @@ use tokio_util::task::AbortOnDropHandle;
 /// Bytes that a session holds for a slow reader before the process has to wait.
 const PIPE_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 32 * 1024;
+/// How long the engine may take to know the pid of an exec that runs.
+const PID_WAIT_MAX: Duration = Duration::from_secs(5);
 
 type Connection = TokioIo<Upgraded>;
 
@@ -218,17 +221,39 @@ impl Drop for Guard {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        runtime.spawn(async move {
-            let found = engine.docker.inspect_exec(&exec_id).await;
-            if let Ok(found) = found
-                && found.running == Some(true)
-                && let Some(pid) = found.pid.and_then(|pid| i32::try_from(pid).ok())
-                && super::port_forward::is_process_of(pid, &container_id)
-                && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL)
-            {
+        runtime.spawn(async move { end_abandoned(&engine, &exec_id, &container_id).await });
+    }
+}
+
+/// Kills the process of an exec. The engine says that it runs, and passes on what it prints, before it knows its pid: that
+/// is waited for, but no longer than [`PID_WAIT_MAX`].
+async fn end_abandoned(engine: &Engine, exec_id: &str, container_id: &str) {
+    let since = Instant::now();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let Ok(found) = engine.docker.inspect_exec(exec_id).await else {
+            return;
+        };
+        if found.running != Some(true) {
+            return;
+        }
+        let pid = found.pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        if super::port_forward::is_process_of(pid, container_id) {
+            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
                 tracing::debug!(%error, pid, "the process of an abandoned exec stays");
             }
-        });
+            return;
+        }
+        if since.elapsed() > PID_WAIT_MAX {
+            tracing::debug!(
+                pid,
+                exec_id,
+                "the process of an abandoned exec is not to be found and stays"
+            );
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 

@@ -1,13 +1,15 @@
-//! Events about pods and the node (upstream: `client-go/tools/record`).
+//! Events about objects, for people to read (upstream: `client-go/tools/record`).
 //!
 //! Reporting never blocks and never fails for its caller: a bounded queue feeds one task that writes. The same
 //! event again raises the count of the first one; an object that reports too much is cut short.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Resource;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,6 @@ const REMEMBERED_EVENTS_MAX: usize = 4096;
 const BURST: f64 = 25.0;
 const REFILL_SECONDS: f64 = 300.0;
 const MESSAGE_BYTES_MAX: usize = 1024;
-const COMPONENT: &str = "kubelet";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -40,7 +41,7 @@ impl Level {
 struct Report {
     object: ObjectReference,
     level: Level,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     at: Timestamp,
 }
@@ -52,16 +53,19 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// The recorder, and its task: the owner spawns it; it writes what is queued, then ends, after `shutdown`.
+    /// The recorder of `component` (on `host`, if it belongs to a node), and its task: the owner spawns it; it writes
+    /// what is queued, then ends, after `shutdown`.
     pub fn new(
         client: kube::Client,
-        node_name: String,
+        component: impl Into<String>,
+        host: Option<String>,
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, reports) = mpsc::channel(QUEUE_EVENTS_MAX);
         let writer = Writer {
             client,
-            node_name,
+            component: component.into(),
+            host,
             known: BTreeMap::new(),
             order: VecDeque::new(),
             budgets: BTreeMap::new(),
@@ -69,31 +73,50 @@ impl Recorder {
         (Self { queue }, writer.run(reports, shutdown))
     }
 
-    pub fn pod(&self, pod: &Pod, field_path: Option<String>, level: Level, reason: &'static str, message: String) {
-        let object = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            name: pod.metadata.name.clone(),
-            namespace: pod.metadata.namespace.clone(),
-            uid: pod.metadata.uid.clone(),
-            resource_version: pod.metadata.resource_version.clone(),
+    /// What happened to `object`.
+    pub fn event<K>(&self, object: &K, level: Level, reason: impl Into<Cow<'static, str>>, message: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.event_at(object, None, level, reason, message);
+    }
+
+    /// What happened to the part of `object` at `field_path`, as in `spec.containers{name}`.
+    pub fn event_at<K>(
+        &self,
+        object: &K,
+        field_path: Option<String>,
+        level: Level,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) where
+        K: Resource<DynamicType = ()>,
+    {
+        let meta = object.meta();
+        let reference = ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
             field_path,
         };
-        self.send(object, level, reason, message);
+        self.about(reference, level, reason, message);
     }
 
-    pub fn node(&self, node: &Node, level: Level, reason: &'static str, message: String) {
-        let object = ObjectReference {
-            kind: Some("Node".to_owned()),
-            name: node.metadata.name.clone(),
-            // Upstream's kubelet knows its node by name before it has a uid.
-            uid: node.metadata.name.clone(),
-            ..ObjectReference::default()
-        };
-        self.send(object, level, reason, message);
+    /// What happened to the object that `reference` names.
+    pub fn about(
+        &self,
+        reference: ObjectReference,
+        level: Level,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) {
+        self.send(reference, level, reason.into(), message.into());
     }
 
-    fn send(&self, object: ObjectReference, level: Level, reason: &'static str, mut message: String) {
+    fn send(&self, object: ObjectReference, level: Level, reason: Cow<'static, str>, mut message: String) {
         if message.len() > MESSAGE_BYTES_MAX {
             let mut end = MESSAGE_BYTES_MAX;
             while !message.is_char_boundary(end) {
@@ -109,8 +132,9 @@ impl Recorder {
             message,
             at,
         };
-        if self.queue.try_send(report).is_err() {
-            tracing::warn!(reason, "An event was dropped: the queue of events is full");
+        if let Err(error) = self.queue.try_send(report) {
+            let reason = &error.into_inner().reason;
+            tracing::warn!(%reason, "An event was dropped: the queue of events is full");
         }
     }
 }
@@ -121,7 +145,7 @@ struct Key {
     uid: String,
     field_path: String,
     level: Level,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -137,7 +161,8 @@ struct Budget {
 
 struct Writer {
     client: kube::Client,
-    node_name: String,
+    component: String,
+    host: Option<String>,
     known: BTreeMap<Key, Known>,
     order: VecDeque<Key>,
     budgets: BTreeMap<String, Budget>,
@@ -158,9 +183,9 @@ impl Writer {
                 continue;
             }
             if let Err(error) = self.write(&report).await {
-                let reason = report.reason;
+                let reason = &report.reason;
                 // Events are best effort; one in a namespace that is going away is normal.
-                tracing::debug!(reason, %error, "An event could not be written");
+                tracing::debug!(%reason, %error, "An event could not be written");
             }
         }
     }
@@ -193,7 +218,7 @@ impl Writer {
             uid: report.object.uid.clone().unwrap_or_default(),
             field_path: report.object.field_path.clone().unwrap_or_default(),
             level: report.level,
-            reason: report.reason,
+            reason: report.reason.clone(),
             message: report.message.clone(),
         };
         if let Some(known) = self.known.get_mut(&key) {
@@ -227,18 +252,19 @@ impl Writer {
                 ..ObjectMeta::default()
             },
             involved_object: report.object.clone(),
-            reason: Some(report.reason.to_owned()),
+            reason: Some(report.reason.clone().into_owned()),
             message: Some(report.message.clone()),
             type_: Some(report.level.as_str().to_owned()),
             count: Some(1),
             first_timestamp: Some(Time(report.at)),
             last_timestamp: Some(Time(report.at)),
             source: Some(EventSource {
-                component: Some(COMPONENT.to_owned()),
-                host: Some(self.node_name.clone()),
+                component: Some(self.component.clone()),
+                host: self.host.clone(),
             }),
-            reporting_component: Some(COMPONENT.to_owned()),
-            reporting_instance: Some(self.node_name.clone()),
+            reporting_component: Some(self.component.clone()),
+            // Empty where there is no host, as upstream's recorder leaves it.
+            reporting_instance: Some(self.host.clone().unwrap_or_default()),
             ..Event::default()
         }
     }

@@ -1,0 +1,528 @@
+//! One watch and one indexed cache per kind, shared by everybody in this process (upstream: `client-go/tools/cache`).
+//!
+//! A cache may be behind the API server, never ahead of it and never out of order. Who has just written can wait until
+//! the cache shows it ([`Informer::seen`]). Objects are kept without their managed fields, which an update that leaves
+//! them out does not touch.
+
+use super::ObjectKey;
+use futures_util::{Stream, StreamExt};
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource};
+use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long [`Informer::seen`] waits: a relist may have passed over what it waits for.
+const SEEN_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A kind that can be watched.
+pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+
+impl<K> Watched for K where K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+
+/// The informers of one client. Clones share them.
+#[derive(Clone)]
+pub struct Informers {
+    client: Client,
+    shutdown: CancellationToken,
+    by_type: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>>,
+    tasks: TaskTracker,
+}
+
+impl Informers {
+    /// None is started yet. `client` must be allowed to list and watch whatever is asked for.
+    pub fn new(client: Client, shutdown: CancellationToken) -> Self {
+        Self {
+            client,
+            shutdown,
+            by_type: Arc::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// The informer of `K`, whose watch begins when it is first asked for. Must be called within a runtime.
+    pub fn of<K: Watched>(&self) -> Informer<K> {
+        let mut by_type = self.by_type.lock();
+        let known = by_type.get(&TypeId::of::<K>());
+        if let Some(informer) = known.and_then(|informer| informer.downcast_ref::<Informer<K>>()) {
+            return informer.clone();
+        }
+        let informer = Informer::unfed();
+        by_type.insert(TypeId::of::<K>(), Box::new(informer.clone()));
+        let events = watcher(Api::<K>::all(self.client.clone()), watcher::Config::default()).default_backoff();
+        let fed = informer.clone();
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = fed.feed(events) => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        informer
+    }
+
+    /// Waits for all watches to end, after the shutdown.
+    pub async fn stopped(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// One object that came, changed or went: one of the two is there at least.
+pub struct Change<K> {
+    pub old: Option<Arc<K>>,
+    pub new: Option<Arc<K>>,
+}
+
+impl<K> Change<K> {
+    /// The object as it is now, or as it last was.
+    pub fn object(&self) -> Option<&Arc<K>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+
+    /// Both, for who must look at what an object was before as well.
+    pub fn each(&self) -> impl Iterator<Item = &Arc<K>> {
+        self.old.iter().chain(self.new.iter())
+    }
+}
+
+type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+
+/// The cache of one kind. Clones share it.
+pub struct Informer<K> {
+    inner: Arc<Inner<K>>,
+}
+
+impl<K> Clone for Informer<K> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+struct Inner<K> {
+    state: RwLock<State<K>>,
+    /// Held while a change is taken in and told, so that nobody who subscribes meanwhile misses or repeats it.
+    listeners: Mutex<Listeners<K>>,
+    listed: watch::Sender<bool>,
+    revision: watch::Sender<u64>,
+}
+
+struct State<K> {
+    objects: BTreeMap<ObjectKey, Arc<K>>,
+    by_controller: HashMap<String, BTreeSet<ObjectKey>>,
+}
+
+struct Listeners<K> {
+    /// Told first, so that handlers find them up to date.
+    indexes: Vec<Handler<K>>,
+    handlers: Vec<Handler<K>>,
+}
+
+impl<K: Watched> Informer<K> {
+    /// One that nothing feeds; tests feed it themselves.
+    pub fn unfed() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                state: RwLock::new(State {
+                    objects: BTreeMap::new(),
+                    by_controller: HashMap::new(),
+                }),
+                listeners: Mutex::new(Listeners {
+                    indexes: Vec::new(),
+                    handlers: Vec::new(),
+                }),
+                listed: watch::Sender::new(false),
+                revision: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// The object of that name; `namespace` is empty for objects of the cluster.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.get_key(&ObjectKey::new(namespace, name))
+    }
+
+    pub fn get_key(&self, key: &ObjectKey) -> Option<Arc<K>> {
+        self.inner.state.read().objects.get(key).cloned()
+    }
+
+    /// All of them, by namespace and name.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.inner.state.read().objects.values().cloned().collect()
+    }
+
+    /// Those of one namespace, by name.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let state = self.inner.state.read();
+        let from = state.objects.range(ObjectKey::new(namespace, "")..);
+        from.take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
+    }
+
+    /// Those whose controller has this uid.
+    pub fn controlled_by(&self, uid: &str) -> Vec<Arc<K>> {
+        let state = self.inner.state.read();
+        let keys = state.by_controller.get(uid).into_iter().flatten();
+        keys.filter_map(|key| state.objects.get(key).cloned()).collect()
+    }
+
+    /// Calls `handler` for every change from now on, and first for each object that is there, as one that came. It is
+    /// called in the order of the changes, one at a time, after the cache holds the change; it must not block and must
+    /// not subscribe to this informer.
+    pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        let mut listeners = self.inner.listeners.lock();
+        self.replay(&handler);
+        listeners.handlers.push(Box::new(handler));
+    }
+
+    /// An index of one's own: the objects by each of the words that `words` gives for them.
+    pub fn index(&self, words: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Index<K> {
+        let index = Index {
+            by_word: Arc::default(),
+        };
+        let by_word = Arc::clone(&index.by_word);
+        let follow = move |change: &Change<K>| {
+            let mut by_word = by_word.write();
+            if let Some(old) = &change.old {
+                let key = ObjectKey::of(&**old);
+                for word in words(old) {
+                    if let Some(objects) = by_word.get_mut(&word) {
+                        objects.remove(&key);
+                        if objects.is_empty() {
+                            by_word.remove(&word);
+                        }
+                    }
+                }
+            }
+            if let Some(new) = &change.new {
+                for word in words(new) {
+                    let objects = by_word.entry(word).or_default();
+                    objects.insert(ObjectKey::of(&**new), Arc::clone(new));
+                }
+            }
+        };
+        let mut listeners = self.inner.listeners.lock();
+        self.replay(&follow);
+        listeners.indexes.push(Box::new(follow));
+        index
+    }
+
+    fn replay(&self, handler: &impl Fn(&Change<K>)) {
+        for object in self.list() {
+            handler(&Change {
+                old: None,
+                new: Some(object),
+            });
+        }
+    }
+
+    /// Returns once the first list is in.
+    pub async fn synced(&self) {
+        let mut listed = self.inner.listed.subscribe();
+        // The sender lives as long as this informer.
+        let _ = listed.wait_for(|listed| *listed).await;
+    }
+
+    pub fn is_synced(&self) -> bool {
+        *self.inner.listed.borrow()
+    }
+
+    /// The newest revision that was seen of this kind.
+    pub fn revision(&self) -> u64 {
+        *self.inner.revision.borrow()
+    }
+
+    /// Waits until the cache is at least as new as an object of this kind that was written at `resource_version`; gives
+    /// up after some seconds, and says whether it is.
+    pub async fn seen(&self, resource_version: &str) -> bool {
+        let Ok(wanted) = resource_version.parse::<u64>() else {
+            return false;
+        };
+        let mut revision = self.inner.revision.subscribe();
+        let wait = revision.wait_for(|revision| *revision >= wanted);
+        tokio::time::timeout(SEEN_WAIT_MAX, wait).await.is_ok()
+    }
+
+    /// Takes in what `events` bring until they end. For tests and for watches that are not of the shared client.
+    pub async fn feed(&self, events: impl Stream<Item = watcher::Result<Event<K>>>) {
+        let mut events = pin!(events);
+        let mut relisted: BTreeSet<ObjectKey> = BTreeSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => relisted.clear(),
+                Ok(Event::InitApply(object)) => {
+                    relisted.insert(ObjectKey::of(&object));
+                    self.apply(object);
+                }
+                Ok(Event::InitDone) => {
+                    self.retain(&std::mem::take(&mut relisted));
+                    self.inner.listed.send_replace(true);
+                }
+                Ok(Event::Apply(object)) => self.apply(object),
+                Ok(Event::Delete(object)) => self.delete(&object),
+                Err(error) => {
+                    let kind = K::kind(&());
+                    tracing::warn!(%kind, %error, "a watch broke and is retried");
+                }
+            }
+        }
+    }
+
+    /// Takes in an object that came or changed.
+    pub fn apply(&self, mut object: K) {
+        object.meta_mut().managed_fields = None;
+        let revision = revision_of(&object);
+        let key = ObjectKey::of(&object);
+        let listeners = self.inner.listeners.lock();
+        let old = self.inner.state.read().objects.get(&key).cloned();
+        // A relist shows again what is known.
+        let unchanged = old
+            .as_ref()
+            .is_some_and(|old| old.meta().uid == object.meta().uid && revision_of(&**old) == revision && revision > 0);
+        if !unchanged {
+            let object = Arc::new(object);
+            // Another object of the same name: the one before is gone, although nobody said so.
+            let replaced = old.as_ref().is_some_and(|old| old.meta().uid != object.meta().uid);
+            if replaced {
+                self.take_out(&key, &listeners);
+            }
+            self.inner.state.write().put(key, &object);
+            let old = if replaced { None } else { old };
+            listeners.tell(&Change { old, new: Some(object) });
+        }
+        drop(listeners);
+        self.inner.advance(revision);
+    }
+
+    /// Takes in that `object` is gone.
+    pub fn delete(&self, object: &K) {
+        let listeners = self.inner.listeners.lock();
+        self.take_out(&ObjectKey::of(object), &listeners);
+        drop(listeners);
+        self.inner.advance(revision_of(object));
+    }
+
+    /// What is not in `keys` went while nobody watched.
+    fn retain(&self, keys: &BTreeSet<ObjectKey>) {
+        let listeners = self.inner.listeners.lock();
+        let gone: Vec<ObjectKey> = {
+            let state = self.inner.state.read();
+            state
+                .objects
+                .keys()
+                .filter(|key| !keys.contains(key))
+                .cloned()
+                .collect()
+        };
+        for key in gone {
+            self.take_out(&key, &listeners);
+        }
+    }
+
+    fn take_out(&self, key: &ObjectKey, listeners: &Listeners<K>) {
+        let old = self.inner.state.write().remove(key);
+        if old.is_some() {
+            listeners.tell(&Change { old, new: None });
+        }
+    }
+}
+
+impl<K> Inner<K> {
+    fn advance(&self, revision: u64) {
+        self.revision.send_if_modified(|newest| {
+            let newer = revision > *newest;
+            if newer {
+                *newest = revision;
+            }
+            newer
+        });
+    }
+}
+
+impl<K> Listeners<K> {
+    fn tell(&self, change: &Change<K>) {
+        for listener in self.indexes.iter().chain(&self.handlers) {
+            listener(change);
+        }
+    }
+}
+
+impl<K: Watched> State<K> {
+    fn put(&mut self, key: ObjectKey, object: &Arc<K>) {
+        self.remove(&key);
+        if let Some(uid) = controller_uid(&**object) {
+            self.by_controller
+                .entry(uid.to_owned())
+                .or_default()
+                .insert(key.clone());
+        }
+        self.objects.insert(key, Arc::clone(object));
+    }
+
+    fn remove(&mut self, key: &ObjectKey) -> Option<Arc<K>> {
+        let old = self.objects.remove(key)?;
+        if let Some(uid) = controller_uid(&*old)
+            && let Some(keys) = self.by_controller.get_mut(uid)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_controller.remove(uid);
+            }
+        }
+        Some(old)
+    }
+}
+
+/// The uid of the owner that controls `object`.
+pub fn controller_uid<K: Resource>(object: &K) -> Option<&str> {
+    let owners = object.meta().owner_references.as_deref()?;
+    owners
+        .iter()
+        .find(|owner| owner.controller == Some(true))
+        .map(|owner| owner.uid.as_str())
+}
+
+fn revision_of<K: Resource>(object: &K) -> u64 {
+    let version = object.meta().resource_version.as_deref();
+    version.and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+/// Objects by words of one's own choice; see [`Informer::index`]. Clones share it.
+pub struct Index<K> {
+    by_word: Arc<RwLock<HashMap<String, BTreeMap<ObjectKey, Arc<K>>>>>,
+}
+
+impl<K> Clone for Index<K> {
+    fn clone(&self) -> Self {
+        Self {
+            by_word: Arc::clone(&self.by_word),
+        }
+    }
+}
+
+impl<K> Index<K> {
+    pub fn get(&self, word: &str) -> Vec<Arc<K>> {
+        let by_word = self.by_word.read();
+        by_word
+            .get(word)
+            .map(|objects| objects.values().cloned().collect())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    fn object(name: &str, uid: &str, revision: &str, owner: &str) -> ConfigMap {
+        let mut value = json!({"metadata": {"namespace": "a", "name": name, "uid": uid, "resourceVersion": revision,
+            "managedFields": [{"manager": "m"}]}});
+        if !owner.is_empty() {
+            value["metadata"]["ownerReferences"] = json!([
+                {"apiVersion": "v1", "kind": "X", "name": "x", "uid": "no-controller"},
+                {"apiVersion": "v1", "kind": "X", "name": "x", "uid": owner, "controller": true}]);
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn names(objects: &[Arc<ConfigMap>]) -> Vec<&str> {
+        objects
+            .iter()
+            .map(|object| object.metadata.name.as_deref().unwrap())
+            .collect()
+    }
+
+    fn told(informer: &Informer<ConfigMap>) -> Arc<Mutex<Vec<String>>> {
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let write = Arc::clone(&log);
+        informer.on_change(move |change| {
+            let part = |object: &Option<Arc<ConfigMap>>| {
+                object
+                    .as_ref()
+                    .and_then(|object| object.metadata.resource_version.clone())
+                    .unwrap_or_else(|| "-".to_owned())
+            };
+            write
+                .lock()
+                .push(format!("{}>{}", part(&change.old), part(&change.new)));
+        });
+        log
+    }
+
+    #[tokio::test]
+    async fn a_relist_tells_only_what_changed() {
+        let informer = Informer::<ConfigMap>::unfed();
+        let log = told(&informer);
+        let events = [
+            Event::Init,
+            Event::InitApply(object("one", "1", "1", "")),
+            Event::InitApply(object("two", "2", "2", "")),
+            Event::InitApply(object("three", "3", "3", "")),
+            Event::InitDone,
+            Event::Init,
+            Event::InitApply(object("one", "1", "1", "")),
+            Event::InitApply(object("two", "2", "7", "")),
+            Event::InitDone,
+            // The same name, another object.
+            Event::Apply(object("one", "9", "9", "")),
+            Event::Delete(object("two", "2", "11", "")),
+        ];
+        assert!(!informer.is_synced());
+        informer.feed(stream::iter(events.map(Ok))).await;
+        informer.synced().await;
+        let expected = ["->1", "->2", "->3", "2>7", "3>-", "1>-", "->9", "7>-"];
+        assert_eq!(*log.lock(), expected);
+        assert_eq!(names(&informer.list()), ["one"]);
+        assert!(informer.get("a", "one").unwrap().metadata.managed_fields.is_none());
+        assert_eq!(informer.revision(), 11);
+        assert!(informer.seen("11").await);
+        // Who comes late is told what is there.
+        assert_eq!(*told(&informer).lock(), ["->9"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_controlled_by_whom_follows_the_changes() {
+        let informer = Informer::<ConfigMap>::unfed();
+        let by_version = informer.index(|object| object.metadata.resource_version.clone().into_iter().collect());
+        informer.apply(object("one", "1", "1", "owner"));
+        informer.apply(object("two", "2", "2", "owner"));
+        assert_eq!(names(&informer.controlled_by("owner")), ["one", "two"]);
+        assert!(informer.controlled_by("no-controller").is_empty());
+        informer.apply(object("one", "1", "3", "other"));
+        assert_eq!(names(&informer.controlled_by("owner")), ["two"]);
+        assert_eq!(names(&informer.controlled_by("other")), ["one"]);
+        assert_eq!(names(&by_version.get("3")), ["one"]);
+        assert!(by_version.get("1").is_empty());
+        informer.delete(&object("two", "2", "4", "owner"));
+        assert!(informer.controlled_by("owner").is_empty() && by_version.get("2").is_empty());
+        assert_eq!(names(&informer.in_namespace("a")), ["one"]);
+        assert!(informer.in_namespace("").is_empty());
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_revision_ends() {
+        let informer = Informer::<ConfigMap>::unfed();
+        let waiting = informer.clone();
+        let wait = tokio::spawn(async move { waiting.seen("5").await });
+        tokio::task::yield_now().await;
+        informer.apply(object("one", "1", "5", ""));
+        assert!(wait.await.unwrap());
+        assert!(!informer.seen("no number").await);
+    }
+}
