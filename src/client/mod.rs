@@ -5,10 +5,12 @@
 //! - [`informer`]: one watch and one indexed cache per kind.
 //! - [`work_queue`]: keys that wait to be worked on.
 //! - [`events`]: what people are told.
+//! - [`placement`]: whether a pod may be on a node.
 
 pub mod events;
 pub mod informer;
 mod key;
+pub mod placement;
 pub mod work_queue;
 
 pub use key::ObjectKey;

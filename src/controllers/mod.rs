@@ -6,16 +6,22 @@
 //! - [`ownership`]: who belongs to whom, and adoption.
 //! - [`pods`]: what state a pod is in; making and deleting pods.
 //! - [`expectations`]: what was written and the cache does not show yet.
+//! - [`slow_start`]: many writes at once, carefully.
+//! - [`int_or_percent`]: numbers that may be shares.
+//! - [`history`]: revisions of the templates of sets.
 
 mod api_services;
 mod clusterroleaggregation;
 mod custom_resources;
 mod expectations;
+mod history;
+mod int_or_percent;
 mod namespace;
 mod ownership;
 mod pods;
 mod serviceaccount;
 mod serviceaccounttoken;
+mod slow_start;
 
 use crate::client::events::Recorder;
 use crate::client::informer::Informers;
@@ -72,7 +78,12 @@ impl Context {
 
     /// What tells people of the doings of `controller`.
     pub fn recorder(&self, controller: &str) -> Recorder {
-        let (recorder, writing) = Recorder::new(self.client(controller), controller, None, self.shutdown.clone());
+        self.recorder_as(controller, controller)
+    }
+
+    /// The same, where upstream's events come from a `component` of another name.
+    pub fn recorder_as(&self, controller: &str, component: &str) -> Recorder {
+        let (recorder, writing) = Recorder::new(self.client(controller), component, None, self.shutdown.clone());
         self.recorders.spawn(writing);
         recorder
     }

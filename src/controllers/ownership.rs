@@ -1,10 +1,11 @@
 //! Who belongs to whom: by controllerRef, and by selector where there is none yet (upstream: `controller_ref_manager.go`).
 
-use crate::client::informer::Watched;
+use crate::client::informer::{Index, Informer, Watched, controller_uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{Selector, SelectorExt};
 use serde_json::json;
+use std::sync::Arc;
 
 /// What an owner does about an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,55 @@ pub async fn release<K: Watched>(api: &Api<K>, object: &K, uid: &str) -> kube::R
     let patch = json!({"metadata": {"uid": object.meta().uid, "ownerReferences": owners}});
     // 422: the owner is not there any more, or the uid is another's.
     write(api, object, patch, |code| code == 404 || code == 409 || code == 422).await
+}
+
+/// What `owner` may have to do with: what it controls, and what nobody controls in its namespace.
+pub fn candidates<O: Watched, K: Watched>(owner: &O, cache: &Informer<K>, orphans: &Index<K>) -> Vec<Arc<K>> {
+    let meta = owner.meta();
+    let mut candidates = cache.controlled_by(meta.uid.as_deref().unwrap_or_default());
+    candidates.extend(orphans.get(meta.namespace.as_deref().unwrap_or_default()));
+    candidates
+}
+
+/// The objects that nobody controls, by namespace.
+pub fn orphans<K: Watched>(cache: &Informer<K>) -> Index<K> {
+    cache.index(|object| match controller_uid(object) {
+        None => vec![object.meta().namespace.clone().unwrap_or_default()],
+        Some(_) => Vec::new(),
+    })
+}
+
+/// Those of `candidates` that are `owner`'s. Orphans that its selector matches are adopted; what it does not match any
+/// more is released.
+pub async fn settle<O: Watched, K: Watched>(
+    owners: &Api<O>,
+    objects: &Api<K>,
+    owner: &O,
+    selector: &Selector,
+    candidates: Vec<Arc<K>>,
+) -> kube::Result<Vec<Arc<K>>> {
+    let mut ours = Vec::with_capacity(candidates.len());
+    let mut may_adopt_it = None;
+    for object in candidates {
+        match claim(owner.meta(), selector, object.meta()) {
+            Claim::Ours => ours.push(object),
+            Claim::Foreign => {}
+            Claim::Release => {
+                let uid = owner.meta().uid.as_deref().unwrap_or_default();
+                release(objects, &*object, uid).await?;
+            }
+            Claim::Adopt => {
+                let may = match may_adopt_it {
+                    Some(may) => may,
+                    None => *may_adopt_it.insert(may_adopt(owners, owner).await?),
+                };
+                if may {
+                    ours.extend(adopt(objects, &*object, &controller_ref(owner)).await?.map(Arc::new));
+                }
+            }
+        }
+    }
+    Ok(ours)
 }
 
 async fn write<K: Watched>(
