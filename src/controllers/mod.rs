@@ -13,11 +13,13 @@
 mod api_services;
 mod clusterroleaggregation;
 mod custom_resources;
+mod deployment;
 mod expectations;
 mod history;
 mod int_or_percent;
 mod namespace;
 mod ownership;
+mod pod_template;
 mod pods;
 mod serviceaccount;
 mod serviceaccounttoken;
