@@ -297,11 +297,11 @@ impl<K: Watched> Informer<K> {
             // Another object of the same name: the one before is gone, although nobody said so.
             let replaced = old.as_ref().is_some_and(|old| old.meta().uid != object.meta().uid);
             if replaced {
-                self.take_out(&key, &listeners);
+                self.take_out(&key, &listeners, 0);
             }
             self.inner.state.write().put(key, &object);
             let old = if replaced { None } else { old };
-            listeners.tell(&Change { old, new: Some(object) });
+            self.tell(&listeners, &Change { old, new: Some(object) }, revision);
         }
         drop(listeners);
         self.inner.advance(revision);
@@ -310,9 +310,10 @@ impl<K: Watched> Informer<K> {
     /// Takes in that `object` is gone.
     pub fn delete(&self, object: &K) {
         let listeners = self.inner.listeners.lock();
-        self.take_out(&ObjectKey::of(object), &listeners);
+        let revision = revision_of(object);
+        self.take_out(&ObjectKey::of(object), &listeners, revision);
         drop(listeners);
-        self.inner.advance(revision_of(object));
+        self.inner.advance(revision);
     }
 
     /// What is not in `keys` went while nobody watched.
@@ -328,15 +329,22 @@ impl<K: Watched> Informer<K> {
                 .collect()
         };
         for key in gone {
-            self.take_out(&key, &listeners);
+            self.take_out(&key, &listeners, 0);
         }
     }
 
-    fn take_out(&self, key: &ObjectKey, listeners: &Listeners<K>) {
+    fn take_out(&self, key: &ObjectKey, listeners: &Listeners<K>, revision: u64) {
         let old = self.inner.state.write().remove(key);
         if old.is_some() {
-            listeners.tell(&Change { old, new: None });
+            self.tell(listeners, &Change { old, new: None }, revision);
         }
+    }
+
+    /// Who is told of a change, and asks how new the cache is, must find that it has the change.
+    fn tell(&self, listeners: &Listeners<K>, change: &Change<K>, revision: u64) {
+        listeners.indexes.iter().for_each(|listener| listener(change));
+        self.inner.advance(revision);
+        listeners.handlers.iter().for_each(|listener| listener(change));
     }
 }
 
@@ -349,14 +357,6 @@ impl<K> Inner<K> {
             }
             newer
         });
-    }
-}
-
-impl<K> Listeners<K> {
-    fn tell(&self, change: &Change<K>) {
-        for listener in self.indexes.iter().chain(&self.handlers) {
-            listener(change);
-        }
     }
 }
 
@@ -513,6 +513,18 @@ mod tests {
         assert!(informer.controlled_by("owner").is_empty() && by_version.get("2").is_empty());
         assert_eq!(names(&informer.in_namespace("a")), ["one"]);
         assert!(informer.in_namespace("").is_empty());
+    }
+
+    #[test]
+    fn who_is_told_finds_the_cache_as_new() {
+        let informer = Informer::<ConfigMap>::unfed();
+        let (log, seen): (Arc<Mutex<Vec<u64>>>, _) = (Arc::default(), informer.clone());
+        let write = Arc::clone(&log);
+        informer.on_change(move |_| write.lock().push(seen.revision()));
+        informer.apply(object("one", "1", "5", ""));
+        informer.apply(object("one", "1", "7", ""));
+        informer.delete(&object("one", "1", "9", ""));
+        assert_eq!(*log.lock(), [5, 7, 9]);
     }
 
     #[tokio::test]

@@ -21,6 +21,8 @@ mod namespace;
 mod ownership;
 mod pod_template;
 mod pods;
+mod replicaset;
+mod replication;
 mod serviceaccount;
 mod serviceaccounttoken;
 mod slow_start;
@@ -116,7 +118,7 @@ pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) 
         })*};
     }
     // One line each, in the alphabet's order.
-    spawn!();
+    spawn!(deployment, replicaset, replication);
     while let Some(end) = tasks.next_end().await {
         if let Some(error) = end.failure {
             tracing::error!(controller = end.name, %error, "a controller failed; the others go on");

@@ -4,3 +4,355 @@ mod plan;
 mod replica_sets;
 mod sizes;
 mod status;
+
+use super::Context;
+use super::ownership::{self, Claim};
+use super::pods;
+use crate::client::ObjectKey;
+use crate::client::events::{Level, Recorder};
+use crate::client::informer::{Change, Index, Informer};
+use crate::client::work_queue::{Next, WorkQueue};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::{Client, Resource, ResourceExt};
+use plan::{Event, Observed, Plan};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+const CONTROLLER: &str = "deployment-controller";
+const WORKERS: usize = 5;
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("taking over the replica sets that match: {0}")]
+    Claim(#[source] kube::Error),
+    #[error("{verb} replica set {set}: {source}")]
+    Set {
+        verb: &'static str,
+        set: String,
+        source: kube::Error,
+    },
+    #[error("writing the deployment: {0}")]
+    Write(#[source] kube::Error),
+}
+
+/// Runs until the shutdown.
+pub async fn run(context: &Context) {
+    let sets = context.informers.of::<ReplicaSet>();
+    let shell = Shell {
+        client: context.client(CONTROLLER),
+        recorder: context.recorder(CONTROLLER),
+        deployments: context.informers.of(),
+        orphans: sets.index(orphan_in),
+        sets,
+        pods: context.informers.of(),
+    };
+    let queue = WorkQueue::new(CONTROLLER);
+    shell.subscribe(&queue);
+    let synced = async { tokio::join!(shell.deployments.synced(), shell.sets.synced(), shell.pods.synced()) };
+    tokio::select! {
+        _ = synced => {}
+        () = context.shutdown.cancelled() => return,
+    }
+    queue.run(WORKERS, &context.shutdown, |key| shell.sync(key)).await;
+}
+
+/// The namespace of a set that nobody controls.
+fn orphan_in(set: &ReplicaSet) -> Vec<String> {
+    match ownership::controller_of(&set.metadata) {
+        Some(_) => Vec::new(),
+        None => set.metadata.namespace.clone().into_iter().collect(),
+    }
+}
+
+struct Shell {
+    client: Client,
+    recorder: Recorder,
+    deployments: Informer<Deployment>,
+    sets: Informer<ReplicaSet>,
+    orphans: Index<ReplicaSet>,
+    pods: Informer<Pod>,
+}
+
+impl Shell {
+    fn subscribe(&self, queue: &WorkQueue<ObjectKey>) {
+        let own = queue.clone();
+        self.deployments.on_change(move |change| {
+            if let Some(deployment) = change.object() {
+                own.add(ObjectKey::of(&**deployment));
+            }
+        });
+        let (of_sets, deployments) = (queue.clone(), self.deployments.clone());
+        self.sets.on_change(move |change| {
+            for key in concerned(change, &deployments) {
+                of_sets.add(key);
+            }
+        });
+        // One that makes its new pods when the old ones have ended waits for their end.
+        let (queue, deployments, sets) = (queue.clone(), self.deployments.clone(), self.sets.clone());
+        self.pods.on_change(move |change| {
+            let Some(key) = ended(change).and_then(|pod| deployment_of(pod, &sets)) else {
+                return;
+            };
+            if deployments
+                .get_key(&key)
+                .is_some_and(|deployment| recreates(&deployment))
+            {
+                queue.add(key);
+            }
+        });
+    }
+
+    async fn sync(&self, key: ObjectKey) -> Result<Next, Error> {
+        let Some(deployment) = self.deployments.get_key(&key) else {
+            return Ok(Next::Done);
+        };
+        let sets = self.claimed(&key, &deployment).await.map_err(Error::Claim)?;
+        let observed = Observed {
+            deployment: &deployment,
+            with_pods: self.with_pods(&deployment, &sets),
+            sets: &sets,
+        };
+        let plan = plan::plan(&observed, Timestamp::now());
+        self.execute(&key, &observed, plan).await
+    }
+
+    /// The replica sets of `deployment`, after taking those that are to be its, and leaving those that are not.
+    async fn claimed(&self, key: &ObjectKey, deployment: &Deployment) -> kube::Result<Vec<Arc<ReplicaSet>>> {
+        let uid = deployment.uid().unwrap_or_default();
+        let selector = ownership::selector(Some(&deployment.spec.selector));
+        let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
+        let mut allowed: Option<bool> = None;
+        let mut owned = Vec::new();
+        let candidates = self.sets.controlled_by(&uid).into_iter();
+        for set in candidates.chain(self.orphans.get(&key.namespace)) {
+            match ownership::claim(&deployment.metadata, &selector, &set.metadata) {
+                Claim::Ours => owned.push(set),
+                Claim::Foreign => {}
+                Claim::Release => {
+                    if let Some(set) = ownership::release(&api, &*set, &uid).await? {
+                        self.sets.seen(&set.resource_version().unwrap_or_default()).await;
+                    }
+                }
+                Claim::Adopt => {
+                    let may = match allowed {
+                        Some(may) => may,
+                        None => {
+                            let live: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
+                            ownership::may_adopt(&live, deployment).await?
+                        }
+                    };
+                    allowed = Some(may);
+                    if !may {
+                        continue;
+                    }
+                    let reference = ownership::controller_ref(deployment);
+                    if let Some(set) = ownership::adopt(&api, &*set, &reference).await? {
+                        self.sets.seen(&set.resource_version().unwrap_or_default()).await;
+                        owned.push(Arc::new(set));
+                    }
+                }
+            }
+        }
+        Ok(owned)
+    }
+
+    fn with_pods(&self, deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> BTreeSet<String> {
+        if !recreates(deployment) {
+            return BTreeSet::new();
+        }
+        let uids = sets.iter().filter_map(|set| set.uid());
+        uids.filter(|uid| {
+            let pods = self.pods.controlled_by(uid);
+            pods.iter().any(|pod| !pods::is_finished(pod))
+        })
+        .collect()
+    }
+
+    async fn execute(&self, key: &ObjectKey, observed: &Observed<'_>, plan: Plan) -> Result<Next, Error> {
+        let deployment = observed.deployment;
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
+        let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
+        if let Some(target) = &plan.rollback {
+            let result = api.replace(&key.name, &PostParams::default(), target).await;
+            self.written(result).await.map_err(Error::Write)?;
+        }
+        for event in &plan.events {
+            self.tell(deployment, event);
+        }
+        for update in &plan.update {
+            let set = update.set.name_any();
+            match sets.replace(&set, &PostParams::default(), &update.set).await {
+                Ok(written) => {
+                    if let Some(event) = update.event() {
+                        self.tell(deployment, &event);
+                    }
+                    self.sets.seen(&written.resource_version().unwrap_or_default()).await;
+                }
+                Err(source) => {
+                    let verb = "updating";
+                    return Err(Error::Set { verb, set, source });
+                }
+            }
+        }
+        if let Some(set) = &plan.create
+            && let Some(next) = self.create(&sets, observed, &plan, set).await?
+        {
+            return Ok(next);
+        }
+        for set in &plan.delete {
+            let only_this = Preconditions {
+                uid: set.uid(),
+                resource_version: None,
+            };
+            let name = set.name_any();
+            match sets
+                .delete(&name, &DeleteParams::background().preconditions(only_this))
+                .await
+            {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(source) => {
+                    return Err(Error::Set {
+                        verb: "deleting",
+                        set: name,
+                        source,
+                    });
+                }
+            }
+        }
+        if let Some(status) = &plan.status {
+            self.write_status(&api, status).await?;
+        }
+        Ok(plan.check_after.map_or(Next::Done, Next::After))
+    }
+
+    /// Makes the new set. What is left to do has to wait if there is a `Next`.
+    async fn create(
+        &self,
+        sets: &Api<ReplicaSet>,
+        observed: &Observed<'_>,
+        plan: &Plan,
+        set: &ReplicaSet,
+    ) -> Result<Option<Next>, Error> {
+        let (deployment, name) = (observed.deployment, set.name_any());
+        let api: Api<Deployment> = Api::namespaced(
+            self.client.clone(),
+            deployment.meta().namespace.as_deref().unwrap_or_default(),
+        );
+        let failed = |source| Error::Set {
+            verb: "creating",
+            set: name.clone(),
+            source,
+        };
+        let error = match sets.create(&PostParams::default(), set).await {
+            Ok(created) => {
+                if let Some(event) = plan::scaled(&name, 0, replica_sets::replicas(&created)) {
+                    self.tell(deployment, &event);
+                }
+                self.sets.seen(&created.resource_version().unwrap_or_default()).await;
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        if matches!(&error, kube::Error::Api(status) if status.reason == "AlreadyExists") {
+            // It is ours from an attempt whose answer got lost, or another template has the same hash.
+            return match sets.get_opt(&name).await.map_err(failed)? {
+                None => Ok(Some(Next::Retry)),
+                Some(found) if plan::is_wanted(deployment, &found) => {
+                    self.sets.seen(&found.resource_version().unwrap_or_default()).await;
+                    Ok(None)
+                }
+                Some(_) => {
+                    self.write_status(&api, &plan::collided(deployment)).await?;
+                    Ok(Some(Next::Retry))
+                }
+            };
+        }
+        // The deployment goes as well.
+        if pods::is_namespace_terminating(&error) {
+            return Ok(Some(Next::Done));
+        }
+        let why = pods::message_of(&error);
+        let (event, status) = plan::create_failed(plan, observed, &why, Timestamp::now());
+        self.tell(deployment, &event);
+        if let Some(status) = status {
+            self.write_status(&api, &status).await?;
+        }
+        Err(failed(error))
+    }
+
+    async fn write_status(&self, api: &Api<Deployment>, deployment: &Deployment) -> Result<(), Error> {
+        let name = deployment.name_any();
+        let result = api.replace_status(&name, &PostParams::default(), deployment).await;
+        self.written(result).await.map_err(Error::Write)
+    }
+
+    async fn written(&self, result: kube::Result<Deployment>) -> kube::Result<()> {
+        match result {
+            Ok(written) => {
+                self.deployments
+                    .seen(&written.resource_version().unwrap_or_default())
+                    .await;
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn tell(&self, deployment: &Deployment, event: &Event) {
+        let level = if event.warning { Level::Warning } else { Level::Normal };
+        self.recorder
+            .event(deployment, level, event.reason, event.message.clone());
+    }
+}
+
+fn recreates(deployment: &Deployment) -> bool {
+    let strategy = deployment.spec.strategy.as_ref();
+    strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
+}
+
+/// The pod that has ended by this change.
+fn ended(change: &Change<Pod>) -> Option<&Arc<Pod>> {
+    match &change.new {
+        None => change.old.as_ref(),
+        Some(new) => pods::is_finished(new).then_some(new),
+    }
+}
+
+fn deployment_of(pod: &Pod, sets: &Informer<ReplicaSet>) -> Option<ObjectKey> {
+    let owner = ownership::controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")?;
+    let set = sets.get(pod.metadata.namespace.as_deref()?, &owner.name)?;
+    controller_key(&set)
+}
+
+fn controller_key(set: &ReplicaSet) -> Option<ObjectKey> {
+    let owner = ownership::controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment")?;
+    let namespace = set.metadata.namespace.clone().unwrap_or_default();
+    Some(ObjectKey::new(namespace, owner.name.clone()))
+}
+
+/// The deployments that a change of a replica set is of interest to.
+fn concerned(change: &Change<ReplicaSet>, deployments: &Informer<Deployment>) -> Vec<ObjectKey> {
+    let mut keys: Vec<ObjectKey> = change.each().filter_map(|set| controller_key(set)).collect();
+    // One that nobody controls is of interest when it becomes one, or comes to match.
+    if let Some(set) = &change.new
+        && ownership::controller_of(&set.metadata).is_none()
+        && change.old.as_ref().is_none_or(|old| {
+            old.metadata.labels != set.metadata.labels || ownership::controller_of(&old.metadata).is_some()
+        })
+    {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        for deployment in deployments.in_namespace(namespace) {
+            let selector = ownership::selector(Some(&deployment.spec.selector));
+            if ownership::claim(&deployment.metadata, &selector, &set.metadata) == Claim::Adopt {
+                keys.push(ObjectKey::of(&*deployment));
+            }
+        }
+    }
+    keys.dedup();
+    keys
+}

@@ -148,7 +148,14 @@ impl<'a> Work<'a> {
         let unknown = status::condition(&self.status, status::PROGRESSING).is_none();
         if unknown && status::deadline(deployment).is_some() {
             let message = format!("Found new replica set \"{}\"", new.is.name_any());
-            status::set(&mut self.status, status::PROGRESSING, "True", status::FOUND, message, self.now);
+            status::set(
+                &mut self.status,
+                status::PROGRESSING,
+                "True",
+                status::FOUND,
+                message,
+                self.now,
+            );
         }
     }
 
@@ -310,7 +317,14 @@ impl<'a> Work<'a> {
         self.annotations
             .insert(replica_sets::REVISION.to_owned(), revision.to_string());
         if status::deadline(deployment).is_some() {
-            status::set(&mut self.status, status::PROGRESSING, "True", status::CREATED, message, self.now);
+            status::set(
+                &mut self.status,
+                status::PROGRESSING,
+                "True",
+                status::CREATED,
+                message,
+                self.now,
+            );
         }
     }
 
@@ -334,7 +348,9 @@ impl<'a> Work<'a> {
             .filter(|set| set.is.metadata.deletion_timestamp.is_none())
             .collect();
         let limit = usize::try_from(limit).unwrap_or(0);
-        let Some(excess) = kept.len().checked_sub(limit) else { return };
+        let Some(excess) = kept.len().checked_sub(limit) else {
+            return;
+        };
         replica_sets::earliest_revision_first(&mut kept);
         let idle = kept.iter().take(excess).filter(|set| {
             let seen = set.is.status.as_ref().and_then(|status| status.observed_generation);
@@ -489,7 +505,10 @@ pub fn create_failed(plan: &Plan, observed: &Observed<'_>, error: &str, now: Tim
 
 /// Whether a set that has the wanted name is the wanted one: made by an attempt whose answer got lost.
 pub fn is_wanted(deployment: &Deployment, set: &ReplicaSet) -> bool {
-    let controller = set.owner_references().iter().find(|owner| owner.controller == Some(true));
+    let controller = set
+        .owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true));
     let ours = controller.is_some_and(|owner| Some(&owner.uid) == deployment.metadata.uid.as_ref());
     let template = set.spec.template.as_ref();
     ours && template.is_some_and(|template| pod_template::same(template, &deployment.spec.template))

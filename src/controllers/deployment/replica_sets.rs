@@ -62,7 +62,8 @@ impl<'a> Set<'a> {
 
     /// Notes for how many pods in all this one's size was chosen.
     pub fn note_sizes(&mut self, desired: i32, max: i32) {
-        self.annotations.insert(DESIRED_REPLICAS.to_owned(), desired.to_string());
+        self.annotations
+            .insert(DESIRED_REPLICAS.to_owned(), desired.to_string());
         self.annotations.insert(MAX_REPLICAS.to_owned(), max.to_string());
     }
 
@@ -217,7 +218,12 @@ mod tests {
 
     #[test]
     fn annotations_of_the_current_set() {
-        let deployment = map(&[("team", "a"), (LAST_APPLIED, "{}"), (REVISION, "7"), (DESIRED_REPLICAS, "3")]);
+        let deployment = map(&[
+            ("team", "a"),
+            (LAST_APPLIED, "{}"),
+            (REVISION, "7"),
+            (DESIRED_REPLICAS, "3"),
+        ]);
         for (name, before, revision, after) in [
             ("a new one", map(&[]), 1, map(&[("team", "a"), (REVISION, "1")])),
             (
@@ -265,7 +271,12 @@ mod tests {
 
     #[test]
     fn a_rollback_takes_the_annotations_of_the_set() {
-        let deployment = map(&[("cause", "edit"), ("only", "here"), (LAST_APPLIED, "x"), (REVISION, "2")]);
+        let deployment = map(&[
+            ("cause", "edit"),
+            ("only", "here"),
+            (LAST_APPLIED, "x"),
+            (REVISION, "2"),
+        ]);
         let set = map(&[("cause", "create"), (REVISION, "1"), (DESIRED_REPLICAS, "3")]);
         let expected = map(&[("cause", "create"), (LAST_APPLIED, "x"), (REVISION, "2")]);
         assert_eq!(rolled_back(&deployment, &set), expected);
@@ -281,7 +292,12 @@ mod tests {
             }))
             .unwrap()
         };
-        let all = [set("c", 1, 2, "3"), set("a", 2, 2, "1"), set("b", 2, 5, "x"), set("d", 0, 0, "2")];
+        let all = [
+            set("c", 1, 2, "3"),
+            set("a", 2, 2, "1"),
+            set("b", 2, 5, "x"),
+            set("d", 0, 0, "2"),
+        ];
         let mut sets: Vec<Set> = all.iter().map(Set::new).collect();
         let names = |sets: &[Set]| sets.iter().map(|set| set.is.name_any()).collect::<String>();
         oldest_first(&mut sets);

@@ -65,7 +65,11 @@ fn scaled(value: &IntOrString, of: i32, up: bool) -> i32 {
         IntOrString::String(text) => {
             let percent = text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok());
             let hundredths = percent.unwrap_or(0).max(0).saturating_mul(i64::from(of));
-            let whole = if up { hundredths.saturating_add(99) / 100 } else { hundredths / 100 };
+            let whole = if up {
+                hundredths.saturating_add(99) / 100
+            } else {
+                hundredths / 100
+            };
             i32::try_from(whole).unwrap_or(i32::MAX)
         }
     }
@@ -119,7 +123,11 @@ fn share(set: &Set<'_>, sizes: Sizes, counted: i32, more: i32, given: i32) -> i3
         return 0;
     }
     let fraction = fraction(set, sizes, counted);
-    if more > 0 { fraction.min(left) } else { fraction.max(left) }
+    if more > 0 {
+        fraction.min(left)
+    } else {
+        fraction.max(left)
+    }
 }
 
 /// By how much the set is to grow for its share of the whole to stay the same.
@@ -168,9 +176,7 @@ mod tests {
 
     #[test]
     fn limits() {
-        let rolling = |surge: Value, unavailable: Value| {
-            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}})
-        };
+        let rolling = |surge: Value, unavailable: Value| json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
         for (replicas, strategy, surge, unavailable) in [
             (10, rolling(json!("25%"), json!("25%")), 3, 2),
             (1, rolling(json!("25%"), json!("25%")), 1, 0),
@@ -181,7 +187,11 @@ mod tests {
             (10, json!({"type": "Recreate"}), 0, 0),
         ] {
             let found = sizes(replicas, strategy.clone());
-            assert_eq!((found.surge, found.unavailable), (surge, unavailable), "{replicas} {strategy}");
+            assert_eq!(
+                (found.surge, found.unavailable),
+                (surge, unavailable),
+                "{replicas} {strategy}"
+            );
         }
     }
 
@@ -233,7 +243,12 @@ mod tests {
             ("up", fixed(15, 3, 2), vec![(8, 13), (5, 13)], vec![11, 7]),
             ("down", fixed(5, 3, 2), vec![(8, 13), (5, 13)], vec![5, 3]),
             ("all away", fixed(0, 0, 0), vec![(8, 13), (5, 13)], vec![0, 0]),
-            ("what is left over goes to the largest", fixed(11, 0, 0), vec![(5, 10), (5, 10)], vec![5, 6]),
+            (
+                "what is left over goes to the largest",
+                fixed(11, 0, 0),
+                vec![(5, 10), (5, 10)],
+                vec![5, 6],
+            ),
             ("nothing to do", fixed(10, 3, 0), vec![(8, 13), (5, 13)], vec![8, 5]),
         ] {
             let objects: Vec<ReplicaSet> = sets
@@ -261,9 +276,27 @@ mod tests {
             ("wait for new pods", fixed(10, 3, 2), vec![(8, 8)], (5, 0), vec![8]),
             ("new pods serve", fixed(10, 3, 2), vec![(8, 8)], (5, 5), vec![3]),
             ("no spare", fixed(10, 3, 0), vec![(10, 10)], (3, 0), vec![10]),
-            ("one that does not serve blocks nothing", fixed(10, 3, 2), vec![(10, 7)], (3, 0), vec![8]),
-            ("unhealthy ones first", fixed(4, 1, 1), vec![(3, 3), (2, 0)], (0, 0), vec![3, 0]),
-            ("the oldest first", fixed(10, 0, 4), vec![(3, 3), (7, 7)], (0, 0), vec![0, 6]),
+            (
+                "one that does not serve blocks nothing",
+                fixed(10, 3, 2),
+                vec![(10, 7)],
+                (3, 0),
+                vec![8],
+            ),
+            (
+                "unhealthy ones first",
+                fixed(4, 1, 1),
+                vec![(3, 3), (2, 0)],
+                (0, 0),
+                vec![3, 0],
+            ),
+            (
+                "the oldest first",
+                fixed(10, 0, 4),
+                vec![(3, 3), (7, 7)],
+                (0, 0),
+                vec![0, 6],
+            ),
             ("the end", fixed(10, 3, 2), vec![(3, 3)], (10, 10), vec![0]),
         ] {
             let objects: Vec<ReplicaSet> = old

@@ -118,7 +118,11 @@ pub fn count(
         conditions: status.conditions,
     };
     let (value, reason, message) = if available >= sizes.min_available() {
-        ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+        (
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+        )
     } else {
         (
             "False",
@@ -215,7 +219,10 @@ pub fn check_after(deployment: &Deployment, status: &DeploymentStatus, now: Time
     if is_complete(deployment, status) || reason(status, PROGRESSING) == Some(TIMED_OUT) {
         return None;
     }
-    let left = last_sign(status)?.duration_until(now).checked_neg()?.checked_add(deadline)?;
+    let left = last_sign(status)?
+        .duration_until(now)
+        .checked_neg()?
+        .checked_add(deadline)?;
     Some(Duration::try_from(left).unwrap_or_default() + SLACK)
 }
 

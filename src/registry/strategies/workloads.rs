@@ -21,7 +21,6 @@ pub fn deployment() -> Stored {
         .rules(validate_deployment)
         .status_rules(workload_status::deployment)
         .status(|| json!({}))
-        .unattended("deployments are stored, but no controller acts on them yet")
 }
 
 pub fn replica_set() -> Stored {
@@ -34,7 +33,6 @@ pub fn replica_set() -> Stored {
         .rules(controlled)
         .status_rules(workload_status::replicas)
         .status(|| json!({"replicas": 0}))
-        .unattended("replica sets are stored, but no controller acts on them yet")
 }
 
 pub fn replication_controller() -> Stored {
@@ -51,7 +49,6 @@ pub fn replication_controller() -> Stored {
         })
         .unsupported(|field| format!("field label not supported: {field}"))
         .status(|| json!({"replicas": 0}))
-        .unattended("replication controllers are stored, but no controller acts on them yet")
 }
 
 pub fn daemon_set() -> Stored {

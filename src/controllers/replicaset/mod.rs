@@ -1,0 +1,278 @@
+//! ReplicaSets, and whatever else keeps a number of pods alive (upstream: `pkg/controller/replicaset`).
+
+mod kinds;
+mod plan;
+
+use super::Context;
+use super::expectations::{self, Expectations};
+use super::ownership::{self, Claim};
+use super::pods::{self, PodControl};
+use crate::client::ObjectKey;
+use crate::client::informer::{Change, Index, Informer};
+use crate::client::work_queue::{Next, WorkQueue};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use kinds::Replicated;
+use kube::Client;
+use kube::api::{Api, PostParams};
+use plan::{Outcome, Seen, Step};
+use std::sync::Arc;
+
+const WORKERS: usize = 5;
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("taking over the pods that match: {0}")]
+    Claim(#[source] kube::Error),
+    #[error("making or deleting pods: {0}")]
+    Pods(#[source] kube::Error),
+    #[error("writing the status: {0}")]
+    Status(#[source] kube::Error),
+}
+
+pub async fn run(context: &Context) {
+    run_for::<ReplicaSet>(context).await;
+}
+
+/// Runs for one kind until the shutdown.
+pub async fn run_for<K: Replicated>(context: &Context) {
+    let client = context.client(K::CONTROLLER);
+    let shell = Shell::<K> {
+        owners: context.informers.of(),
+        pods: context.informers.of(),
+        orphans: context.informers.of::<Pod>().index(orphan_in),
+        control: PodControl::new(client.clone(), context.recorder(K::CONTROLLER)),
+        client,
+        expectations: Arc::default(),
+    };
+    let queue = WorkQueue::new(K::CONTROLLER);
+    shell.subscribe(&queue);
+    let synced = async { tokio::join!(shell.owners.synced(), shell.pods.synced()) };
+    tokio::select! {
+        _ = synced => {}
+        () = context.shutdown.cancelled() => return,
+    }
+    queue.run(WORKERS, &context.shutdown, |key| shell.sync(key)).await;
+}
+
+/// The namespace of a pod that nobody controls.
+fn orphan_in(pod: &Pod) -> Vec<String> {
+    match ownership::controller_of(&pod.metadata) {
+        Some(_) => Vec::new(),
+        None => pod.metadata.namespace.clone().into_iter().collect(),
+    }
+}
+
+struct Shell<K> {
+    client: Client,
+    owners: Informer<K>,
+    pods: Informer<Pod>,
+    orphans: Index<Pod>,
+    control: PodControl,
+    expectations: Arc<Expectations>,
+}
+
+impl<K: Replicated> Shell<K> {
+    fn subscribe(&self, queue: &WorkQueue<ObjectKey>) {
+        let (owners, expectations) = (queue.clone(), Arc::clone(&self.expectations));
+        self.owners.on_change(move |change| {
+            let Some(owner) = change.object() else { return };
+            let key = ObjectKey::of(&**owner);
+            if change.new.is_none() {
+                expectations.forget(&key);
+            }
+            owners.add(key);
+        });
+        let (queue, owners) = (queue.clone(), self.owners.clone());
+        self.pods.on_change(move |change| {
+            for key in concerned(change, &owners) {
+                queue.add(key);
+            }
+        });
+    }
+
+    async fn sync(&self, key: ObjectKey) -> Result<Next, Error> {
+        let Some(owner) = self.owners.get_key(&key) else {
+            self.expectations.forget(&key);
+            return Ok(Next::Done);
+        };
+        let caught_up = self.expectations.fulfilled(&key, &self.pods);
+        let owned = self.claimed(&key, &owner).await.map_err(Error::Claim)?;
+        let terminating = |pod: &&Arc<Pod>| pods::is_terminating(pod) && !pods::is_finished(pod);
+        let terminating = owned.iter().filter(terminating).count();
+        let active: Vec<Arc<Pod>> = owned.into_iter().filter(|pod| pods::is_active(pod)).collect();
+        let result = match caught_up {
+            false => None,
+            true => Some(self.act(&key, &owner, &active).await),
+        };
+        let failure = match &result {
+            Some(Err(error)) => pods::message_of(error),
+            _ => String::new(),
+        };
+        let seen = Seen {
+            active: &active,
+            terminating,
+            outcome: match &result {
+                None => Outcome::Unknown,
+                Some(Ok(())) => Outcome::Success,
+                Some(Err(_)) => Outcome::Failure(&failure),
+            },
+        };
+        let (status, next) = plan::status(&*owner, &seen, Timestamp::now());
+        self.write(&owner, status).await.map_err(Error::Status)?;
+        match (result, next) {
+            (Some(Err(error)), _) => Err(Error::Pods(error)),
+            (_, Some(after)) => Ok(Next::After(after)),
+            // What is not in the cache yet will come; if it was passed over, the wait for it ends.
+            (None, None) => Ok(Next::After(expectations::WAIT_MAX)),
+            (_, None) => Ok(Next::Done),
+        }
+    }
+
+    /// The pods of `owner`, after taking those that are to be its, and leaving those that are not.
+    async fn claimed(&self, key: &ObjectKey, owner: &Arc<K>) -> kube::Result<Vec<Arc<Pod>>> {
+        let uid = owner.meta().uid.clone().unwrap_or_default();
+        let selector = owner.selector();
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let mut allowed: Option<bool> = None;
+        let mut owned = Vec::new();
+        let candidates = self.pods.controlled_by(&uid).into_iter();
+        for pod in candidates.chain(self.orphans.get(&key.namespace)) {
+            match ownership::claim(owner.meta(), &selector, &pod.metadata) {
+                Claim::Ours => owned.push(pod),
+                Claim::Foreign => {}
+                // What has ended stays whose it was.
+                Claim::Adopt | Claim::Release if !pods::is_active(&pod) => {}
+                Claim::Release => {
+                    if let Some(pod) = ownership::release(&api, &*pod, &uid).await? {
+                        self.expectations.written(key, &pod);
+                    }
+                }
+                Claim::Adopt => {
+                    let may = match allowed {
+                        Some(may) => may,
+                        None => {
+                            let owners: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+                            ownership::may_adopt(&owners, &**owner).await?
+                        }
+                    };
+                    allowed = Some(may);
+                    if !may {
+                        continue;
+                    }
+                    let reference = ownership::controller_ref(&**owner);
+                    if let Some(pod) = ownership::adopt(&api, &*pod, &reference).await? {
+                        self.expectations.written(key, &pod);
+                        owned.push(Arc::new(pod));
+                    }
+                }
+            }
+        }
+        Ok(owned)
+    }
+
+    async fn act(&self, key: &ObjectKey, owner: &Arc<K>, active: &[Arc<Pod>]) -> kube::Result<()> {
+        match plan::step(&**owner, active, || self.related(owner), Timestamp::now()) {
+            Step::Nothing => Ok(()),
+            Step::Create(count) => self.create(key, owner, count).await,
+            Step::Delete(pods) => {
+                let deletions = pods.iter().map(|pod| async move {
+                    if self.control.delete(&**owner, pod).await? {
+                        self.expectations.deleted(key, &**pod);
+                    }
+                    Ok(())
+                });
+                join_all(deletions).await.into_iter().collect()
+            }
+        }
+    }
+
+    /// The pods of all that have the same controller as `owner`: where they are tells which are missed least.
+    fn related(&self, owner: &Arc<K>) -> Vec<Arc<Pod>> {
+        let Some(controller) = ownership::controller_of(owner.meta()) else {
+            return Vec::new();
+        };
+        let owners = self.owners.controlled_by(&controller.uid);
+        let uids = owners.iter().filter_map(|owner| owner.meta().uid.as_deref());
+        uids.flat_map(|uid| self.pods.controlled_by(uid)).collect()
+    }
+
+    /// Makes pods in batches that double with every success, so that what cannot be is found out with few attempts.
+    async fn create(&self, key: &ObjectKey, owner: &Arc<K>, count: usize) -> kube::Result<()> {
+        let Some(template) = owner.template() else {
+            return Ok(());
+        };
+        let pod = pods::from_template(&**owner, template);
+        let (mut left, mut batch) = (count, 1);
+        while left > 0 {
+            let now = batch.min(left);
+            let creations = (0..now).map(|_| async {
+                match self.control.create(&**owner, &pod).await {
+                    Ok(pod) => {
+                        self.expectations.written(key, &pod);
+                        Ok(())
+                    }
+                    // The owner goes as well.
+                    Err(error) if pods::is_namespace_terminating(&error) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            });
+            join_all(creations).await.into_iter().collect::<kube::Result<()>>()?;
+            left -= now;
+            batch *= 2;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, owner: &Arc<K>, status: ReplicaSetStatus) -> kube::Result<()> {
+        if plan::same(&owner.status(), &status) {
+            return Ok(());
+        }
+        let mut changed = (**owner).clone();
+        changed.set_status(status);
+        let meta = owner.meta();
+        let api: Api<K> = Api::namespaced(self.client.clone(), meta.namespace.as_deref().unwrap_or_default());
+        let name = meta.name.as_deref().unwrap_or_default();
+        match api.replace_status(name, &PostParams::default(), &changed).await {
+            Ok(written) => {
+                let version = written.meta().resource_version.as_deref().unwrap_or_default();
+                self.owners.seen(version).await;
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The owners that a change of a pod is of interest to.
+fn concerned<K: Replicated>(change: &Change<Pod>, owners: &Informer<K>) -> Vec<ObjectKey> {
+    let mut keys: Vec<ObjectKey> = Vec::new();
+    for pod in change.each() {
+        if let Some(owner) = ownership::controller_of(&pod.metadata)
+            && owner.kind == K::kind(&())
+            && owner.api_version == K::api_version(&())
+        {
+            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+            keys.push(ObjectKey::new(namespace, owner.name.clone()));
+        }
+    }
+    // One that nobody controls is of interest when it becomes one, or comes to match.
+    if let Some(pod) = &change.new
+        && ownership::controller_of(&pod.metadata).is_none()
+        && change.old.as_ref().is_none_or(|old| {
+            old.metadata.labels != pod.metadata.labels || ownership::controller_of(&old.metadata).is_some()
+        })
+    {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        for owner in owners.in_namespace(namespace) {
+            if ownership::claim(owner.meta(), &owner.selector(), &pod.metadata) == Claim::Adopt {
+                keys.push(ObjectKey::of(&*owner));
+            }
+        }
+    }
+    keys.dedup();
+    keys
+}

@@ -1,0 +1,161 @@
+//! How many pods to make or which to delete, and what to say of those that are there. Pure (upstream:
+//! `pkg/controller/replicaset/replica_set.go`, `replica_set_utils.go`).
+
+use super::kinds::Replicated;
+use crate::controllers::pods;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// No more pods are made or deleted at a time.
+const BURST: usize = 500;
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+
+#[derive(Debug)]
+pub enum Step {
+    Nothing,
+    Create(usize),
+    Delete(Vec<Arc<Pod>>),
+}
+
+/// What `owner` does about its `active` pods. `related` gives the pods of all owners that have the same controller.
+pub fn step<K: Replicated>(
+    owner: &K,
+    active: &[Arc<Pod>],
+    related: impl FnOnce() -> Vec<Arc<Pod>>,
+    now: Timestamp,
+) -> Step {
+    if owner.meta().deletion_timestamp.is_some() {
+        return Step::Nothing;
+    }
+    let wanted = usize::try_from(owner.replicas()).unwrap_or(0);
+    if active.len() < wanted {
+        return Step::Create((wanted - active.len()).min(BURST));
+    }
+    if active.len() == wanted {
+        return Step::Nothing;
+    }
+    let related = related();
+    let mut shared: HashMap<&str, usize> = HashMap::new();
+    for pod in related.iter().filter(|pod| pods::is_active(pod)) {
+        *shared.entry(node(pod)).or_default() += 1;
+    }
+    let rank = |pod: &Pod| shared.get(node(pod)).copied().unwrap_or(0);
+    let mut ordered: Vec<&Arc<Pod>> = active.iter().collect();
+    ordered.sort_by(|one, other| pods::deletion_order((one, rank(one)), (other, rank(other)), now));
+    let excess = (active.len() - wanted).min(BURST);
+    Step::Delete(ordered.into_iter().take(excess).cloned().collect())
+}
+
+fn node(pod: &Pod) -> &str {
+    let spec = pod.spec.as_ref();
+    spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// What a look at the pods has found.
+pub struct Seen<'a> {
+    pub active: &'a [Arc<Pod>],
+    /// Pods that have not ended yet, but will.
+    pub terminating: usize,
+    pub outcome: Outcome<'a>,
+}
+
+/// How making and deleting pods went.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// It was not tried.
+    Unknown,
+    Success,
+    Failure(&'a str),
+}
+
+/// The status of `owner`, and when the next pod will have been ready for long enough.
+pub fn status<K: Replicated>(owner: &K, seen: &Seen<'_>, now: Timestamp) -> (ReplicaSetStatus, Option<Duration>) {
+    let labels = owner
+        .template()
+        .and_then(|template| template.metadata.as_ref()?.labels.as_ref());
+    let has_labels = |pod: &Pod| {
+        let own = pod.metadata.labels.as_ref();
+        let mut wanted = labels.into_iter().flatten();
+        wanted.all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value))
+    };
+    let (mut labeled, mut ready, mut available) = (0, 0, 0);
+    let mut next: Option<Duration> = None;
+    for pod in seen.active {
+        labeled += i32::from(has_labels(pod));
+        ready += i32::from(pods::is_ready(pod));
+        match pods::available_in(pod, owner.min_ready_seconds(), now) {
+            None => {}
+            Some(left) if left.is_zero() => available += 1,
+            Some(left) => next = Some(next.map_or(left, |next| next.min(left))),
+        }
+    }
+    let before = owner.status();
+    let status = ReplicaSetStatus {
+        replicas: i32::try_from(seen.active.len()).unwrap_or(i32::MAX),
+        fully_labeled_replicas: some(labeled),
+        ready_replicas: some(ready),
+        available_replicas: some(available),
+        terminating_replicas: K::COUNTS_TERMINATING.then(|| i32::try_from(seen.terminating).unwrap_or(i32::MAX)),
+        observed_generation: owner.meta().generation,
+        conditions: conditions(owner, before.conditions, seen, now),
+    };
+    (status, next)
+}
+
+/// Zero is not written.
+fn some(count: i32) -> Option<i32> {
+    (count != 0).then_some(count)
+}
+
+fn conditions<K: Replicated>(
+    owner: &K,
+    before: Option<Vec<ReplicaSetCondition>>,
+    seen: &Seen<'_>,
+    now: Timestamp,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let mut conditions = before.unwrap_or_default();
+    let is_failure = |condition: &ReplicaSetCondition| condition.type_.as_deref() == Some(REPLICA_FAILURE);
+    match seen.outcome {
+        Outcome::Unknown => {}
+        Outcome::Success => conditions.retain(|condition| !is_failure(condition)),
+        // The first failure stands as long as there are any.
+        Outcome::Failure(_) if conditions.iter().any(is_failure) => {}
+        Outcome::Failure(message) => {
+            let wanted = usize::try_from(owner.replicas()).unwrap_or(0);
+            let reason = if seen.active.len() < wanted {
+                "FailedCreate"
+            } else {
+                "FailedDelete"
+            };
+            conditions.push(ReplicaSetCondition {
+                type_: Some(REPLICA_FAILURE.to_owned()),
+                status: Some("True".to_owned()),
+                reason: Some(reason.to_owned()),
+                message: Some(message.to_owned()),
+                last_transition_time: Some(Time(now)),
+            });
+        }
+    }
+    (!conditions.is_empty()).then_some(conditions)
+}
+
+/// Whether both say the same: a count that is absent is zero.
+pub fn same(one: &ReplicaSetStatus, other: &ReplicaSetStatus) -> bool {
+    let counts = |status: &ReplicaSetStatus| {
+        let counts = [
+            status.fully_labeled_replicas,
+            status.ready_replicas,
+            status.available_replicas,
+        ];
+        (status.replicas, counts.map(|count| count.unwrap_or(0)))
+    };
+    counts(one) == counts(other)
+        && one.terminating_replicas == other.terminating_replicas
+        && one.observed_generation.unwrap_or(0) == other.observed_generation.unwrap_or(0)
+        && one.conditions.iter().flatten().eq(other.conditions.iter().flatten())
+}
