@@ -64,7 +64,7 @@ fn fnv1(bytes: &[u8]) -> u32 {
 }
 
 /// Digits as letters and digits that make no words (upstream: `rand.SafeEncodeString`).
-fn safe_encoded(digits: &str) -> String {
+pub fn safe_encoded(digits: &str) -> String {
     const SAFE: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     digits
         .bytes()

@@ -45,7 +45,7 @@ pub async fn run(context: &Context) {
         client: context.client(CONTROLLER),
         recorder: context.recorder(CONTROLLER),
         deployments: context.informers.of(),
-        orphans: sets.index(orphan_in),
+        orphans: ownership::orphans(&sets),
         sets,
         pods: context.informers.of(),
     };
@@ -57,14 +57,6 @@ pub async fn run(context: &Context) {
         () = context.shutdown.cancelled() => return,
     }
     queue.run(WORKERS, &context.shutdown, |key| shell.sync(key)).await;
-}
-
-/// The namespace of a set that nobody controls.
-fn orphan_in(set: &ReplicaSet) -> Vec<String> {
-    match ownership::controller_of(&set.metadata) {
-        Some(_) => Vec::new(),
-        None => set.metadata.namespace.clone().into_iter().collect(),
-    }
 }
 
 struct Shell {
@@ -109,7 +101,13 @@ impl Shell {
         let Some(deployment) = self.deployments.get_key(&key) else {
             return Ok(Next::Done);
         };
-        let sets = self.claimed(&key, &deployment).await.map_err(Error::Claim)?;
+        let owners = Api::namespaced(self.client.clone(), &key.namespace);
+        let api = Api::namespaced(self.client.clone(), &key.namespace);
+        let selector = ownership::selector(Some(&deployment.spec.selector));
+        let candidates = ownership::candidates(&*deployment, &self.sets, &self.orphans);
+        let sets = ownership::settle(&owners, &api, &*deployment, &selector, candidates)
+            .await
+            .map_err(Error::Claim)?;
         let observed = Observed {
             deployment: &deployment,
             with_pods: self.with_pods(&deployment, &sets),
@@ -117,46 +115,6 @@ impl Shell {
         };
         let plan = plan::plan(&observed, Timestamp::now());
         self.execute(&key, &observed, plan).await
-    }
-
-    /// The replica sets of `deployment`, after taking those that are to be its, and leaving those that are not.
-    async fn claimed(&self, key: &ObjectKey, deployment: &Deployment) -> kube::Result<Vec<Arc<ReplicaSet>>> {
-        let uid = deployment.uid().unwrap_or_default();
-        let selector = ownership::selector(Some(&deployment.spec.selector));
-        let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
-        let mut allowed: Option<bool> = None;
-        let mut owned = Vec::new();
-        let candidates = self.sets.controlled_by(&uid).into_iter();
-        for set in candidates.chain(self.orphans.get(&key.namespace)) {
-            match ownership::claim(&deployment.metadata, &selector, &set.metadata) {
-                Claim::Ours => owned.push(set),
-                Claim::Foreign => {}
-                Claim::Release => {
-                    if let Some(set) = ownership::release(&api, &*set, &uid).await? {
-                        self.sets.seen(&set.resource_version().unwrap_or_default()).await;
-                    }
-                }
-                Claim::Adopt => {
-                    let may = match allowed {
-                        Some(may) => may,
-                        None => {
-                            let live: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
-                            ownership::may_adopt(&live, deployment).await?
-                        }
-                    };
-                    allowed = Some(may);
-                    if !may {
-                        continue;
-                    }
-                    let reference = ownership::controller_ref(deployment);
-                    if let Some(set) = ownership::adopt(&api, &*set, &reference).await? {
-                        self.sets.seen(&set.resource_version().unwrap_or_default()).await;
-                        owned.push(Arc::new(set));
-                    }
-                }
-            }
-        }
-        Ok(owned)
     }
 
     fn with_pods(&self, deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> BTreeSet<String> {

@@ -2,6 +2,7 @@
 //! `pkg/controller/deployment/rolling.go` and `sync.go`).
 
 use super::replica_sets::{DESIRED_REPLICAS, MAX_REPLICAS, Set, largest_first};
+use crate::controllers::int_or_percent::{Round, scaled};
 use k8s_openapi::api::apps::v1::{Deployment, RollingUpdateDeployment};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -52,27 +53,13 @@ impl Sizes {
 /// Surge and unavailability; one of both is at least one, or nothing could ever move.
 fn limits_of(limits: Option<&RollingUpdateDeployment>, replicas: i32) -> (i32, i32) {
     let quarter = IntOrString::String("25%".to_owned());
-    let of = |value: Option<&IntOrString>, up| scaled(value.unwrap_or(&quarter), replicas, up);
-    let surge = of(limits.and_then(|limits| limits.max_surge.as_ref()), true);
-    let unavailable = of(limits.and_then(|limits| limits.max_unavailable.as_ref()), false);
+    // Validation lets through nothing that is no number.
+    let of =
+        |value: Option<&IntOrString>, round| scaled(value.unwrap_or(&quarter), replicas, round).unwrap_or(0).max(0);
+    let surge = of(limits.and_then(|limits| limits.max_surge.as_ref()), Round::Up);
+    let unavailable = of(limits.and_then(|limits| limits.max_unavailable.as_ref()), Round::Down);
     let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
     (surge, unavailable.min(replicas))
-}
-
-fn scaled(value: &IntOrString, of: i32, up: bool) -> i32 {
-    match value {
-        IntOrString::Int(number) => (*number).max(0),
-        IntOrString::String(text) => {
-            let percent = text.strip_suffix('%').and_then(|number| number.parse::<i64>().ok());
-            let hundredths = percent.unwrap_or(0).max(0).saturating_mul(i64::from(of));
-            let whole = if up {
-                hundredths.saturating_add(99) / 100
-            } else {
-                hundredths / 100
-            };
-            i32::try_from(whole).unwrap_or(i32::MAX)
-        }
-    }
 }
 
 /// Shrinks old sets as far as what serves allows. What does not serve anyway goes first.

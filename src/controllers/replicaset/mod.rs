@@ -7,6 +7,7 @@ use super::Context;
 use super::expectations::{self, Expectations};
 use super::ownership::{self, Claim};
 use super::pods::{self, PodControl};
+use super::slow_start;
 use crate::client::ObjectKey;
 use crate::client::informer::{Change, Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
@@ -42,7 +43,7 @@ pub async fn run_for<K: Replicated>(context: &Context) {
     let shell = Shell::<K> {
         owners: context.informers.of(),
         pods: context.informers.of(),
-        orphans: context.informers.of::<Pod>().index(orphan_in),
+        orphans: ownership::orphans(&context.informers.of::<Pod>()),
         control: PodControl::new(client.clone(), context.recorder(K::CONTROLLER)),
         client,
         expectations: Arc::default(),
@@ -55,14 +56,6 @@ pub async fn run_for<K: Replicated>(context: &Context) {
         () = context.shutdown.cancelled() => return,
     }
     queue.run(WORKERS, &context.shutdown, |key| shell.sync(key)).await;
-}
-
-/// The namespace of a pod that nobody controls.
-fn orphan_in(pod: &Pod) -> Vec<String> {
-    match ownership::controller_of(&pod.metadata) {
-        Some(_) => Vec::new(),
-        None => pod.metadata.namespace.clone().into_iter().collect(),
-    }
 }
 
 struct Shell<K> {
@@ -99,10 +92,17 @@ impl<K: Replicated> Shell<K> {
             return Ok(Next::Done);
         };
         let caught_up = self.expectations.fulfilled(&key, &self.pods);
-        let owned = self.claimed(&key, &owner).await.map_err(Error::Claim)?;
-        let terminating = |pod: &&Arc<Pod>| pods::is_terminating(pod) && !pods::is_finished(pod);
-        let terminating = owned.iter().filter(terminating).count();
-        let active: Vec<Arc<Pod>> = owned.into_iter().filter(|pod| pods::is_active(pod)).collect();
+        let selector = owner.selector();
+        let candidates = ownership::candidates(&*owner, &self.pods, &self.orphans);
+        // What has ended, or is about to, stays whose it was.
+        let (active, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|pod| pods::is_active(pod));
+        let ours = |pod: &&Arc<Pod>| ownership::claim(owner.meta(), &selector, &pod.metadata) == Claim::Ours;
+        let terminating = others.iter().filter(ours).filter(|pod| !pods::is_finished(pod)).count();
+        let owners = Api::namespaced(self.client.clone(), &key.namespace);
+        let api = Api::namespaced(self.client.clone(), &key.namespace);
+        let active = ownership::settle(&owners, &api, &*owner, &selector, active)
+            .await
+            .map_err(Error::Claim)?;
         let result = match caught_up {
             false => None,
             true => Some(self.act(&key, &owner, &active).await),
@@ -131,48 +131,6 @@ impl<K: Replicated> Shell<K> {
         }
     }
 
-    /// The pods of `owner`, after taking those that are to be its, and leaving those that are not.
-    async fn claimed(&self, key: &ObjectKey, owner: &Arc<K>) -> kube::Result<Vec<Arc<Pod>>> {
-        let uid = owner.meta().uid.clone().unwrap_or_default();
-        let selector = owner.selector();
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let mut allowed: Option<bool> = None;
-        let mut owned = Vec::new();
-        let candidates = self.pods.controlled_by(&uid).into_iter();
-        for pod in candidates.chain(self.orphans.get(&key.namespace)) {
-            match ownership::claim(owner.meta(), &selector, &pod.metadata) {
-                Claim::Ours => owned.push(pod),
-                Claim::Foreign => {}
-                // What has ended stays whose it was.
-                Claim::Adopt | Claim::Release if !pods::is_active(&pod) => {}
-                Claim::Release => {
-                    if let Some(pod) = ownership::release(&api, &*pod, &uid).await? {
-                        self.expectations.written(key, &pod);
-                    }
-                }
-                Claim::Adopt => {
-                    let may = match allowed {
-                        Some(may) => may,
-                        None => {
-                            let owners: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
-                            ownership::may_adopt(&owners, &**owner).await?
-                        }
-                    };
-                    allowed = Some(may);
-                    if !may {
-                        continue;
-                    }
-                    let reference = ownership::controller_ref(&**owner);
-                    if let Some(pod) = ownership::adopt(&api, &*pod, &reference).await? {
-                        self.expectations.written(key, &pod);
-                        owned.push(Arc::new(pod));
-                    }
-                }
-            }
-        }
-        Ok(owned)
-    }
-
     async fn act(&self, key: &ObjectKey, owner: &Arc<K>, active: &[Arc<Pod>]) -> kube::Result<()> {
         match plan::step(&**owner, active, || self.related(owner), Timestamp::now()) {
             Step::Nothing => Ok(()),
@@ -199,31 +157,23 @@ impl<K: Replicated> Shell<K> {
         uids.flat_map(|uid| self.pods.controlled_by(uid)).collect()
     }
 
-    /// Makes pods in batches that double with every success, so that what cannot be is found out with few attempts.
     async fn create(&self, key: &ObjectKey, owner: &Arc<K>, count: usize) -> kube::Result<()> {
         let Some(template) = owner.template() else {
             return Ok(());
         };
         let pod = pods::from_template(&**owner, template);
-        let (mut left, mut batch) = (count, 1);
-        while left > 0 {
-            let now = batch.min(left);
-            let creations = (0..now).map(|_| async {
-                match self.control.create(&**owner, &pod).await {
-                    Ok(pod) => {
-                        self.expectations.written(key, &pod);
-                        Ok(())
-                    }
-                    // The owner goes as well.
-                    Err(error) if pods::is_namespace_terminating(&error) => Ok(()),
-                    Err(error) => Err(error),
+        let creation = |_| async {
+            match self.control.create(&**owner, &pod).await {
+                Ok(pod) => {
+                    self.expectations.written(key, &pod);
+                    Ok(())
                 }
-            });
-            join_all(creations).await.into_iter().collect::<kube::Result<()>>()?;
-            left -= now;
-            batch *= 2;
-        }
-        Ok(())
+                // The owner goes as well.
+                Err(error) if pods::is_namespace_terminating(&error) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        slow_start::run(0..count, creation).await.result().map(|_| ())
     }
 
     async fn write(&self, owner: &Arc<K>, status: ReplicaSetStatus) -> kube::Result<()> {
