@@ -36,7 +36,7 @@ fn write_storage(ctx: &Context, text: &mut String) -> std::fmt::Result {
 
 type Row<'a> = (&'static str, &'static str, &'static str, &'a AtomicU64);
 
-fn rows(metrics: &Metrics) -> [Row<'_>; 12] {
+fn rows(metrics: &Metrics) -> [Row<'_>; 10] {
     let counter = |name, help, value| (name, "counter", help, value);
     let gauge = |name, help, value| (name, "gauge", help, value);
     [
@@ -64,16 +64,6 @@ fn rows(metrics: &Metrics) -> [Row<'_>; 12] {
             "krust_storage_compacted_rows_total",
             "Rows deleted by compaction.",
             &metrics.compacted_rows,
-        ),
-        counter(
-            "krust_storage_lists_shared_total",
-            "Lists answered with bytes made before.",
-            &metrics.lists_shared,
-        ),
-        counter(
-            "krust_storage_lists_joined_total",
-            "Lists whose bytes were joined anew.",
-            &metrics.lists_joined,
         ),
         counter(
             "krust_storage_watches_compacted_total",

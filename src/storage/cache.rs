@@ -115,13 +115,6 @@ impl Cache {
         }
     }
 
-    /// Frees list bodies that nobody uses.
-    pub fn sweep(&self) {
-        for resource in self.resources() {
-            resource.sweep();
-        }
-    }
-
     /// Ends all watches.
     pub fn close(&self) {
         self.position.closed.store(true, Ordering::Release);

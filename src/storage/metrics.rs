@@ -24,9 +24,6 @@ pub struct Metrics {
     pub written_bytes: AtomicU64,
     /// Rows deleted by compaction.
     pub compacted_rows: AtomicU64,
-    /// Lists of [`super::Storage::list_bytes`] answered with bytes made for an earlier one, and made anew.
-    pub lists_shared: AtomicU64,
-    pub lists_joined: AtomicU64,
     /// Watches that fell out of history.
     pub watches_compacted: AtomicU64,
     /// Watches that are open now.

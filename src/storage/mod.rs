@@ -5,7 +5,7 @@
 //!
 //! - [`Storage`] (`store.rs`): the one door; everything else is behind it.
 //! - `writer.rs`: the task that owns the database: collects, decides (`batch.rs`), commits, publishes, compacts.
-//! - `cache.rs`, `resource.rs`: current objects and recent events per resource; `joined.rs`: shared list bodies.
+//! - `cache.rs`, `resource.rs`: current objects and recent events per resource.
 //! - [`Watch`] (`watch.rs`): a cursor over those events.
 //! - `database.rs`, `entities/`, `migrations.rs`: SQL, through sea-orm; `load.rs`: from rows back to memory.
 //! - `compact.rs`: how far history may be forgotten; `lock.rs`: one server per SQLite file.
@@ -20,7 +20,6 @@ mod database;
 mod draft;
 mod entities;
 mod error;
-mod joined;
 mod load;
 mod lock;
 mod metrics;
@@ -35,7 +34,6 @@ mod watch;
 mod writer;
 
 pub use error::StorageError;
-pub use joined::ListBody;
 pub use metrics::{COMMIT_BUCKETS_MICROS, Metrics};
 pub use options::Options;
 pub use store::Storage;

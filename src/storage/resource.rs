@@ -1,9 +1,8 @@
 //! One resource in memory: its current objects and its recent events (upstream: `cacher`'s `watchCache`).
 
-use super::joined::{Joined, ListBody};
 use super::metrics::Metrics;
 use super::{Entry, Event, EventKind, Key, Snapshot, StorageError};
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockWriteGuard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,8 +35,6 @@ pub(super) struct ResourceCache {
     state: RwLock<State>,
     /// Wakes the watches after their events are in `state`.
     pub awake: Notify,
-    /// Bodies of whole lists by namespace; None is all namespaces.
-    joined: Mutex<HashMap<Option<String>, Arc<Mutex<Joined>>>>,
 }
 
 /// What a resource's lock protects.
@@ -71,7 +68,6 @@ impl ResourceCache {
             metrics,
             state: RwLock::new(state),
             awake: Notify::new(),
-            joined: Mutex::default(),
         }
     }
 
@@ -127,39 +123,6 @@ impl ResourceCache {
     pub fn changed(&self, namespace: Option<&str>) -> (u64, u64) {
         let state = self.state.read();
         (self.position.revision(), state.changed_in(namespace))
-    }
-
-    /// The current objects as one shared body, joined once per change.
-    pub fn list_bytes(&self, namespace: Option<&str>) -> ListBody {
-        let slot = {
-            let mut joined = self.joined.lock();
-            let key = namespace.map(str::to_owned);
-            joined.entry(key).or_default().clone()
-        };
-        // Who comes while the body is being joined waits for it instead of joining it too.
-        let mut slot = slot.lock();
-        let state = self.state.read();
-        let (revision, changed) = (self.position.revision(), state.changed_in(namespace));
-        if let Some(body) = slot.get(revision, changed) {
-            super::metrics::add(&self.metrics.lists_shared, 1);
-            return body;
-        }
-        let entries = state.entries(namespace);
-        drop(state);
-        super::metrics::add(&self.metrics.lists_joined, 1);
-        slot.join(revision, changed, &entries)
-    }
-
-    /// Frees shared bodies that nobody asked for since the last call, or that have become stale.
-    pub fn sweep(&self) {
-        self.joined.lock().retain(|namespace, slot| {
-            // Locked means in use.
-            let Some(mut slot) = slot.try_lock() else {
-                return true;
-            };
-            let changed = self.state.read().changed_in(namespace.as_deref());
-            slot.keep(changed)
-        });
     }
 
     pub fn read(&self) -> parking_lot::RwLockReadGuard<'_, State> {

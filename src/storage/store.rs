@@ -5,7 +5,7 @@ use super::database::Database;
 use super::load::load;
 use super::metrics::Metrics;
 use super::writer::{Request, Writer};
-use super::{Entry, Indexer, ListBody, Operation, Options, Snapshot, StorageError, Watch};
+use super::{Entry, Indexer, Operation, Options, Snapshot, StorageError, Watch};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,12 +66,6 @@ impl Storage {
     /// The store's revision, and the name of the present state of a list as [`Snapshot::changed`] has it.
     pub fn changed(&self, resource: &str, namespace: Option<&str>) -> (u64, u64) {
         self.cache.resource(resource).changed(namespace)
-    }
-
-    /// All current objects as they stand inside a list's `items`, joined once and shared between requests
-    /// until the next change.
-    pub fn list_bytes(&self, resource: &str, namespace: Option<&str>) -> ListBody {
-        self.cache.resource(resource).list_bytes(namespace)
     }
 
     /// Changes strictly after `from`. `Compacted` if they are not all remembered, `Future` if `from` is yet to come.

@@ -93,7 +93,6 @@ impl Writer {
 
     async fn tick(&mut self) {
         self.compactor.mark(Instant::now(), self.cache.revision());
-        self.cache.sweep();
         match self.database.size_bytes().await {
             Ok(bytes) => self
                 .cache

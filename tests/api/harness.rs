@@ -297,6 +297,15 @@ pub fn pod(name: &str) -> Value {
     })
 }
 
+/// A built-in object as it stands in a list, which tells kind and version once for all.
+pub fn as_item(object: &Value) -> Value {
+    let mut item = object.clone();
+    for told in ["kind", "apiVersion"] {
+        item.as_object_mut().unwrap().remove(told);
+    }
+    item
+}
+
 pub fn revision(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }

@@ -1,7 +1,7 @@
 //! Kinds whose objects are not stored as they are shown: autoscalers in two versions, component statuses; signing
 //! requests, which note who asks.
 
-use crate::harness::Server;
+use crate::harness::{Server, as_item};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair};
@@ -54,7 +54,7 @@ async fn autoscalers_are_the_same_in_both_versions() {
     assert_eq!(second["spec"]["maxReplicas"], 9);
     assert_eq!(second["metadata"].get("annotations"), None);
     let list = server.get(&uri("v1")).await.expect(200);
-    assert_eq!(list["items"][0]["apiVersion"], "autoscaling/v1");
+    assert_eq!(list["items"][0], as_item(&patched));
     let invalid = json!({"metadata": {"name": "x"}, "spec": {"scaleTargetRef": target, "maxReplicas": 0}});
     server.post(&uri("v1"), invalid).await.failure(422, "Invalid");
 }

@@ -1,6 +1,6 @@
 //! Lists: order, chunks, selectors, old states, tokens that expire.
 
-use crate::harness::{CONFIG_MAPS, PODS, Server, pod, revision};
+use crate::harness::{CONFIG_MAPS, PODS, Server, as_item, pod, revision};
 use serde_json::{Value, json};
 
 fn names(list: &Value) -> Vec<&str> {
@@ -34,6 +34,13 @@ async fn everything_in_order_with_a_version() {
         server.get("/api/v1/configmaps").await.expect(200)["items"],
         list["items"]
     );
+    // Read whole and in part, as upstream's typed lists.
+    for query in ["", "?limit=9", "?labelSelector=app"] {
+        let list = server.get(&format!("{CONFIG_MAPS}{query}")).await.expect(200);
+        let one = server.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+        assert_eq!(one["kind"], "ConfigMap");
+        assert_eq!(list["items"][0], as_item(&one), "{query}");
+    }
     let empty = server.get("/api/v1/namespaces/elsewhere/configmaps").await.expect(200);
     assert_eq!(empty["items"], json!([]));
 }

@@ -1,6 +1,6 @@
 //! Forms of answers.
 
-use crate::harness::{CONFIG_MAPS, PODS, Server, pod};
+use crate::harness::{CONFIG_MAPS, PODS, Server, as_item, pod};
 use poem::http::Method;
 use serde_json::json;
 
@@ -124,5 +124,5 @@ async fn both_event_groups_show_the_same_objects() {
     );
     let list = server.get("/apis/events.k8s.io/v1/events").await.expect(200);
     assert_eq!(list["apiVersion"], "events.k8s.io/v1");
-    assert_eq!(list["items"][0], new);
+    assert_eq!(list["items"][0], as_item(&new));
 }

@@ -1,7 +1,7 @@
 //! A list at a revision equals the replay of the log up to it: random writes, seen through lists of several forms
 //! and through watches, with and without selectors.
 
-use crate::harness::{CONFIG_MAPS, Server, revision};
+use crate::harness::{CONFIG_MAPS, Server, as_item, revision};
 use krust::apiserver::codec::protobuf;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -106,6 +106,10 @@ async fn a_list_at_a_revision_is_the_replay_of_the_log() {
         }
         for _ in 0..40 {
             let (at, expected) = &log[random.random_range(0..log.len())];
+            let expected: &State = &expected
+                .iter()
+                .map(|(name, object)| (name.clone(), as_item(object)))
+                .collect();
             let exact = format!("resourceVersion={at}&resourceVersionMatch=Exact");
             let list = server.get(&format!("{CONFIG_MAPS}?{exact}")).await.expect(200);
             assert_eq!(revision(&list), *at);

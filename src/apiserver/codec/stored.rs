@@ -107,6 +107,29 @@ pub fn bytes(kind: &Kind, entry: &Entry) -> Result<Bytes, ApiError> {
         .map_err(ApiError::internal)
 }
 
+/// How the objects of a list begin. Those of built-in kinds do not repeat the kind and version, which the list has told, as
+/// upstream's typed lists; custom resources do, as upstream's untyped ones.
+pub struct ItemHead(Option<[String; 2]>);
+
+impl ItemHead {
+    pub fn of(kind: &Kind) -> Self {
+        let type_ = format!(r#""kind":"{}""#, kind.kind);
+        let version = format!(r#""apiVersion":"{}""#, kind.group_version());
+        let heads = [format!("{{{version},{type_},"), format!("{{{type_},{version},")];
+        Self(kind.custom.is_none().then_some(heads))
+    }
+
+    /// `object` as an item of a list: one part after the other.
+    pub fn item<'a>(&self, object: &'a [u8]) -> [&'a [u8]; 2] {
+        let heads = self.0.iter().flatten();
+        let mut rest = heads.filter_map(|head| object.strip_prefix(head.as_bytes()));
+        match rest.next() {
+            Some(rest) => [b"{", rest],
+            None => [b"", object],
+        }
+    }
+}
+
 /// Turns an object of the kind's version into the stored one.
 pub fn to_storage(kind: &Kind, object: &mut Object) {
     if is_native(kind) {

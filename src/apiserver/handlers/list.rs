@@ -12,6 +12,7 @@ use super::{parse_revision, wait_for_revision};
 use crate::apiserver::codec::accept::{Format, Negotiated, Shape, Transform};
 use crate::apiserver::codec::respond::{finish, respond};
 use crate::apiserver::codec::shared::message;
+use crate::apiserver::codec::stored::ItemHead;
 use crate::apiserver::codec::table::{self, IncludeObject};
 use crate::apiserver::codec::{partial, protobuf, stored};
 use crate::apiserver::context::Context;
@@ -236,11 +237,14 @@ fn concatenate(kind: &Kind, metadata: &Value, entries: &[Arc<Entry>]) -> Result<
         kind.group_version()
     );
     json.extend_from_slice(head.as_bytes());
+    let item_head = ItemHead::of(kind);
     for (position, entry) in entries.iter().enumerate() {
         if position > 0 {
             json.push(b',');
         }
-        json.extend_from_slice(&stored::bytes(kind, entry)?);
+        for part in item_head.item(&stored::bytes(kind, entry)?) {
+            json.extend_from_slice(part);
+        }
     }
     json.extend_from_slice(b"]}\n");
     Ok(json.into())

@@ -9,6 +9,8 @@ mod bodies;
 mod compile;
 mod decode;
 pub(crate) mod facts;
+#[cfg(test)]
+pub mod made_up;
 pub(crate) mod scalars;
 pub(crate) mod shape;
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    pub fn new(chunks: &[Bytes]) -> Self {
+    pub fn new<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut compress = Compress::new(Compression::fast(), false);
         let (mut out, mut crc) = (Vec::new(), Crc::new());
         for chunk in chunks {
@@ -99,7 +99,7 @@ mod tests {
             (vec![Bytes::from_static(b"one")], "h".repeat(200_000)),
             (vec![], String::new()),
         ] {
-            let packed = Arc::new(Packed::new(&chunks));
+            let packed = Arc::new(Packed::new(chunks.iter().map(|chunk| &chunk[..])));
             let answer = member(head.as_bytes(), &packed, b"]}\n").concat();
             let mut read = String::new();
             // This reader takes one member and no more.

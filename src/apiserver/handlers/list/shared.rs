@@ -1,9 +1,11 @@
 //! Whole lists in forms that cost something to make: their items are made once per change and shared by all who ask
-//! (upstream makes every list anew). The plain JSON form is shared by the store itself.
+//! (upstream makes every list anew). The plain JSON form costs no more than a copy,
+//! and is not kept.
 
 use super::gzip::Packed;
 use crate::apiserver::codec::protobuf;
 use crate::apiserver::codec::shared::message;
+use crate::apiserver::codec::stored::ItemHead;
 use crate::apiserver::error::ApiError;
 use crate::registry::Kind;
 use crate::storage::Storage;
@@ -115,11 +117,24 @@ impl SharedLists {
                     return Ok(items);
                 };
                 // Named by what was looked at before: what is newer is at worst made once more.
-                (items.revision, changed, Body::Packed(Arc::new(Packed::new(&[bytes]))))
+                (
+                    items.revision,
+                    changed,
+                    Body::Packed(Arc::new(Packed::new([&bytes[..]]))),
+                )
             }
             Form::PackedJson => {
-                let list = storage.list_bytes(kind.storage_resource, namespace);
-                let packed = Packed::new(&list.chunks);
+                let list = storage
+                    .list(kind.storage_resource, namespace, None)
+                    .map_err(|error| ApiError::from_storage(error, kind))?;
+                let item_head = ItemHead::of(kind);
+                let items = list.entries.iter().enumerate();
+                let pieces = items.flat_map(|(position, entry)| {
+                    let comma: &[u8] = if position > 0 { b"," } else { b"" };
+                    let [head, rest] = item_head.item(&entry.bytes);
+                    [comma, head, rest]
+                });
+                let packed = Packed::new(pieces);
                 (list.revision, list.changed, Body::Packed(Arc::new(packed)))
             }
         };

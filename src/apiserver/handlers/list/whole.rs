@@ -5,6 +5,7 @@ use super::shared::{Body, Form, Items};
 use super::{gzip, list_revision};
 use crate::apiserver::codec::accept::{Format, Negotiated, Transform};
 use crate::apiserver::codec::respond::{is_compressed, wants_pretty};
+use crate::apiserver::codec::stored::ItemHead;
 use crate::apiserver::codec::{protobuf, stored};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
@@ -12,11 +13,15 @@ use crate::apiserver::handlers::selection::Selection;
 use crate::apiserver::handlers::wait_for_revision;
 use crate::apiserver::options::{ListOptions, VersionMatch};
 use crate::registry::Kind;
+use crate::storage::Entry;
 use bytes::Bytes;
 use poem::Response;
 use poem::http::{HeaderValue, header};
 use serde_json::{Map, json};
 use std::sync::Arc;
+
+/// What is copied at a time.
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// The answer, if this is such a list.
 pub async fn whole(
@@ -67,8 +72,13 @@ impl WholeList<'_> {
         let list = self
             .ctx
             .storage()
-            .list_bytes(self.kind.storage_resource, self.namespace);
-        let bytes: usize = list.chunks.iter().map(Bytes::len).sum();
+            .list(self.kind.storage_resource, self.namespace, None)
+            .map_err(|error| ApiError::from_storage(error, self.kind))?;
+        // The objects, and commas between them.
+        let item_head = ItemHead::of(self.kind);
+        let items = list.entries.iter().map(|entry| item_head.item(&entry.bytes));
+        let objects: usize = items.flatten().map(<[u8]>::len).sum();
+        let bytes = objects + list.entries.len().saturating_sub(1);
         let head = |revision: u64| {
             format!(
                 r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{revision}"}},"items":["#,
@@ -80,14 +90,16 @@ impl WholeList<'_> {
             let items = self.items(Form::PackedJson).await?;
             if let Body::Packed(packed) = items.body {
                 let member = gzip::member(head(items.revision).as_bytes(), &packed, &tail);
-                return Ok(in_chunks(Format::Json, member, true));
+                let length = member.iter().map(Bytes::len).sum();
+                return Ok(in_chunks(Format::Json, member, length, true));
             }
         }
-        let mut chunks = Vec::with_capacity(list.chunks.len() + 2);
-        chunks.push(Bytes::from(head(list.revision)));
-        chunks.extend(list.chunks.iter().cloned());
-        chunks.push(tail);
-        Ok(in_chunks(Format::Json, chunks, false))
+        let head = Bytes::from(head(list.revision));
+        let length = head.len() + bytes + tail.len();
+        let chunks = std::iter::once(head)
+            .chain(Blocks::new(item_head, list.entries))
+            .chain([tail]);
+        Ok(in_chunks(Format::Json, chunks, length, false))
     }
 
     async fn protobuf(&self) -> Result<Response, ApiError> {
@@ -100,11 +112,14 @@ impl WholeList<'_> {
             let items = self.items(Form::PackedProtobuf).await?;
             if let Body::Packed(packed) = items.body {
                 let head = self.head(items.revision, packed.length())?;
-                return Ok(in_chunks(Format::Protobuf, gzip::member(&head, &packed, &tail), true));
+                let member = gzip::member(&head, &packed, &tail);
+                let length = member.iter().map(Bytes::len).sum();
+                return Ok(in_chunks(Format::Protobuf, member, length, true));
             }
         }
         let head = self.head(items.revision, bytes.len())?;
-        Ok(in_chunks(Format::Protobuf, vec![head.into(), bytes, tail], false))
+        let length = head.len() + bytes.len() + tail.len();
+        Ok(in_chunks(Format::Protobuf, [head.into(), bytes, tail], length, false))
     }
 
     async fn items(&self, form: Form) -> Result<Items, ApiError> {
@@ -130,8 +145,52 @@ impl WholeList<'_> {
     }
 }
 
-fn in_chunks(format: Format, chunks: Vec<Bytes>, compressed: bool) -> Response {
-    let length = chunks.iter().map(Bytes::len).sum::<usize>();
+/// The objects of a list with commas between them, put together piece by piece while they are sent: the bytes of a whole
+/// list are never in one place.
+struct Blocks {
+    item_head: ItemHead,
+    entries: Vec<Arc<Entry>>,
+    next: usize,
+}
+
+impl Blocks {
+    fn new(item_head: ItemHead, entries: Vec<Arc<Entry>>) -> Self {
+        Self {
+            item_head,
+            entries,
+            next: 0,
+        }
+    }
+}
+
+impl Iterator for Blocks {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let rest = &self.entries[self.next..];
+        let first = rest.first()?;
+        let mut block = Vec::with_capacity(BLOCK_BYTES.max(first.bytes.len() + 1));
+        for entry in rest {
+            if !block.is_empty() && block.len() + entry.bytes.len() + 1 > block.capacity() {
+                break;
+            }
+            if self.next > 0 {
+                block.push(b',');
+            }
+            for part in self.item_head.item(&entry.bytes) {
+                block.extend_from_slice(part);
+            }
+            self.next += 1;
+        }
+        Some(block.into())
+    }
+}
+
+/// `length` is that of all chunks together.
+fn in_chunks<C>(format: Format, chunks: C, length: usize, compressed: bool) -> Response
+where
+    C: IntoIterator<Item = Bytes, IntoIter: Send + 'static>,
+{
     let stream = futures_util::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>));
     let mut response = Response::builder()
         .header(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()))

@@ -161,4 +161,6 @@ fn unknown_directive(directive: &Value, patch: &Object) -> ApiError {
 }
 
 #[cfg(test)]
+mod idempotence;
+#[cfg(test)]
 mod tests;
