@@ -259,6 +259,9 @@ impl Core {
         let client = core.client("system:apiserver", &["system:masters"]);
         let extensions = controllers::run_extensions(client, core.stop.clone());
         core.tasks.spawn("API extensions", extensions);
+        let client = core.client("system:apiserver", &["system:masters"]);
+        let kept = network::keep(client, settings.clone(), core.api.clone(), address, core.stop.clone());
+        core.tasks.spawn("service kubernetes", kept);
         core.keep_certificates_fresh();
         Ok(core)
     }

@@ -3,11 +3,16 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
+use futures_util::StreamExt;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::AppError;
 use crate::apiserver::ApiServer;
@@ -87,6 +92,44 @@ pub(super) async fn create(
         None => {
             tracing::debug!("the Service kubernetes has no endpoints: no address of this machine can be reached");
             Ok(())
+        }
+    }
+}
+
+/// Puts right what somebody does to the Service `kubernetes` or its endpoints, until `stop` (upstream looks at them every
+/// ten seconds).
+pub(super) async fn keep(
+    client: Client,
+    settings: Settings,
+    server: Arc<ApiServer>,
+    listen: SocketAddr,
+    stop: CancellationToken,
+) {
+    let only_ours = || watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+    let mut changes = futures_util::stream::SelectAll::new();
+    for (group, name, plural) in [
+        ("", "Service", "services"),
+        ("", "Endpoints", "endpoints"),
+        ("discovery.k8s.io", "EndpointSlice", "endpointslices"),
+    ] {
+        let api = kind(&client, group, name, plural, Some("default"));
+        changes.push(watcher(api, only_ours()).default_backoff().boxed());
+    }
+    loop {
+        let change = tokio::select! {
+            change = changes.next() => change,
+            () = stop.cancelled() => return,
+        };
+        match change {
+            // Our own writes come back, too: the next look finds nothing to do then.
+            Some(Ok(Event::Apply(_) | Event::Delete(_))) => {
+                if let Err(error) = create(&client, &settings, &server, listen).await {
+                    tracing::warn!(%error, "the Service kubernetes could not be put right");
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::debug!(%error, "the watch of the Service kubernetes broke and is retried"),
+            None => return,
         }
     }
 }

@@ -14,6 +14,9 @@ mod api_services;
 mod clusterroleaggregation;
 mod custom_resources;
 mod deployment;
+mod endpoint;
+mod endpointslice;
+mod endpointslicemirroring;
 mod expectations;
 mod history;
 mod int_or_percent;
@@ -23,6 +26,7 @@ mod pod_template;
 mod pods;
 mod replicaset;
 mod replication;
+mod service_endpoints;
 mod serviceaccount;
 mod serviceaccounttoken;
 mod slow_start;
@@ -86,6 +90,7 @@ impl Context {
     }
 
     /// The same, where upstream's events come from a `component` of another name.
+    /// The same for one whose events come from a `component` of another name.
     pub fn recorder_as(&self, controller: &str, component: &str) -> Recorder {
         let (recorder, writing) = Recorder::new(self.client(controller), component, None, self.shutdown.clone());
         self.recorders.spawn(writing);
@@ -118,7 +123,7 @@ pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) 
         })*};
     }
     // One line each, in the alphabet's order.
-    spawn!(deployment, replicaset, replication);
+    spawn!(deployment, endpoint, endpointslice, endpointslicemirroring, replicaset, replication);
     while let Some(end) = tasks.next_end().await {
         if let Some(error) = end.failure {
             tracing::error!(controller = end.name, %error, "a controller failed; the others go on");

@@ -36,6 +36,7 @@ mod cli;
 mod custom_resources;
 mod custom_resources_published;
 mod discovery;
+mod endpoints;
 mod events;
 mod field_validation;
 mod lists;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         custom_resources::tests(),
         custom_resources_published::tests(),
         discovery::tests(),
+        endpoints::tests(),
         events::tests(),
         field_validation::tests(),
         lists::tests(),
