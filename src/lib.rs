@@ -8,6 +8,7 @@
 //! | [`transport`] | PKI, the TLS/plain accept loop, dialling with upgrades | `apiserver/pkg/server` |
 //! | [`app`] | builds the parts, starts and drains their tasks | `cmd/kube-apiserver/app` and friends |
 //! | [`quantity`] | resource quantities | `apimachinery/pkg/api/resource` |
+//! | [`schedule`] | schedules in cron's notation | `robfig/cron` |
 //! | [`storage`] | revisions, watch cache, database | `etcd3`, `cacher` |
 //! | [`registry`] | the table of kinds and what each kind does | `pkg/registry`, `pkg/apis` |
 //! | [`apiserver`] | the request path | `kubernetes/apiserver` |
@@ -28,6 +29,7 @@ pub mod kubelet;
 pub mod quantity;
 pub mod registry;
 pub mod runtime;
+pub mod schedule;
 pub mod scheduler;
 pub mod storage;
 pub mod telemetry;

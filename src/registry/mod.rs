@@ -14,7 +14,7 @@
 //! - [`field`]: field errors.
 //! - [`structural`]: schemas of custom resources; [`cel`]: the expression language of their rules.
 //! - [`patterns`], [`string_formats`]: regular expressions and formats of strings that schemas name.
-//! - [`network`]: IP addresses and ranges; [`schedule`]: cron's notation.
+//! - [`network`]: IP addresses and ranges.
 
 pub mod cel;
 pub mod columns;
@@ -33,7 +33,6 @@ pub mod reset_fields;
 mod row;
 mod rows;
 pub mod scale;
-pub mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod strategies;

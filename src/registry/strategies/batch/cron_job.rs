@@ -5,12 +5,12 @@ use crate::registry::columns::workloads::CRON_JOB;
 use crate::registry::field::FieldError;
 use crate::registry::formats::dns1123_subdomain;
 use crate::registry::json::{at, boolean, child, child_or_new, default_text, default_to, map, text};
-use crate::registry::schedule;
 use crate::registry::strategies::Stored;
 use crate::registry::strategies::pod::validate::one_of;
 use crate::registry::strategies::workloads::template_defaults;
 use crate::registry::strategy::Object;
 use crate::registry::validation::non_negative;
+use crate::schedule;
 use serde_json::{Map, Value, json};
 
 /// Job names are made of the CronJob's and eleven characters.
