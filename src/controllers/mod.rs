@@ -20,6 +20,7 @@ mod endpointslicemirroring;
 mod expectations;
 mod history;
 mod int_or_percent;
+mod job;
 mod namespace;
 mod ownership;
 mod pod_template;
@@ -123,7 +124,7 @@ pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) 
         })*};
     }
     // One line each, in the alphabet's order.
-    spawn!(deployment, endpoint, endpointslice, endpointslicemirroring, replicaset, replication);
+    spawn!(deployment, endpoint, endpointslice, endpointslicemirroring, job, replicaset, replication);
     while let Some(end) = tasks.next_end().await {
         if let Some(error) = end.failure {
             tracing::error!(controller = end.name, %error, "a controller failed; the others go on");

@@ -85,6 +85,18 @@ pub async fn adopt<K: Watched>(api: &Api<K>, object: &K, owner: &OwnerReference)
     write(api, object, patch, |code| code == 404 || code == 409).await
 }
 
+/// As [`adopt`], and puts `finalizer` on the object in the same write.
+pub async fn adopt_tracked<K: Watched>(
+    api: &Api<K>,
+    object: &K,
+    owner: &OwnerReference,
+    finalizer: &str,
+) -> kube::Result<Option<K>> {
+    let patch = json!({"metadata":
+        {"uid": object.meta().uid, "ownerReferences": [owner], "finalizers": [finalizer]}});
+    write(api, object, patch, |code| code == 404 || code == 409).await
+}
+
 /// Takes the owner with `uid` from `object`. None if the object is gone, is another one, or has no such owner.
 pub async fn release<K: Watched>(api: &Api<K>, object: &K, uid: &str) -> kube::Result<Option<K>> {
     let owners = json!([{"$patch": "delete", "uid": uid}]);
@@ -140,6 +152,19 @@ pub async fn settle<O: Watched, K: Watched>(
         }
     }
     Ok(ours)
+}
+
+/// As [`release`], and takes `finalizer` from the object in the same write.
+pub async fn release_tracked<K: Watched>(
+    api: &Api<K>,
+    object: &K,
+    uid: &str,
+    finalizer: &str,
+) -> kube::Result<Option<K>> {
+    let owners = json!([{"$patch": "delete", "uid": uid}]);
+    let patch = json!({"metadata": {"uid": object.meta().uid, "ownerReferences": owners,
+        "$deleteFromPrimitiveList/finalizers": [finalizer]}});
+    write(api, object, patch, |code| code == 404 || code == 409 || code == 422).await
 }
 
 async fn write<K: Watched>(

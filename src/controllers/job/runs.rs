@@ -1,0 +1,1 @@
+//! Situations of Jobs and what is done about them.
