@@ -246,7 +246,8 @@ impl Account {
         self.count();
         let uncounted = self.status.uncounted_terminated_pods.as_ref();
         let all_counted = uncounted.is_none_or(|pods| pods.succeeded.is_none() && pods.failed.is_none());
-        if self.is_full || !all_counted || self.status.terminating.unwrap_or(0) > 0 {
+        let all_free = self.untrack.iter().all(|pod| untracked.contains(pod::uid(pod)));
+        if self.is_full || !all_counted || !all_free || self.status.terminating.unwrap_or(0) > 0 {
             return Vec::new();
         }
         let Some(end) = self.end.take() else { return Vec::new() };

@@ -18,7 +18,6 @@ use crate::registry::strategy::{Column, Object, Strategy, Target, default_prepar
 use serde_json::{Value, json};
 
 const BACKOFF_LIMIT: i64 = 6;
-const NOT_ATTENDED: &str = "jobs are stored, but no controller acts on them yet";
 
 /// The strategy of Jobs: selector and labels carry the uid, so they are made when the job is created.
 pub struct JobStrategy;
@@ -64,7 +63,7 @@ impl Strategy for JobStrategy {
 
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
         let changed = old.is_none_or(|old| old.get("spec") != object.get("spec"));
-        let mut warnings: Vec<String> = changed.then(|| NOT_ATTENDED.to_owned()).into_iter().collect();
+        let mut warnings = Vec::new();
         let indexed = text(object, &["spec", "completionMode"]) == "Indexed";
         let (completions, parallelism) = (
             number(object, &["spec", "completions"]),
