@@ -260,15 +260,19 @@ impl<K: Watched> Informer<K> {
     pub async fn feed(&self, events: impl Stream<Item = watcher::Result<Event<K>>>) {
         let mut events = pin!(events);
         let mut relisted: BTreeSet<ObjectKey> = BTreeSet::new();
+        // A list comes by name, so its newest object says nothing about the others before all are in.
+        let mut newest = 0;
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => relisted.clear(),
                 Ok(Event::InitApply(object)) => {
                     relisted.insert(ObjectKey::of(&object));
-                    self.apply(object);
+                    newest = newest.max(revision_of(&object));
+                    self.take_in(object, false);
                 }
                 Ok(Event::InitDone) => {
                     self.retain(&std::mem::take(&mut relisted));
+                    self.inner.advance(newest);
                     self.inner.listed.send_replace(true);
                 }
                 Ok(Event::Apply(object)) => self.apply(object),
@@ -282,7 +286,12 @@ impl<K: Watched> Informer<K> {
     }
 
     /// Takes in an object that came or changed.
-    pub fn apply(&self, mut object: K) {
+    pub fn apply(&self, object: K) {
+        self.take_in(object, true);
+    }
+
+    /// `in_order`: everything older has been seen before.
+    fn take_in(&self, mut object: K, in_order: bool) {
         object.meta_mut().managed_fields = None;
         let revision = revision_of(&object);
         let key = ObjectKey::of(&object);
@@ -301,10 +310,11 @@ impl<K: Watched> Informer<K> {
             }
             self.inner.state.write().put(key, &object);
             let old = if replaced { None } else { old };
+            let revision = if in_order { revision } else { 0 };
             self.tell(&listeners, &Change { old, new: Some(object) }, revision);
+        } else if in_order {
+            self.inner.advance(revision);
         }
-        drop(listeners);
-        self.inner.advance(revision);
     }
 
     /// Takes in that `object` is gone.

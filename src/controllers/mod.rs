@@ -13,7 +13,9 @@
 mod api_services;
 mod clusterroleaggregation;
 mod custom_resources;
+mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
@@ -27,10 +29,12 @@ mod pod_template;
 mod pods;
 mod replicaset;
 mod replication;
+mod revisions;
 mod service_endpoints;
 mod serviceaccount;
 mod serviceaccounttoken;
 mod slow_start;
+mod statefulset;
 
 use crate::client::events::Recorder;
 use crate::client::informer::Informers;
@@ -124,7 +128,18 @@ pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) 
         })*};
     }
     // One line each, in the alphabet's order.
-    spawn!(deployment, endpoint, endpointslice, endpointslicemirroring, job, replicaset, replication);
+    spawn!(
+        daemonset,
+        deployment,
+        disruption,
+        endpoint,
+        endpointslice,
+        endpointslicemirroring,
+        job,
+        replicaset,
+        replication,
+        statefulset
+    );
     while let Some(end) = tasks.next_end().await {
         if let Some(error) = end.failure {
             tracing::error!(controller = end.name, %error, "a controller failed; the others go on");

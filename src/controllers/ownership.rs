@@ -1,6 +1,6 @@
 //! Who belongs to whom: by controllerRef, and by selector where there is none yet (upstream: `controller_ref_manager.go`).
 
-use crate::client::informer::{Index, Informer, Watched, controller_uid};
+use crate::client::informer::{Change, Index, Informer, Watched, controller_uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{Selector, SelectorExt};
@@ -63,6 +63,32 @@ pub fn controller_ref<K: Watched>(owner: &K) -> OwnerReference {
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
+}
+
+/// The owner in `cache` that controls an object; None if it is of another kind, gone, or another one of that name.
+pub fn controller_in<O: Watched>(cache: &Informer<O>, object: &ObjectMeta) -> Option<Arc<O>> {
+    let reference = controller_of(object)?;
+    let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
+    if reference.kind != O::kind(&()) || group != O::group(&()) {
+        return None;
+    }
+    let owner = cache.get(object.namespace.as_deref().unwrap_or_default(), &reference.name)?;
+    (owner.meta().uid.as_deref() == Some(&reference.uid)).then_some(owner)
+}
+
+/// Whether a change may have made an orphan somebody's: it is new as such, or has other labels.
+pub fn is_new_orphan<K: Watched>(change: &Change<K>) -> bool {
+    let Some(new) = change.new.as_ref().filter(|new| controller_of(new.meta()).is_none()) else {
+        return false;
+    };
+    let old = change.old.as_ref();
+    old.is_none_or(|old| controller_of(old.meta()).is_some() || old.meta().labels != new.meta().labels)
+}
+
+/// An object came that has its controller from the start: no news to who made it.
+pub fn is_made_by_its_owner<K: Watched>(change: &Change<K>) -> bool {
+    let new = change.new.as_ref().filter(|_| change.old.is_none());
+    new.is_some_and(|new| controller_of(new.meta()).is_some())
 }
 
 /// The owner that controls an object.

@@ -80,7 +80,6 @@ pub fn pod_disruption_budget() -> Stored {
         .rules(disruption_budget)
         .status_rules(|budget, _| disruption_budget_status(budget))
         .status(|| json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}))
-        .unattended("disruption budgets are stored, but no controller counts for them yet")
 }
 
 pub fn priority_class() -> Stored {

@@ -31,7 +31,6 @@ pub fn stateful_set() -> Stored {
         .update_rules(update)
         .status_rules(workload_status::stateful_set)
         .status(|| json!({"replicas": 0, "availableReplicas": 0}))
-        .unattended("stateful sets are stored, but no controller acts on them yet")
 }
 
 fn defaults(set: &mut Object) {

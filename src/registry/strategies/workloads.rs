@@ -62,7 +62,6 @@ pub fn daemon_set() -> Stored {
                 "desiredNumberScheduled": 0, "numberReady": 0,
             })
         })
-        .unattended("daemon sets are stored, but no controller acts on them yet")
 }
 
 pub fn pod_template() -> Stored {
