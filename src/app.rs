@@ -32,6 +32,7 @@ use crate::registry::Registry;
 use crate::runtime::choose::{ChooseError, Chosen};
 /// The programs beside containers that write their logs.
 pub use crate::runtime::cri_log::writer as container_log;
+use crate::scheduler::configuration::{Configuration, ConfigurationError};
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::Tasks;
 use crate::transport::InProcessIdentity;
@@ -51,6 +52,8 @@ pub const KUBERNETES_VERSION: &str = "v1.37.0";
 pub enum AppError {
     #[error("setting {key:?}: {reason}")]
     Setting { key: &'static str, reason: String },
+    #[error("setting \"scheduler.config\": {0}")]
+    Scheduler(#[from] ConfigurationError),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     #[error("{0}. Choose another address with --listen")]
@@ -98,10 +101,11 @@ pub enum AppError {
 pub async fn run(settings: Settings) -> Result<(), AppError> {
     let begin = Instant::now();
     let signals = signals::Signals::listen().map_err(AppError::Signals)?;
+    let scheduling = Configuration::load(&settings.scheduler.config)?;
     let core = Core::start(&settings).await?;
     tracing::info!(address = %core.address, millis = begin.elapsed().as_millis(), "serving the Kubernetes API");
     let mut parts = Parts::default();
-    let result = run_parts(&settings, &core, &mut parts, signals).await;
+    let result = run_parts(&settings, scheduling, &core, &mut parts, signals).await;
     let limit = Duration::from_secs(settings.server.shutdown_timeout_seconds);
     parts.stop(limit).await;
     core.stop(limit).await;
@@ -111,6 +115,7 @@ pub async fn run(settings: Settings) -> Result<(), AppError> {
 /// Starts what is a client of the API, and waits for the end.
 async fn run_parts(
     settings: &Settings,
+    scheduling: Configuration,
     core: &Core,
     parts: &mut Parts,
     mut signals: signals::Signals,
@@ -121,7 +126,9 @@ async fn run_parts(
     };
     let stop = parts.stop.clone();
     let client = core.client("system:kube-scheduler", &[]);
-    parts.tasks.spawn("scheduler", scheduler::run(client, stop.clone()));
+    parts
+        .tasks
+        .spawn("scheduler", scheduler::run(client, scheduling, stop.clone()));
     let clients = controllers::Clients {
         shared: core.client("system:kube-controller-manager", &[]),
         own: {

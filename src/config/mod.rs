@@ -20,6 +20,7 @@ pub struct Settings {
     pub runtime: RuntimeSettings,
     pub node: NodeSettings,
     pub network: NetworkSettings,
+    pub scheduler: SchedulerSettings,
     pub log: LogSettings,
 }
 
@@ -89,6 +90,13 @@ pub struct NetworkSettings {
     pub service_range: String,
     /// Which ports of nodes Services may have.
     pub node_port_range: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SchedulerSettings {
+    /// A KubeSchedulerConfiguration file (`kubescheduler.config.k8s.io/v1`). Empty: upstream's defaults.
+    pub config: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,172 +1,530 @@
-//! The scheduler's calls to the API: the binding, or the condition and event that say why there is none
-//! (upstream: `defaultbinder`, `handleSchedulingFailure`).
+//! The scheduler's calls to the API: volumes and bindings, victims, and the condition and event that say why there is no
+//! node (upstream: `defaultbinder`, `volumebinding`, `preemption/executor.go`, `handleSchedulingFailure`).
 
-use super::SCHEDULER_NAME;
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use super::diagnosis::as_note;
+use super::engine::{Action, Report};
+use super::plugins::dynamic_resources::{claim_names, is_reserved_for};
+use super::plugins::volumes::binding::{Bindings, key};
+use super::plugins::volumes::{SELECTED_NODE, annotation, is_bound, reaches, volume_of};
+use super::pod_info::PodInfo;
+use crate::client::informer::{Informer, Informers};
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Resource, ResourceExt};
-use serde_json::json;
+use kube::{Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub enum CallResult {
-    Bound,
-    BindFailed { pod: Arc<Pod> },
+    Bound {
+        bindings: Bindings,
+    },
+    NotBound {
+        uid: String,
+        bindings: Bindings,
+        message: String,
+    },
+    RoomMade {
+        uid: String,
+        failed: Vec<String>,
+        displaced: Vec<Arc<PodInfo>>,
+    },
     Reported,
 }
 
+#[derive(Debug, thiserror::Error)]
+enum BindError {
+    #[error("running PreBind plugin \"VolumeBinding\": {0}")]
+    Volume(String),
+    #[error("running PreBind plugin \"DynamicResources\": {}", said(.0))]
+    Claim(kube::Error),
+    #[error("running Bind plugin \"DefaultBinder\": {}", said(.0))]
+    Binding(kube::Error),
+}
+
+/// The API server's own words, if it was the API server.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// What calls work with.
+#[derive(Clone)]
+struct Calls {
+    client: Client,
+    /// By the name of the profile, under which events come.
+    recorders: Arc<HashMap<String, Recorder>>,
+    claims: Informer<PersistentVolumeClaim>,
+    volumes: Informer<PersistentVolume>,
+    nodes: Informer<Node>,
+    /// Changes whenever a claim or a volume does.
+    storage_changed: watch::Receiver<u64>,
+}
+
 pub struct Binder {
-    client: kube::Client,
-    recorder: Recorder,
-    calls: JoinSet<CallResult>,
+    calls: Calls,
+    tasks: JoinSet<CallResult>,
+    /// Those that wait for volumes, for minutes perhaps: they do not count.
+    slow: JoinSet<CallResult>,
 }
 
 impl Binder {
-    pub fn new(client: kube::Client) -> Self {
-        let recorder = Recorder::new(
-            client.clone(),
-            Reporter {
-                controller: SCHEDULER_NAME.into(),
+    pub fn new(client: Client, informers: &Informers, profiles: impl Iterator<Item = String>) -> Self {
+        let recorder = |name: String| {
+            let reporter = Reporter {
+                controller: name.clone(),
                 instance: None,
-            },
+            };
+            (name, Recorder::new(client.clone(), reporter))
+        };
+        let (claims, volumes) = (
+            informers.of::<PersistentVolumeClaim>(),
+            informers.of::<PersistentVolume>(),
         );
+        let (changed, storage_changed) = watch::channel(0u64);
+        let changed = Arc::new(changed);
+        let also_changed = changed.clone();
+        claims.on_change(move |_| changed.send_modify(|count| *count += 1));
+        volumes.on_change(move |_| also_changed.send_modify(|count| *count += 1));
         Self {
-            client,
-            recorder,
-            calls: JoinSet::new(),
+            calls: Calls {
+                recorders: Arc::new(profiles.map(recorder).collect()),
+                client,
+                claims,
+                volumes,
+                nodes: informers.of::<Node>(),
+                storage_changed,
+            },
+            tasks: JoinSet::new(),
+            slow: JoinSet::new(),
         }
     }
 
     pub fn under_way(&self) -> usize {
-        self.calls.len()
+        self.tasks.len()
     }
 
     /// The next call that has ended; None while there is none under way.
     pub async fn next(&mut self) -> Option<CallResult> {
-        match self.calls.join_next().await? {
+        let ended = tokio::select! {
+            Some(ended) = self.tasks.join_next() => ended,
+            Some(ended) = self.slow.join_next() => ended,
+            else => return None,
+        };
+        match ended {
             Ok(result) => Some(result),
             Err(error) => {
-                tracing::error!(%error, "a scheduler's call to the API panicked");
+                if !error.is_cancelled() {
+                    tracing::error!(%error, "a scheduler's call to the API panicked");
+                }
                 Some(CallResult::Reported)
             }
         }
     }
 
-    pub fn bind(&mut self, pod: Arc<Pod>, node: String) {
-        let (client, recorder) = (self.client.clone(), self.recorder.clone());
-        self.calls.spawn(async move {
-            match create_binding(&client, &pod, &node).await {
-                Ok(()) => {
-                    let note = format!(
-                        "Successfully assigned {}/{} to {node}",
-                        pod.namespace().unwrap_or_default(),
-                        pod.name_any()
-                    );
-                    record(&recorder, &pod, EventType::Normal, "Scheduled", "Binding", note).await;
-                    CallResult::Bound
-                }
-                // Deleted or bound meanwhile: the watch has told or will tell.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => CallResult::Bound,
-                Err(error) => {
-                    tracing::warn!(pod = %pod.name_any(), %node, %error, "binding failed and is retried");
-                    CallResult::BindFailed { pod }
-                }
-            }
-        });
+    /// Those that wait for volumes do not keep the scheduler from ending.
+    pub fn stop_waiting(&mut self) {
+        self.slow.abort_all();
     }
 
-    /// Condition PodScheduled=False and an event, unless the pod says the same already.
-    pub fn report_unschedulable(&mut self, pod: Arc<Pod>, message: String) {
-        if already_says(&pod, &message) {
-            return;
+    pub fn start(&mut self, action: Action) {
+        let calls = self.calls.clone();
+        match action {
+            Action::Bind {
+                pod,
+                node,
+                bindings,
+                timeout,
+            } => {
+                let tasks = if bindings.is_empty() {
+                    &mut self.tasks
+                } else {
+                    &mut self.slow
+                };
+                tasks.spawn(async move { calls.bind(pod, node, bindings, timeout).await });
+            }
+            Action::Report(report) => {
+                self.tasks.spawn(async move { calls.report(report).await });
+            }
+            Action::Preempt {
+                pod,
+                node,
+                victims,
+                displaced,
+            } => {
+                self.tasks
+                    .spawn(async move { calls.make_room(&pod, &node, victims, displaced).await });
+            }
         }
-        let (client, recorder) = (self.client.clone(), self.recorder.clone());
-        self.calls.spawn(async move {
-            if let Err(error) = patch_condition(&client, &pod, &message).await {
-                tracing::warn!(pod = %pod.name_any(), %error, "could not write the PodScheduled condition");
+    }
+}
+
+impl Calls {
+    fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn bind(self, pod: Arc<PodInfo>, node: String, bindings: Bindings, timeout: Duration) -> CallResult {
+        match self.try_bind(&pod, &node, &bindings, timeout).await {
+            Ok(()) => {
+                let note = format!("Successfully assigned {} to {node}", pod.key());
+                self.record(&pod, EventType::Normal, "Scheduled", "Binding", note, None)
+                    .await;
+                CallResult::Bound { bindings }
             }
-            record(
-                &recorder,
-                &pod,
-                EventType::Warning,
-                "FailedScheduling",
-                "Scheduling",
-                message,
-            )
+            Err(error) => {
+                tracing::warn!(pod = %pod.key(), %node, %error, "a pod was not bound; it is tried again unless it is gone");
+                CallResult::NotBound {
+                    uid: pod.uid.clone(),
+                    bindings,
+                    message: error.to_string(),
+                }
+            }
+        }
+    }
+
+    async fn try_bind(
+        &self,
+        pod: &PodInfo,
+        node: &str,
+        bindings: &Bindings,
+        timeout: Duration,
+    ) -> Result<(), BindError> {
+        if !bindings.is_empty() {
+            self.nominate(pod, Some(node)).await;
+            tokio::time::timeout(timeout, self.bind_volumes(bindings, node))
+                .await
+                .unwrap_or_else(|_| Err("binding volumes: context deadline exceeded".into()))
+                .map_err(BindError::Volume)?;
+        }
+        self.reserve_claims(pod).await.map_err(BindError::Claim)?;
+        self.create_binding(pod, node).await.map_err(BindError::Binding)
+    }
+
+    async fn create_binding(&self, pod: &PodInfo, node: &str) -> kube::Result<()> {
+        let binding = Binding {
+            metadata: ObjectMeta {
+                name: Some(pod.name.clone()),
+                uid: Some(pod.uid.clone()),
+                ..ObjectMeta::default()
+            },
+            target: ObjectReference {
+                kind: Some("Node".into()),
+                name: Some(node.into()),
+                ..ObjectReference::default()
+            },
+        };
+        let pods = self.pods(&pod.namespace);
+        let _: Value = pods
+            .create_subresource("binding", &pod.name, &PostParams::default(), &binding)
+            .await?;
+        Ok(())
+    }
+
+    /// Tells the volume controllers what was decided, and waits until they have done it.
+    async fn bind_volumes(&self, bindings: &Bindings, node: &str) -> Result<(), String> {
+        for (claim, volume) in &bindings.volumes {
+            let meta = &claim.metadata;
+            let patch = json!({
+                "metadata": {
+                    "resourceVersion": volume.metadata.resource_version,
+                    "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"},
+                },
+                "spec": {"claimRef": {
+                    "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": meta.namespace, "name": meta.name,
+                    "uid": meta.uid, "resourceVersion": meta.resource_version,
+                }},
+            });
+            let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+            let patched = volumes
+                .patch(&volume.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+                .await;
+            patched.map_err(|error| said(&error))?;
+        }
+        for claim in &bindings.provisions {
+            if annotation(claim, SELECTED_NODE) == Some(node) {
+                continue;
+            }
+            let patch = json!({"metadata": {
+                "resourceVersion": claim.metadata.resource_version,
+                "annotations": {SELECTED_NODE: node},
+            }});
+            let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+            let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+            let patched = claims
+                .patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+                .await;
+            let written = patched.map_err(|error| said(&error))?;
+            let revision = written.metadata.resource_version.unwrap_or_default();
+            self.claims.seen(&revision).await;
+        }
+        let mut changed = self.storage_changed.clone();
+        loop {
+            changed.mark_unchanged();
+            if self.are_bound(bindings, node)? {
+                return Ok(());
+            }
+            changed
+                .changed()
+                .await
+                .map_err(|_| "binding volumes: context canceled")?;
+        }
+    }
+
+    fn are_bound(&self, bindings: &Bindings, node: &str) -> Result<bool, String> {
+        let of_volumes = bindings.volumes.iter().map(|(claim, _)| (claim, false));
+        let of_provisions = bindings.provisions.iter().map(|claim| (claim, true));
+        let mut all = true;
+        for (claim, provisioned) in of_volumes.chain(of_provisions) {
+            let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
+            let Some(now) = self.claims.get(&namespace, &name) else {
+                return Err(format!("persistentvolumeclaim {name:?} not found"));
+            };
+            if provisioned && annotation(&now, SELECTED_NODE) != Some(node) {
+                // The provisioner cannot do it there.
+                return Err(format!("provisioning failed for PVC {:?}", key(claim)));
+            }
+            if !is_bound(&now) {
+                all = false;
+                continue;
+            }
+            let volume = self.volumes.get("", volume_of(&now));
+            match (volume, self.nodes.get("", node)) {
+                (Some(volume), Some(object)) if !reaches(&object, &volume) => {
+                    let volume = volume.name_any();
+                    return Err(format!(
+                        "pv {volume:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms"
+                    ));
+                }
+                (Some(_), _) => {}
+                (None, _) => all = false,
+            }
+        }
+        Ok(all)
+    }
+
+    /// Adds the pod to the users of its claims for devices.
+    async fn reserve_claims(&self, pod: &PodInfo) -> kube::Result<()> {
+        let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &pod.namespace);
+        for name in claim_names(pod).unwrap_or_default() {
+            let claim = api.get(&name).await?;
+            if is_reserved_for(&claim, pod) {
+                continue;
+            }
+            let mut users = claim.status.and_then(|status| status.reserved_for).unwrap_or_default();
+            users.push(ResourceClaimConsumerReference {
+                api_group: None,
+                resource: "pods".into(),
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+            });
+            let patch = json!({
+                "metadata": {"resourceVersion": claim.metadata.resource_version},
+                "status": {"reservedFor": users},
+            });
+            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Condition PodScheduled=False, the nomination, and an event; what the pod says already is not written again.
+    async fn report(self, report: Report) -> CallResult {
+        let Report {
+            pod,
+            reason,
+            message,
+            nominate,
+            by_time,
+        } = report;
+        let mut status = json!({});
+        let changed = condition(&pod.pod, reason, &message);
+        if let Some(condition) = &changed {
+            status["conditions"] = json!([condition]);
+        }
+        if let Some(node) = nominate
+            && node.as_deref() != pod.nominated_node()
+        {
+            status["nominatedNodeName"] = json!(node);
+        }
+        if status != json!({}) {
+            self.patch_status(&pod, status).await;
+        }
+        if !by_time || changed.is_some() {
+            let note = as_note(&message);
+            self.record(&pod, EventType::Warning, "FailedScheduling", "Scheduling", note, None)
+                .await;
+        }
+        CallResult::Reported
+    }
+
+    async fn nominate(&self, pod: &PodInfo, node: Option<&str>) {
+        if pod.nominated_node() != node {
+            self.patch_status(pod, json!({"nominatedNodeName": node})).await;
+        }
+    }
+
+    async fn patch_status(&self, pod: &PodInfo, status: Value) {
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
+        let patched = self
+            .pods(&pod.namespace)
+            .patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch))
             .await;
-            CallResult::Reported
+        match patched {
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => tracing::warn!(pod = %pod.key(), %error, "could not write the status of a pod"),
+        }
+    }
+
+    async fn make_room(
+        self,
+        pod: &PodInfo,
+        node: &str,
+        victims: Vec<Arc<PodInfo>>,
+        displaced: Vec<Arc<PodInfo>>,
+    ) -> CallResult {
+        for other in &displaced {
+            self.nominate(other, None).await;
+        }
+        let mut failed = Vec::new();
+        for victim in victims {
+            if victim.is_terminating() {
+                continue;
+            }
+            match self.evict(pod, &victim).await {
+                Ok(true) => {
+                    let note = format!("Preempted by pod {} on node {node}", pod.uid);
+                    let by = Some(pod.pod.object_ref(&()));
+                    self.record_as(pod, &victim, EventType::Normal, "Preempted", "Preempting", note, by)
+                        .await;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(pod = %pod.key(), victim = %victim.key(), %error, "a pod could not be preempted");
+                    failed.push(victim.uid.clone());
+                }
+            }
+        }
+        CallResult::RoomMade {
+            uid: pod.uid.clone(),
+            failed,
+            displaced,
+        }
+    }
+
+    /// False if it was gone already.
+    async fn evict(&self, pod: &PodInfo, victim: &PodInfo) -> kube::Result<bool> {
+        let pods = self.pods(&victim.namespace);
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name()),
+            "observedGeneration": victim.pod.metadata.generation, "lastProbeTime": null, "lastTransitionTime": now(),
         });
+        let patch = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
+        let patched = pods
+            .patch_status(&victim.name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await;
+        // Another pod of that name is none of our business.
+        let is_other =
+            |error: &kube::Error| matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409));
+        match patched {
+            Ok(_) => {}
+            Err(error) if is_other(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(victim.uid.clone()),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match pods.delete(&victim.name, &params).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_other(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn record(
+        &self,
+        pod: &PodInfo,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        note: String,
+        secondary: Option<ObjectReference>,
+    ) {
+        self.record_as(pod, pod, type_, reason, action, note, secondary).await;
+    }
+
+    /// An event about `about`, from the profile of `pod`.
+    #[allow(clippy::too_many_arguments)]
+    async fn record_as(
+        &self,
+        pod: &PodInfo,
+        about: &PodInfo,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        note: String,
+        secondary: Option<ObjectReference>,
+    ) {
+        let Some(recorder) = self.recorders.get(pod.scheduler_name()) else {
+            return;
+        };
+        let event = Event {
+            type_,
+            reason: reason.into(),
+            note: Some(note),
+            action: action.into(),
+            secondary,
+        };
+        if let Err(error) = recorder.publish(&event, &about.pod.object_ref(&())).await {
+            tracing::warn!(pod = %about.key(), %error, reason, "could not record an event");
+        }
     }
 }
 
-fn already_says(pod: &Pod, message: &str) -> bool {
+/// Whole seconds, as metadata's times are.
+fn now() -> String {
+    Timestamp::from_second(Timestamp::now().as_second())
+        .unwrap_or_default()
+        .to_string()
+}
+
+/// The condition to be written; None if the pod says the same.
+fn condition(pod: &Pod, reason: &str, message: &str) -> Option<Value> {
+    let generation = pod.metadata.generation;
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| {
-        condition.type_ == "PodScheduled"
-            && condition.status == "False"
-            && condition.message.as_deref() == Some(message)
-    })
-}
-
-async fn create_binding(client: &kube::Client, pod: &Pod, node: &str) -> kube::Result<()> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-    let binding = Binding {
-        metadata: ObjectMeta {
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..ObjectMeta::default()
-        },
-        target: ObjectReference {
-            kind: Some("Node".into()),
-            name: Some(node.into()),
-            ..ObjectReference::default()
-        },
-    };
-    let _: serde_json::Value = api
-        .create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding)
-        .await?;
-    Ok(())
-}
-
-async fn patch_condition(client: &kube::Client, pod: &Pod, message: &str) -> kube::Result<()> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
-    let since = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref())
-        .into_iter()
-        .flatten();
-    let since = since.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
-    let since = since
-        .filter_map(|c| c.last_transition_time.as_ref())
-        .map(|time| time.0)
-        .next();
-    // Whole seconds, as metadata's times are.
-    let since = since.unwrap_or_else(|| Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default());
-    let patch = json!({
-        "metadata": {"uid": pod.metadata.uid},
-        "status": {"conditions": [{
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-            "lastProbeTime": null, "lastTransitionTime": since.to_string(),
-        }]},
+    let old = conditions.into_iter().flatten().find(|c| c.type_ == "PodScheduled");
+    let was_false = old.filter(|old| old.status == "False");
+    let same = was_false.is_some_and(|old| {
+        old.reason.as_deref() == Some(reason)
+            && old.message.as_deref() == Some(message)
+            && old.observed_generation == generation
     });
-    api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch))
-        .await
-        .map(drop)
-}
-
-async fn record(recorder: &Recorder, pod: &Pod, type_: EventType, reason: &str, action: &str, note: String) {
-    let event = Event {
-        type_,
-        reason: reason.into(),
-        note: Some(note),
-        action: action.into(),
-        secondary: None,
-    };
-    if let Err(error) = recorder.publish(&event, &pod.object_ref(&())).await {
-        tracing::warn!(pod = %pod.name_any(), %error, reason, "could not record an event");
+    if same {
+        return None;
     }
+    let since = was_false.and_then(|old| old.last_transition_time.as_ref());
+    Some(json!({
+        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+        "observedGeneration": generation, "lastProbeTime": null,
+        "lastTransitionTime": since.map_or_else(now, |time| time.0.to_string()),
+    }))
 }

@@ -1,193 +1,221 @@
 //! The decision where a pod goes: filter, then score (upstream: `schedule_one.go`). Pure.
 
-use super::cache::{Cache, HostPort, host_ports};
-use super::plugins;
-use super::resources::Amounts;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use std::collections::BTreeMap;
+use super::diagnosis::Diagnosis;
+use super::framework::{Code, Cx, Filter, PreFilter, Refusal};
+use super::node_info::NodeInfo;
+use super::nominations::Nominations;
+use super::pod_info::PodInfo;
+use super::profile::Profile;
+use rand::Rng;
+use rand::rngs::StdRng;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    Bind {
-        node: String,
-    },
-    /// `0/3 nodes are available: 2 Insufficient cpu, 1 node(s) were unschedulable.`
-    Unschedulable {
-        message: String,
-    },
+/// One attempt for one pod.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    pub cx: Cx<'a>,
+    pub profile: &'a Profile,
+    pub pod: &'a PodInfo,
+    pub nominations: &'a Nominations,
 }
 
-/// What plug-ins read of a pod, worked out once per attempt.
-pub struct PodInfo<'a> {
-    pub spec: &'a PodSpec,
-    pub requested: Amounts,
-    pub host_ports: Vec<HostPort>,
+/// The profile's filters, made ready for the pod.
+pub struct Filters<'a>(Vec<(&'static str, Box<dyn Filter<'a> + 'a>)>);
+
+impl Clone for Filters<'_> {
+    fn clone(&self) -> Self {
+        Self(self.0.iter().map(|(name, filter)| (*name, filter.boxed())).collect())
+    }
 }
 
-/// The node with the best score among those that pass every filter; the first by name among equals.
-pub fn decide(pod: &Pod, cache: &Cache) -> Decision {
-    let Some(spec) = &pod.spec else {
-        return Decision::Unschedulable {
-            message: "the pod has no spec".into(),
+pub enum Choice<'a> {
+    Node(String),
+    /// Nothing fits. The filters are missing if a rule has refused all nodes at once.
+    Nothing(Diagnosis, Option<Filters<'a>>),
+    /// Something went wrong that has nothing to do with nodes.
+    Error(String),
+}
+
+impl<'a> Filters<'a> {
+    pub fn add_pod(&mut self, pod: &PodInfo, node: &NodeInfo) {
+        for (_, filter) in &mut self.0 {
+            filter.add_pod(pod, node);
+        }
+    }
+    pub fn remove_pod(&mut self, pod: &PodInfo, node: &NodeInfo) {
+        for (_, filter) in &mut self.0 {
+            filter.remove_pod(pod, node);
+        }
+    }
+
+    fn run(&self, node: &NodeInfo) -> Result<(), (&'static str, Refusal)> {
+        for (name, filter) in &self.0 {
+            filter.filter(node).map_err(|refusal| (*name, refusal))?;
+        }
+        Ok(())
+    }
+
+    /// The pod must fit with those for which room is being made there, and without them, too: they may never come.
+    pub fn fits(&self, attempt: &Attempt<'_>, node: &NodeInfo) -> Result<(), (&'static str, Refusal)> {
+        let pod = attempt.pod;
+        let counts = |other: &&Arc<PodInfo>| other.priority >= pod.priority && other.uid != pod.uid;
+        let nominated = attempt.nominations.on(&node.name);
+        if nominated.iter().any(|other| counts(&other)) {
+            let (mut filters, mut node) = (self.clone(), node.clone());
+            for other in nominated.iter().filter(counts) {
+                node.add(other.clone());
+                filters.add_pod(other, &node);
+            }
+            filters.run(&node)?;
+        }
+        self.run(node)
+    }
+}
+
+/// Where the search for nodes begins, and how ties are broken.
+pub struct Search {
+    pub start: usize,
+    pub random: StdRng,
+}
+
+impl<'a> Attempt<'a> {
+    pub fn choose(self, search: &mut Search) -> Choice<'a> {
+        let cache = self.cx.cache;
+        let mut diagnosis = Diagnosis {
+            nodes_count: cache.order().len(),
+            ..Diagnosis::default()
         };
-    };
-    let info = PodInfo {
-        spec,
-        requested: Amounts::requested_by(pod),
-        host_ports: host_ports(pod),
-    };
-    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    let mut nodes_count = 0;
-    let mut best: Option<(i64, &str)> = None;
-    for (name, node) in cache.nodes() {
-        nodes_count += 1;
-        // Upstream stops at the first plug-in that refuses; the plug-in may give several reasons.
-        let refused = plugins::all()
-            .iter()
-            .map(|plugin| plugin.filter(&info, node))
-            .find(|refused| !refused.is_empty());
-        match refused {
-            Some(refused) => {
-                for reason in refused {
-                    *reasons.entry(reason).or_default() += 1;
+        let mut filters = Filters(Vec::new());
+        let mut allowed: Option<BTreeSet<String>> = None;
+        let mut limited_by: BTreeSet<&'static str> = BTreeSet::new();
+        for plugin in &self.profile.filters {
+            match plugin.pre_filter(self.cx, self.pod) {
+                PreFilter::Skip => {}
+                PreFilter::Reject(refusal) => {
+                    let message = refusal.message();
+                    if refusal.code == Code::Error {
+                        return Choice::Error(format!("running PreFilter plugin {:?}: {message}", plugin.name()));
+                    }
+                    diagnosis.plugins.insert(plugin.name());
+                    diagnosis.before = Some(message);
+                    diagnosis.others = Some(refusal);
+                    return Choice::Nothing(diagnosis, None);
+                }
+                PreFilter::Run { filter, nodes } => {
+                    filters.0.push((plugin.name(), filter));
+                    if let Some(nodes) = nodes {
+                        limited_by.insert(plugin.name());
+                        allowed = Some(match allowed {
+                            Some(before) => before.intersection(&nodes).cloned().collect(),
+                            None => nodes,
+                        });
+                    }
                 }
             }
-            None => {
-                let score = plugins::all().iter().map(|plugin| plugin.score(&info, node)).sum();
-                if best.is_none_or(|(highest, _)| score > highest) {
-                    best = Some((score, name));
+        }
+        let mut feasible: Vec<&NodeInfo> = Vec::new();
+        // Room was made on a node: it is tried before all others.
+        if let Some(node) = self.nominated_node().and_then(|name| cache.node(name))
+            && filters.fits(&self, node).is_ok()
+        {
+            feasible.push(node);
+        }
+        if feasible.is_empty() {
+            let order: Vec<usize> = match &allowed {
+                None => Vec::new(),
+                Some(names) => names
+                    .iter()
+                    .filter_map(|name| cache.node(name))
+                    .map(|node| node.slot)
+                    .collect(),
+            };
+            if allowed.is_some() {
+                let names: Vec<&str> = limited_by.iter().copied().collect();
+                let reason = format!("node(s) didn't satisfy plugin(s) [{}]", names.join(" "));
+                diagnosis.others = Some(Refusal::unresolvable(reason));
+                diagnosis.plugins.extend(&limited_by);
+            }
+            let order = if allowed.is_some() { &order } else { cache.order() };
+            match self.find(&filters, order, &mut diagnosis, search.start) {
+                Ok(found) => feasible = found,
+                Err(error) => return Choice::Error(error),
+            }
+            let all = cache.order().len().max(1);
+            search.start = (search.start + feasible.len() + diagnosis.refusals.len()) % all;
+        }
+        match feasible.as_slice() {
+            [] => Choice::Nothing(diagnosis, Some(filters)),
+            [only] => Choice::Node(only.name.clone()),
+            _ => Choice::Node(self.best(&feasible, search).name.clone()),
+        }
+    }
+
+    fn nominated_node(&self) -> Option<&'a str> {
+        let decided = self.nominations.node_of(&self.pod.uid);
+        decided.or_else(|| self.pod.nominated_node())
+    }
+
+    /// Nodes that can take the pod, as many as are enough.
+    fn find(
+        &self,
+        filters: &Filters<'_>,
+        order: &[usize],
+        diagnosis: &mut Diagnosis,
+        start: usize,
+    ) -> Result<Vec<&'a NodeInfo>, String> {
+        let enough = self.profile.nodes_to_find(order.len());
+        let mut feasible = Vec::with_capacity(enough);
+        for at in 0..order.len() {
+            let node = self.cx.cache.node_at(order[(start + at) % order.len()]);
+            match filters.fits(self, node) {
+                Ok(()) => {
+                    feasible.push(node);
+                    if feasible.len() >= enough {
+                        break;
+                    }
+                }
+                Err((name, refusal)) if refusal.code == Code::Error => {
+                    return Err(format!("running {name:?} filter plugin: {}", refusal.message()));
+                }
+                Err((name, refusal)) => {
+                    diagnosis.plugins.insert(name);
+                    diagnosis.refusals.insert(node.slot, refusal);
                 }
             }
         }
+        Ok(feasible)
     }
-    match best {
-        Some((_, node)) => Decision::Bind { node: node.to_owned() },
-        None => Decision::Unschedulable {
-            message: unschedulable_message(nodes_count, &reasons),
-        },
-    }
-}
 
-fn unschedulable_message(nodes_count: usize, reasons: &BTreeMap<String, usize>) -> String {
-    if nodes_count == 0 {
-        return "no nodes available to schedule pods".to_owned();
+    /// The node with the highest score, any of them if there are several.
+    fn best(&self, nodes: &[&'a NodeInfo], search: &mut Search) -> &'a NodeInfo {
+        let totals = self.scores(nodes);
+        let highest = totals.iter().copied().max().unwrap_or(0);
+        let ties = totals.iter().filter(|total| **total == highest).count();
+        let which = if ties > 1 {
+            search.random.random_range(0..ties)
+        } else {
+            0
+        };
+        let mut best = nodes.iter().zip(&totals).filter(|(_, total)| **total == highest);
+        best.nth(which).map_or(nodes[0], |(node, _)| node)
     }
-    // Upstream sorts the finished texts, count first.
-    let mut parts: Vec<String> = reasons
-        .iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
-    parts.sort();
-    format!("0/{nodes_count} nodes are available: {}.", parts.join(", "))
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-    use std::sync::Arc;
-
-    fn node(name: &str, cpu: &str, spec: Value, labels: Value) -> Arc<k8s_openapi::api::core::v1::Node> {
-        let node = json!({"metadata": {"name": name, "labels": labels}, "spec": spec,
-            "status": {"allocatable": {"cpu": cpu, "memory": "1Gi", "pods": "3"}}});
-        Arc::new(serde_json::from_value(node).unwrap())
-    }
-    fn pod(uid: &str, spec: Value) -> Arc<Pod> {
-        let mut spec = spec;
-        if spec.get("containers").is_none() {
-            spec["containers"] = json!([{"name": "c"}]);
+    pub fn scores(&self, nodes: &[&'a NodeInfo]) -> Vec<i64> {
+        let mut totals = vec![0i64; nodes.len()];
+        let mut scores = vec![0i64; nodes.len()];
+        for (plugin, weight) in &self.profile.scorers {
+            let Some(scorer) = plugin.pre_score(self.cx, self.pod, nodes) else {
+                continue;
+            };
+            for (score, node) in scores.iter_mut().zip(nodes) {
+                *score = scorer.score(node);
+            }
+            scorer.normalize(&mut scores);
+            for (total, score) in totals.iter_mut().zip(&scores) {
+                *total += weight * score;
+            }
         }
-        Arc::new(serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": spec})).unwrap())
-    }
-    fn cpu(amount: &str) -> Value {
-        json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": amount}}}]})
-    }
-    fn three_nodes() -> Cache {
-        let mut cache = Cache::default();
-        cache.put_node(node("a", "1", json!({}), json!({"disk": "ssd"})));
-        cache.put_node(node(
-            "b",
-            "2",
-            json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}),
-            json!({}),
-        ));
-        cache.put_node(node("c", "4", json!({"unschedulable": true}), json!({})));
-        cache
-    }
-    fn message(decision: Decision) -> String {
-        match decision {
-            Decision::Unschedulable { message } => message,
-            Decision::Bind { node } => format!("bound to {node}"),
-        }
-    }
-
-    #[test]
-    fn situations() {
-        let tolerate = json!([{"key": "k", "operator": "Exists"}]);
-        let mut tolerant = cpu("2");
-        tolerant["tolerations"] = tolerate.clone();
-        for (spec, expected) in [
-            (cpu("500m"), "bound to a"),
-            (tolerant, "bound to b"),
-            (
-                cpu("8"),
-                "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable.",
-            ),
-            (json!({"nodeSelector": {"disk": "ssd"}}), "bound to a"),
-            (
-                json!({"nodeSelector": {"disk": "hdd"}, "tolerations": [{"operator": "Exists"}]}),
-                "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
-            ),
-            (
-                json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-                {"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["ssd"]}]}]}}}, "tolerations": tolerate}),
-                "bound to b",
-            ),
-        ] {
-            assert_eq!(
-                message(decide(&pod("p", spec.clone()), &three_nodes())),
-                expected,
-                "{spec}"
-            );
-        }
-        assert_eq!(
-            message(decide(&pod("p", json!({})), &Cache::default())),
-            "no nodes available to schedule pods"
-        );
-    }
-
-    #[test]
-    fn assumed_pods_take_room_and_give_it_back() {
-        let mut cache = Cache::default();
-        cache.put_node(node("a", "1", json!({}), json!({})));
-        let first = pod("first", cpu("600m"));
-        let second = pod("second", cpu("600m"));
-        assert_eq!(message(decide(&first, &cache)), "bound to a");
-        cache.assume(first.clone(), "a");
-        assert_eq!(
-            message(decide(&second, &cache)),
-            "0/1 nodes are available: 1 Insufficient cpu."
-        );
-        cache.forget(&first);
-        assert_eq!(message(decide(&second, &cache)), "bound to a");
-    }
-
-    #[test]
-    fn too_many_pods_and_host_ports() {
-        let mut cache = Cache::default();
-        cache.put_node(node("a", "9", json!({}), json!({})));
-        let port = |address: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080, "hostIP": address}]}]});
-        cache.assume(pod("0", port("127.0.0.1")), "a");
-        assert_eq!(message(decide(&pod("x", port("10.0.0.1")), &cache)), "bound to a");
-        assert_eq!(
-            message(decide(&pod("x", port("")), &cache)),
-            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."
-        );
-        cache.assume(pod("1", json!({})), "a");
-        cache.assume(pod("2", json!({})), "a");
-        assert_eq!(
-            message(decide(&pod("3", json!({})), &cache)),
-            "0/1 nodes are available: 1 Too many pods."
-        );
+        totals
     }
 }

@@ -144,6 +144,8 @@ fn set_scheduled(pod: &mut Object) {
     });
     let status = pod.entry("status").or_insert_with(|| json!({}));
     if let Value::Object(status) = status {
+        // It has a node now.
+        status.remove("nominatedNodeName");
         let conditions = status.entry("conditions").or_insert_with(|| json!([]));
         if let Value::Array(conditions) = conditions {
             conditions.retain(|condition| condition["type"] != "PodScheduled");
@@ -168,11 +170,13 @@ mod tests {
 
     #[test]
     fn the_pod_gets_node_condition_and_annotations() {
-        let pod = json!({"metadata": {"name": "p", "annotations": {"a": "1"}}, "spec": {}});
+        let status = json!({"nominatedNodeName": "n0"});
+        let pod = json!({"metadata": {"name": "p", "annotations": {"a": "1"}}, "spec": {}, "status": status});
         let bound = run(pod, json!({"metadata": {"name": "p", "annotations": {"b": "2"}}})).unwrap();
         assert_eq!(bound["spec"]["nodeName"], "n1");
         assert_eq!(bound["metadata"]["annotations"], json!({"a": "1", "b": "2"}));
         assert_eq!(bound["status"]["conditions"][0]["status"], "True");
+        assert!(bound["status"].get("nominatedNodeName").is_none());
     }
 
     #[test]

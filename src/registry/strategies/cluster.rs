@@ -125,7 +125,6 @@ pub fn priority_class() -> Stored {
             ));
             errors
         })
-        .unattended("priority classes order the pods that wait for a node, but nothing is preempted yet")
 }
 
 /// Why a class of the system's does not look like it should; None if it does.

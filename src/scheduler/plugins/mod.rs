@@ -1,31 +1,29 @@
-//! Filters and scores, in the order in which they are asked (upstream: `pkg/scheduler/framework/plugins`).
+//! Filters and scores, one rule per file (upstream: `pkg/scheduler/framework/plugins`). Which of them a profile has, and in
+//! which order, says `configuration::plugins`.
 
+pub mod dynamic_resources;
+mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
+mod node_name;
 mod node_ports;
 mod node_resources;
 mod node_unschedulable;
 mod taint_toleration;
+mod topology_spread;
+pub mod volumes;
 
-use super::cache::NodeInfo;
-use super::plan::PodInfo;
-
-/// One rule about a pod and a node.
-pub trait Plugin: Sync {
-    /// Why the node can not take the pod, in upstream's words; empty if it can.
-    fn filter(&self, pod: &PodInfo<'_>, node: &NodeInfo) -> Vec<String>;
-    /// 0 to 100, higher is better.
-    fn score(&self, _pod: &PodInfo<'_>, _node: &NodeInfo) -> i64 {
-        0
-    }
-}
-
-/// Every plug-in, in upstream's order of filters.
-pub fn all() -> &'static [&'static dyn Plugin] {
-    &[
-        &node_unschedulable::NodeUnschedulable,
-        &taint_toleration::TaintToleration,
-        &node_affinity::NodeAffinity,
-        &node_ports::NodePorts,
-        &node_resources::NodeResources,
-    ]
-}
+pub use dynamic_resources::DynamicResources;
+pub use image_locality::ImageLocality;
+pub use inter_pod_affinity::InterPodAffinity;
+pub use node_affinity::NodeAffinity;
+pub use node_name::NodeName;
+pub use node_ports::NodePorts;
+pub use node_resources::{BalancedAllocation, Fit};
+pub use node_unschedulable::NodeUnschedulable;
+pub use taint_toleration::TaintToleration;
+pub use topology_spread::TopologySpread;
+pub use volumes::binding::VolumeBinding;
+pub use volumes::limits::NodeVolumeLimits;
+pub use volumes::restrictions::VolumeRestrictions;
+pub use volumes::zone::VolumeZone;

@@ -1,23 +1,50 @@
 //! Host ports must be free (upstream: `nodeports`).
 
-use super::Plugin;
-use crate::scheduler::cache::{HostPort, NodeInfo};
-use crate::scheduler::plan::PodInfo;
+use crate::scheduler::framework::{Cx, Event, EventKind, Filter, Plugin, PreFilter, Refusal, Verdict};
+use crate::scheduler::node_info::NodeInfo;
+use crate::scheduler::pod_info::{HostPort, PodInfo};
 
 pub struct NodePorts;
 
+#[derive(Clone)]
+struct Wanted<'a>(&'a [HostPort]);
+
+fn meet(wanted: &[HostPort], used: &[HostPort]) -> bool {
+    wanted.iter().any(|wanted| used.iter().any(|used| wanted.meets(used)))
+}
+
 impl Plugin for NodePorts {
-    fn filter(&self, pod: &PodInfo<'_>, node: &NodeInfo) -> Vec<String> {
-        let taken = |wanted: &HostPort| node.host_ports.iter().any(|used| conflict(wanted, used));
-        if pod.host_ports.iter().any(taken) {
-            vec!["node(s) didn't have free ports for the requested pod ports".into()]
-        } else {
-            Vec::new()
+    fn name(&self) -> &'static str {
+        "NodePorts"
+    }
+    fn pre_filter<'a>(&'a self, _: Cx<'a>, pod: &'a PodInfo) -> PreFilter<'a> {
+        if pod.host_ports.is_empty() {
+            return PreFilter::Skip;
+        }
+        PreFilter::run(Wanted(&pod.host_ports))
+    }
+    fn listens(&self, event: EventKind) -> bool {
+        matches!(event, EventKind::NodeAdded | EventKind::PodRemoved)
+    }
+    fn may_help(&self, _: Cx<'_>, pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::NodeAdded(node) => !meet(&pod.host_ports, &node.host_ports),
+            Event::PodRemoved(gone) => meet(&pod.host_ports, &gone.host_ports),
+            _ => false,
         }
     }
 }
 
-/// Same protocol and port, and addresses that meet: 0.0.0.0 meets all.
-fn conflict(a: &HostPort, b: &HostPort) -> bool {
-    a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || a.1 == "0.0.0.0" || b.1 == "0.0.0.0")
+impl<'a> Filter<'a> for Wanted<'a> {
+    fn filter(&self, node: &NodeInfo) -> Verdict {
+        if meet(self.0, &node.host_ports) {
+            return Err(Refusal::unschedulable(
+                "node(s) didn't have free ports for the requested pod ports",
+            ));
+        }
+        Ok(())
+    }
+    fn boxed(&self) -> Box<dyn Filter<'a> + 'a> {
+        Box::new(self.clone())
+    }
 }

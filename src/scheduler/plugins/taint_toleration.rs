@@ -1,58 +1,76 @@
 //! Taints that the pod does not tolerate keep it away (upstream: `tainttoleration`).
 
-use super::Plugin;
-use crate::scheduler::cache::NodeInfo;
-use crate::scheduler::plan::PodInfo;
+use crate::scheduler::framework::{
+    Cx, Event, EventKind, Filter, Plugin, PreFilter, Refusal, Score, Verdict, normalize_by_highest,
+};
+use crate::scheduler::node_info::NodeInfo;
+use crate::scheduler::pod_info::{PodInfo, tolerates};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 pub struct TaintToleration;
 
+#[derive(Clone)]
+struct Hard<'a>(&'a PodInfo);
+
+struct Soft<'a>(Vec<&'a Toleration>);
+
+/// The first taint that keeps the pod away.
+pub fn untolerated<'n>(pod: &PodInfo, taints: &'n [Taint]) -> Option<&'n Taint> {
+    let mut hard = taints
+        .iter()
+        .filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
+    hard.find(|taint| !pod.tolerates(taint))
+}
+
 impl Plugin for TaintToleration {
-    fn filter(&self, pod: &PodInfo<'_>, node: &NodeInfo) -> Vec<String> {
-        let hard = taints(node).filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
-        if hard.into_iter().all(|taint| tolerates(pod, taint)) {
-            Vec::new()
-        } else {
-            vec!["node(s) had untolerated taint(s)".into()]
+    fn name(&self) -> &'static str {
+        "TaintToleration"
+    }
+    fn pre_filter<'a>(&'a self, _: Cx<'a>, pod: &'a PodInfo) -> PreFilter<'a> {
+        PreFilter::run(Hard(pod))
+    }
+    fn pre_score<'a>(&'a self, _: Cx<'a>, pod: &'a PodInfo, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        // Where no node has such a taint all are the same, and the highest score is theirs.
+        let soft = |node: &&NodeInfo| node.taints().iter().any(|taint| taint.effect == "PreferNoSchedule");
+        if !nodes.iter().any(soft) {
+            return None;
+        }
+        let tolerations = pod.spec().tolerations.iter().flatten();
+        let relevant = tolerations.filter(|t| matches!(t.effect.as_deref(), None | Some("" | "PreferNoSchedule")));
+        Some(Box::new(Soft(relevant.collect())))
+    }
+    fn listens(&self, event: EventKind) -> bool {
+        matches!(event, EventKind::NodeAdded | EventKind::NodeChanged)
+    }
+    fn may_help(&self, _: Cx<'_>, pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::NodeAdded(node) => untolerated(pod, node.taints()).is_none(),
+            Event::NodeChanged { node, what, .. } => what.taints && untolerated(pod, node.taints()).is_none(),
+            _ => false,
         }
     }
+}
 
-    /// Fewer untolerated `PreferNoSchedule` taints are better.
-    fn score(&self, pod: &PodInfo<'_>, node: &NodeInfo) -> i64 {
-        let soft = taints(node)
-            .filter(|taint| taint.effect == "PreferNoSchedule" && !tolerates(pod, taint))
-            .count();
-        100 / (1 + soft as i64)
+impl<'a> Filter<'a> for Hard<'a> {
+    fn filter(&self, node: &NodeInfo) -> Verdict {
+        match untolerated(self.0, node.taints()) {
+            None => Ok(()),
+            Some(_) => Err(Refusal::unresolvable("node(s) had untolerated taint(s)")),
+        }
+    }
+    fn boxed(&self) -> Box<dyn Filter<'a> + 'a> {
+        Box::new(self.clone())
     }
 }
 
-fn taints(node: &NodeInfo) -> impl Iterator<Item = &Taint> {
-    let spec = node.node.as_ref().and_then(|node| node.spec.as_ref());
-    spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten()
-}
-
-pub fn tolerates(pod: &PodInfo<'_>, taint: &Taint) -> bool {
-    pod.spec
-        .tolerations
-        .iter()
-        .flatten()
-        .any(|toleration| matches(toleration, taint))
-}
-
-/// An empty key with Exists matches every taint; an empty effect matches every effect.
-fn matches(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or("");
-    let key = toleration.key.as_deref().unwrap_or("");
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
+impl Score for Soft<'_> {
+    /// Taints that are not tolerated: fewer are better.
+    fn score(&self, node: &NodeInfo) -> i64 {
+        let soft = node.taints().iter().filter(|taint| taint.effect == "PreferNoSchedule");
+        soft.filter(|taint| !self.0.iter().any(|toleration| tolerates(toleration, taint)))
+            .count() as i64
     }
-    let value = taint.value.as_deref().unwrap_or("");
-    let wanted = toleration.value.as_deref().unwrap_or("");
-    match toleration.operator.as_deref().unwrap_or("Equal") {
-        "" | "Equal" => !key.is_empty() && wanted == value,
-        "Exists" => true,
-        "Lt" => matches!((value.parse::<i64>(), wanted.parse::<i64>()), (Ok(value), Ok(wanted)) if value < wanted),
-        "Gt" => matches!((value.parse::<i64>(), wanted.parse::<i64>()), (Ok(value), Ok(wanted)) if value > wanted),
-        _ => false,
+    fn normalize(&self, scores: &mut [i64]) {
+        normalize_by_highest(scores, true);
     }
 }

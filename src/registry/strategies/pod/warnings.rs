@@ -20,9 +20,7 @@ const fn field(path: &'static [&'static str]) -> Unsupported {
 }
 
 /// Fields of the pod spec.
-const OF_POD: [Unsupported; 18] = [
-    field(&["affinity", "podAffinity"]),
-    field(&["affinity", "podAntiAffinity"]),
+const OF_POD: [Unsupported; 14] = [
     Unsupported {
         path: &["dnsPolicy"],
         unless: &["ClusterFirst", "Default", "None"],
@@ -30,7 +28,6 @@ const OF_POD: [Unsupported; 18] = [
     field(&["hostUsers"]),
     field(&["hostnameOverride"]),
     field(&["os"]),
-    field(&["preemptionPolicy"]),
     field(&["resourceClaims"]),
     field(&["resources"]),
     field(&["runtimeClassName"]),
@@ -41,7 +38,6 @@ const OF_POD: [Unsupported; 18] = [
     field(&["securityContext", "supplementalGroupsPolicy"]),
     field(&["setHostnameAsFQDN"]),
     field(&["subdomain"]),
-    field(&["topologySpreadConstraints"]),
 ];
 
 /// Fields of a container of any list.

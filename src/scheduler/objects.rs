@@ -1,0 +1,85 @@
+//! What plug-ins read besides nodes and pods: volumes, claims, classes, budgets, and whom pods belong to
+//! (upstream: the scheduler's listers and its assume caches).
+
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Objects of one kind by namespace and name; the empty namespace for those of the cluster.
+#[derive(Debug)]
+pub struct Table<K> {
+    by_namespace: HashMap<String, BTreeMap<String, Arc<K>>>,
+}
+
+impl<K> Default for Table<K> {
+    fn default() -> Self {
+        Self {
+            by_namespace: HashMap::new(),
+        }
+    }
+}
+
+impl<K> Table<K> {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<K>> {
+        self.by_namespace.get(namespace)?.get(name)
+    }
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<K>> {
+        self.by_namespace.get(namespace).into_iter().flat_map(BTreeMap::values)
+    }
+    pub fn all(&self) -> impl Iterator<Item = &Arc<K>> {
+        self.by_namespace.values().flat_map(BTreeMap::values)
+    }
+    /// Puts or removes; returns what was there.
+    pub fn set(&mut self, namespace: &str, name: &str, object: Option<Arc<K>>) -> Option<Arc<K>> {
+        match object {
+            Some(object) => {
+                let names = self.by_namespace.entry(namespace.to_owned()).or_default();
+                names.insert(name.to_owned(), object)
+            }
+            None => {
+                let names = self.by_namespace.get_mut(namespace)?;
+                let old = names.remove(name);
+                if names.is_empty() {
+                    self.by_namespace.remove(namespace);
+                }
+                old
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Objects {
+    pub claims: Table<PersistentVolumeClaim>,
+    pub volumes: Table<PersistentVolume>,
+    pub storage_classes: Table<StorageClass>,
+    pub csi_nodes: Table<CSINode>,
+    pub csi_drivers: Table<CSIDriver>,
+    pub capacities: Table<CSIStorageCapacity>,
+    pub attachments: Table<VolumeAttachment>,
+    pub budgets: Table<PodDisruptionBudget>,
+    pub services: Table<Service>,
+    pub replication_controllers: Table<ReplicationController>,
+    pub replica_sets: Table<ReplicaSet>,
+    pub stateful_sets: Table<StatefulSet>,
+    pub resource_claims: Table<ResourceClaim>,
+    pub resource_slices: Table<ResourceSlice>,
+    pub device_classes: Table<DeviceClass>,
+    /// What pods whose binding is under way are about to take.
+    pub assumed: Assumed,
+}
+
+/// Decisions about volumes and claims that the API does not show yet.
+#[derive(Debug, Default)]
+pub struct Assumed {
+    /// Volumes that are being bound: name of the volume to `namespace/name` of the claim.
+    pub volumes: HashMap<String, String>,
+    /// Claims for which a node is being chosen, by `namespace/name`.
+    pub nodes: HashMap<String, String>,
+    /// Resource claims that are being allocated, by uid.
+    pub allocations: HashMap<String, Arc<ResourceClaim>>,
+}

@@ -1,0 +1,8 @@
+//! Tables of situations, randomised runs and a bench of the pure part.
+
+mod bench;
+mod preempting;
+mod random;
+mod rules;
+mod volumes;
+mod world;
