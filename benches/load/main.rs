@@ -5,16 +5,20 @@
 //! Options: `--seconds N` per phase (default 3), `--connections 1,16,64`, `--image IMAGE` and `--engine-socket PATH`
 //! for the pod start part (default: busybox on /var/run/docker.sock, left out with a message if nothing answers).
 //! `--objects N` (default 10000; 100000 shows that creates do not slow down), `--watchers N`, `--write-rate N` and
-//! `--churn-seconds N` size the other parts, `--definitions N` (default 1000) that of custom resources;
-//! `--only load,size,watchers,definitions,churn,pods` picks some.
+//! `--churn-seconds N` size the other parts, `--definitions N` (default 1000) that of custom resources,
+//! `--nodes N` and `--pods N` that of scheduling and controllers (default 1000 and 10000);
+//! `--only load,size,watchers,definitions,scale,churn,pods` picks some.
 //! It prints figures and asserts none.
 
 mod churn;
 mod connection;
 mod definitions;
+#[path = "../../tests/support/hollow.rs"]
+mod hollow;
 mod krust;
 mod phases;
 mod pods;
+mod scale;
 mod size;
 mod stats;
 mod watchers;
@@ -36,6 +40,9 @@ pub struct Options {
     /// Writes a second that the watchers hear of.
     pub write_rate: usize,
     pub churn_seconds: u64,
+    /// Hollow nodes, and pods on them, of the part about scale.
+    pub nodes: usize,
+    pub pods: usize,
     only: Option<String>,
 }
 
@@ -59,6 +66,8 @@ fn options() -> Result<Options, String> {
         definitions: 1000,
         write_rate: 200,
         churn_seconds: 60,
+        nodes: 1000,
+        pods: 10_000,
         only: None,
     };
     let mut arguments = std::env::args().skip(1);
@@ -74,6 +83,8 @@ fn options() -> Result<Options, String> {
             "--watchers" => options.watchers = number(&value()?, &argument)?,
             "--write-rate" => options.write_rate = number(&value()?, &argument)?,
             "--churn-seconds" => options.churn_seconds = number(&value()?, &argument)?,
+            "--nodes" => options.nodes = number(&value()?, &argument)?,
+            "--pods" => options.pods = number(&value()?, &argument)?,
             "--only" => options.only = Some(value()?),
             "--image" => options.image = value()?,
             "--engine-socket" => options.engine_socket = value()?,
@@ -114,6 +125,11 @@ fn main() -> Result<(), Error> {
                     // By themselves: what is measured is the memory.
                     let server = krust::Server::start_cold("none", &options.engine_socket).await?;
                     definitions::run(&server.target()?, &options, Some(&server)).await?;
+                    server.stop().await?;
+                }
+                if options.wants("scale") {
+                    let server = krust::Server::start_cold("none", &options.engine_socket).await?;
+                    scale::run(&server, &options).await?;
                     server.stop().await?;
                 }
                 if options.wants("churn") {

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-/// No answer and no watch event takes longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// No answer and no watch event takes longer, on a machine that builds something else meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Server {
     pub api: Arc<ApiServer>,

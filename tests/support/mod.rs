@@ -4,6 +4,7 @@
 pub mod containerd;
 pub mod dockerd;
 pub mod engine;
+pub mod hollow;
 pub mod images;
 pub mod krust;
 pub mod kubectl;
