@@ -126,16 +126,19 @@ fn retire(registry: &Registry, changes: &Changes) {
 /// Refreshes whenever a definition changes, for as long as the store is open.
 pub async fn follow(server: Arc<ApiServer>) {
     loop {
-        let from = server.custom_resources.seen.load(Ordering::Acquire);
-        let Ok(mut watch) = server.storage.watch(DEFINITIONS, None, from) else {
-            // The history is gone: the next look takes everything.
-            server.custom_resources.refresh(&server);
+        // From now on: what was before is taken in by the look that follows. So whatever the history has forgotten, this
+        // does not come to the same place again.
+        let Ok(mut watch) = server.storage.watch(DEFINITIONS, None, server.storage.revision()) else {
             tokio::task::yield_now().await;
             continue;
         };
-        match watch.next().await {
-            Ok(_) | Err(StorageError::Compacted { .. }) => server.custom_resources.refresh(&server),
-            Err(_) => return,
+        loop {
+            server.custom_resources.refresh(&server);
+            match watch.next().await {
+                Ok(_) => {}
+                Err(StorageError::Compacted { .. }) => break,
+                Err(_) => return,
+            }
         }
     }
 }

@@ -578,3 +578,30 @@ fn collect_references(value: &Value, found: &mut std::collections::BTreeSet<Stri
         _ => {}
     }
 }
+
+/// What follows the definitions must wait for the next one, also where the history of the first ones is forgotten.
+#[tokio::test]
+async fn whoever_follows_definitions_waits() {
+    let server = Server::with_history(20).await;
+    for number in 0..60 {
+        server.config_map(&format!("c{number}"), json!({})).await;
+    }
+    server.history_reaches(10).await;
+    let open = || {
+        let metrics = server.api.storage.metrics();
+        metrics.watches.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let before = open();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let following = tokio::spawn(server.api.clone().follow_definitions(stop.clone()));
+    let waits = async {
+        while open() <= before {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), waits)
+        .await
+        .expect("it waits with a watch");
+    stop.cancel();
+    following.await.unwrap();
+}
