@@ -65,6 +65,17 @@ pub enum Deletion {
     Graceful { grace_seconds: i64 },
 }
 
+/// What becomes of the objects that name a deleted one as their owner, unless the deletion says so itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// They are deleted in the background.
+    Deleted,
+    /// They lose that owner and stay.
+    Orphaned,
+    /// Nobody asks: such objects have none, or their end is somebody else's work.
+    Ignored,
+}
+
 /// A `Status` failure in plain data, for rules that are no field errors (for example: 403 for `default` namespace).
 #[derive(Clone, Debug)]
 pub enum Rejection {
@@ -134,6 +145,18 @@ pub trait Strategy: Send + Sync {
     /// Grace rules; `requested` is gracePeriodSeconds of the request. Called only if no finalizer holds the object.
     fn deletion(&self, _object: &Object, _requested: Option<i64>) -> Deletion {
         Deletion::Immediate
+    }
+    /// Deletions have a grace, which later ones may only shorten.
+    fn deletes_gracefully(&self) -> bool {
+        false
+    }
+    /// What becomes of dependents by default.
+    fn dependents(&self) -> Dependents {
+        Dependents::Deleted
+    }
+    /// `Warning` text for a deletion that does not say what is to become of dependents.
+    fn delete_warning(&self) -> Option<&'static str> {
+        None
     }
     /// Something of its own, besides metadata.finalizers, keeps a deleted object in the store
     /// (Namespace: spec.finalizers).

@@ -5,7 +5,7 @@ use crate::registry::columns::core::EVENT;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{label_key, path_segment};
 use crate::registry::json::{default_text, default_to, number, text};
-use crate::registry::strategy::{Column, Object, Strategy, Target};
+use crate::registry::strategy::{Column, Dependents, Object, Strategy, Target};
 use crate::registry::validation::immutable;
 use serde_json::{Map, Value};
 
@@ -71,6 +71,10 @@ fn index(event: &Object) -> Vec<(&'static str, String)> {
 }
 
 impl Strategy for CoreEvents {
+    fn dependents(&self) -> Dependents {
+        Dependents::Ignored
+    }
+
     fn validate_name(&self, name: &str, is_prefix: bool) -> Vec<String> {
         path_segment(name, is_prefix)
     }
@@ -120,6 +124,10 @@ impl Strategy for CoreEvents {
 }
 
 impl Strategy for EventsV1 {
+    fn dependents(&self) -> Dependents {
+        Dependents::Ignored
+    }
+
     fn validate_name(&self, name: &str, is_prefix: bool) -> Vec<String> {
         path_segment(name, is_prefix)
     }

@@ -4,7 +4,7 @@ use crate::registry::columns::core::NAMESPACE;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, label_key};
 use crate::registry::json::{at, child_or_new, items, restore, text};
-use crate::registry::strategy::{Column, Object, Rejection, Strategy, Target, default_prepare_for_update};
+use crate::registry::strategy::{Column, Dependents, Object, Rejection, Strategy, Target, default_prepare_for_update};
 use serde_json::{Value, json};
 
 /// The finalizer of the controller that empties namespaces.
@@ -99,6 +99,11 @@ impl Strategy for NamespaceStrategy {
             return Err(Rejection::Forbidden("this namespace may not be deleted".to_owned()));
         }
         Ok(())
+    }
+
+    /// Its own controller takes its content away.
+    fn dependents(&self) -> Dependents {
+        Dependents::Ignored
     }
 
     fn is_held(&self, object: &Object) -> bool {

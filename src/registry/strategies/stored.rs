@@ -4,7 +4,7 @@ use crate::registry::columns::{default_cells, default_columns};
 use crate::registry::field::FieldError;
 use crate::registry::formats::dns1123_subdomain;
 use crate::registry::json::text;
-use crate::registry::strategy::{Column, Object, Rejection, Strategy, Target};
+use crate::registry::strategy::{Column, Dependents, Object, Rejection, Strategy, Target};
 use serde_json::Value;
 
 /// The columns of a kind and how they are filled; `now` is unix seconds.
@@ -31,6 +31,7 @@ pub struct Stored {
     conditional_update: bool,
     create_on_update: bool,
     returns_deleted: bool,
+    dependents: Dependents,
     undeletable: fn(&Object) -> Option<String>,
     fields: fn(&Object) -> Vec<(&'static str, String)>,
     selectable: &'static [&'static str],
@@ -63,6 +64,7 @@ impl Stored {
             conditional_update: false,
             create_on_update: false,
             returns_deleted: false,
+            dependents: Dependents::Deleted,
             undeletable: |_| None,
             fields: |_| Vec::new(),
             selectable: &[],
@@ -96,6 +98,12 @@ impl Stored {
     /// Rules for a write of the status, which gets the new object and the old.
     pub fn status_rules(mut self, validate: fn(&Object, &Object) -> Vec<FieldError>) -> Self {
         self.validate_status = validate;
+        self
+    }
+
+    /// What becomes of the dependents of a deleted object by default.
+    pub fn dependents(mut self, dependents: Dependents) -> Self {
+        self.dependents = dependents;
         self
     }
 
@@ -238,6 +246,10 @@ impl Strategy for Stored {
 
     fn allow_create_on_update(&self) -> bool {
         self.create_on_update
+    }
+
+    fn dependents(&self) -> Dependents {
+        self.dependents
     }
 
     fn returns_deleted_object(&self) -> bool {

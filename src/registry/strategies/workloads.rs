@@ -9,7 +9,7 @@ use crate::registry::json::{
     at, boolean, child, child_or_new, default_text, default_to, integer, is_set, map, number, objects, text, texts,
 };
 use crate::registry::selector::LabelSelector;
-use crate::registry::strategy::Object;
+use crate::registry::strategy::{Dependents, Object};
 use crate::registry::validation::{annotations, immutable, labels, non_negative};
 use serde_json::{Map, Value, json};
 
@@ -40,6 +40,7 @@ pub fn replication_controller() -> Stored {
         .defaults(default_replication_controller)
         .rules(validate_replication_controller)
         .status_rules(workload_status::replicas)
+        .dependents(Dependents::Orphaned)
         .update_rules(|_, _| Vec::new())
         .fields(&["status.replicas"], |controller| {
             vec![(

@@ -1,12 +1,12 @@
 //! Deleting an object: preconditions, finalizers, grace (upstream: `registry/rest/delete.go`, `Store.Delete`).
 
-use super::{ATTEMPTS_MAX, draft, key, metadata};
+use super::{ATTEMPTS_MAX, draft, key, metadata, propagation};
 use crate::apiserver::admission::{self, Operation as AdmissionOperation};
 use crate::apiserver::allocation;
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::apiserver::options::{DeleteOptions, PropagationPolicy};
+use crate::apiserver::options::DeleteOptions;
 use crate::registry::Kind;
 use crate::registry::strategy::{Deletion, Object};
 use crate::storage::{Draft, Entry, Operation, StorageError};
@@ -34,12 +34,10 @@ enum Plan {
 /// Deletes the object `name` in the namespace of the URL.
 pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOptions) -> Result<Deleted, ApiError> {
     let key = key(ctx, kind, name);
-    if matches!(
-        options.propagation,
-        Some(PropagationPolicy::Orphan | PropagationPolicy::Foreground)
-    ) {
-        ctx.warnings
-            .add("dependents are not looked after: no garbage collector is running");
+    if options.propagation.is_none()
+        && let Some(warning) = kind.strategy.delete_warning()
+    {
+        ctx.warnings.add(warning);
     }
     for _ in 0..ATTEMPTS_MAX {
         let entry = ctx
@@ -59,7 +57,7 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
             old: Some(&old),
         };
         admission::admit(ctx, &subject, &mut Object::new())?;
-        let plan = plan(kind, &old, options.grace_period_seconds, jiff::Timestamp::now());
+        let plan = plan(kind, &old, options, jiff::Timestamp::now());
         let (operation, gone) = match plan {
             Plan::Pending => {
                 return Ok(Deleted {
@@ -134,18 +132,29 @@ fn check_preconditions(kind: &Kind, entry: &Entry, options: &DeleteOptions) -> R
 }
 
 /// Decides what a deletion does to `old`.
-fn plan(kind: &Kind, old: &Object, requested: Option<i64>, now: jiff::Timestamp) -> Plan {
-    let held = metadata::has_finalizers(old) || kind.strategy.is_held(old);
-    if metadata::of(old).contains_key("deletionTimestamp") {
-        return plan_again(old, requested, held);
+fn plan(kind: &Kind, old: &Object, options: &DeleteOptions, now: jiff::Timestamp) -> Plan {
+    let deleting = metadata::of(old).contains_key("deletionTimestamp");
+    if deleting && kind.strategy.deletes_gracefully() {
+        let held = metadata::has_finalizers(old) || kind.strategy.is_held(old);
+        return plan_again(old, options.grace_period_seconds, held);
     }
-    let grace_seconds = match kind.strategy.deletion(old, requested) {
+    let mut object = old.clone();
+    let changed = propagation::apply(kind, &mut object, options.propagation);
+    let held = metadata::has_finalizers(&object) || kind.strategy.is_held(&object);
+    if deleting {
+        // A later deletion may still change its mind about the dependents.
+        return match (held, changed) {
+            (false, _) => Plan::Remove,
+            (true, true) => Plan::Mark(object),
+            (true, false) => Plan::Pending,
+        };
+    }
+    let grace_seconds = match kind.strategy.deletion(old, options.grace_period_seconds) {
         Deletion::Immediate if !held => return Plan::Remove,
         Deletion::Graceful { grace_seconds: 0 } if !held => return Plan::Remove,
         Deletion::Immediate => 0,
         Deletion::Graceful { grace_seconds } => grace_seconds,
     };
-    let mut object = old.clone();
     let at = now
         .checked_add(SignedDuration::from_secs(grace_seconds))
         .unwrap_or(jiff::Timestamp::MAX);
@@ -196,13 +205,22 @@ fn mark(object: &mut Object, at: jiff::Timestamp, grace_seconds: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apiserver::options::PropagationPolicy;
     use crate::registry::Registry;
 
     const NOW: &str = "2026-01-01T00:00:00Z";
 
     fn run(resource: &str, object: Value, requested: Option<i64>) -> Plan {
+        let options = DeleteOptions {
+            grace_period_seconds: requested,
+            ..DeleteOptions::default()
+        };
+        run_with(resource, object, &options)
+    }
+
+    fn run_with(resource: &str, object: Value, options: &DeleteOptions) -> Plan {
         let kind = Registry::builtin().lookup("", "v1", resource).unwrap();
-        plan(&kind, object.as_object().unwrap(), requested, NOW.parse().unwrap())
+        plan(&kind, object.as_object().unwrap(), options, NOW.parse().unwrap())
     }
 
     fn marked(plan: Plan) -> (Value, Value) {
@@ -260,5 +278,44 @@ mod tests {
             (json!("2026-01-01T00:00:01Z"), json!(1))
         );
         assert_eq!(run("pods", pod, Some(0)), Plan::Remove);
+    }
+
+    #[test]
+    fn what_is_to_become_of_dependents_holds_the_object() {
+        let options = |propagation| DeleteOptions {
+            propagation: Some(propagation),
+            ..DeleteOptions::default()
+        };
+        let finalizers = |plan: Plan| match plan {
+            Plan::Mark(object) => object["metadata"]["finalizers"].clone(),
+            other => panic!("{other:?}"),
+        };
+        let plain = || json!({"metadata": {}});
+        let background = options(PropagationPolicy::Background);
+        let foreground = options(PropagationPolicy::Foreground);
+        assert_eq!(run_with("configmaps", plain(), &background), Plan::Remove);
+        assert_eq!(
+            finalizers(run_with("configmaps", plain(), &foreground)),
+            json!(["foregroundDeletion"])
+        );
+        let going = json!({"metadata": {
+            "finalizers": ["foregroundDeletion"], "deletionTimestamp": NOW, "deletionGracePeriodSeconds": 0,
+        }});
+        assert_eq!(run_with("configmaps", going.clone(), &foreground), Plan::Pending);
+        assert_eq!(run("configmaps", going.clone(), None), Plan::Pending);
+        assert_eq!(
+            finalizers(run_with(
+                "configmaps",
+                going.clone(),
+                &options(PropagationPolicy::Orphan)
+            )),
+            json!(["orphan"])
+        );
+        assert_eq!(run_with("configmaps", going.clone(), &background), Plan::Remove);
+        assert_eq!(run_with("pods", going, &background), Plan::Pending);
+        assert_eq!(
+            finalizers(run("replicationcontrollers", plain(), None)),
+            json!(["orphan"])
+        );
     }
 }

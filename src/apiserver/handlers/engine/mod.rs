@@ -7,6 +7,7 @@ mod create;
 mod delete;
 pub mod metadata;
 pub mod ownership;
+mod propagation;
 mod update;
 
 pub use create::{create, create_applied};

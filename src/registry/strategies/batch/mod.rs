@@ -14,7 +14,7 @@ use super::workloads::template_defaults;
 use crate::registry::columns::workloads as printers;
 use crate::registry::field::FieldError;
 use crate::registry::json::{boolean, child_or_new, default_text, default_to, is_set, map, number, text};
-use crate::registry::strategy::{Column, Object, Strategy, Target, default_prepare_for_update};
+use crate::registry::strategy::{Column, Dependents, Object, Strategy, Target, default_prepare_for_update};
 use serde_json::{Value, json};
 
 const BACKOFF_LIMIT: i64 = 6;
@@ -25,6 +25,18 @@ pub struct JobStrategy;
 impl Strategy for JobStrategy {
     fn has_generation(&self) -> bool {
         true
+    }
+
+    /// What `batch/v1` has done from its first day.
+    fn dependents(&self) -> Dependents {
+        Dependents::Orphaned
+    }
+
+    fn delete_warning(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+        )
     }
 
     fn default(&self, object: &mut Object) {

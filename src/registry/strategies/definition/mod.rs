@@ -16,7 +16,7 @@ mod versions;
 use crate::registry::columns::extension::DEFINITION;
 use crate::registry::field::FieldError;
 use crate::registry::json::{child_or_new, children, default_text, default_to, items, objects, text};
-use crate::registry::strategy::{Column, Object, Strategy, Target, default_prepare_for_update};
+use crate::registry::strategy::{Column, Dependents, Object, Strategy, Target, default_prepare_for_update};
 use serde_json::{Value, json};
 
 /// Held until all instances of a deleted definition are gone.
@@ -90,6 +90,11 @@ impl Strategy for DefinitionStrategy {
 
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    /// Its own controller takes its content away.
+    fn dependents(&self) -> Dependents {
+        Dependents::Ignored
     }
 
     /// A first deletion only marks: the instances go first.

@@ -123,6 +123,10 @@ impl Strategy for PodStrategy {
         }
     }
 
+    fn deletes_gracefully(&self) -> bool {
+        true
+    }
+
     fn returns_deleted_object(&self) -> bool {
         true
     }
