@@ -6,7 +6,9 @@
 //! - [`work_queue`]: keys that wait to be worked on.
 //! - [`events`]: what people are told.
 //! - [`placement`]: whether a pod may be on a node.
+//! - [`discovery`]: which resources there are.
 
+pub mod discovery;
 pub mod events;
 pub mod informer;
 mod key;

@@ -20,6 +20,7 @@ mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
 mod expectations;
+mod garbage_collector;
 mod history;
 mod int_or_percent;
 mod job;
@@ -36,6 +37,7 @@ mod serviceaccounttoken;
 mod slow_start;
 mod statefulset;
 
+use crate::client::discovery::Discovery;
 use crate::client::events::Recorder;
 use crate::client::informer::Informers;
 use crate::telemetry::Tasks;
@@ -63,6 +65,8 @@ pub struct Clients {
 pub struct Context {
     /// One cache per kind for all of them.
     pub informers: Informers,
+    /// What the API server serves, custom resources included.
+    pub discovery: Discovery,
     pub shutdown: CancellationToken,
     clients: Clients,
     /// The tasks that write events.
@@ -73,6 +77,7 @@ impl Context {
     pub fn new(clients: Clients, shutdown: CancellationToken) -> Self {
         Self {
             informers: Informers::new(clients.shared.clone(), shutdown.clone()),
+            discovery: Discovery::start(clients.shared.clone(), shutdown.clone()),
             shutdown,
             clients,
             recorders: TaskTracker::new(),
@@ -94,7 +99,6 @@ impl Context {
         self.recorder_as(controller, controller)
     }
 
-    /// The same, where upstream's events come from a `component` of another name.
     /// The same for one whose events come from a `component` of another name.
     pub fn recorder_as(&self, controller: &str, component: &str) -> Recorder {
         let (recorder, writing) = Recorder::new(self.client(controller), component, None, self.shutdown.clone());
@@ -135,6 +139,7 @@ pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) 
         endpoint,
         endpointslice,
         endpointslicemirroring,
+        garbage_collector,
         job,
         replicaset,
         replication,
