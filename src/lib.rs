@@ -9,6 +9,7 @@
 //! | [`app`] | builds the parts, starts and drains their tasks | `cmd/kube-apiserver/app` and friends |
 //! | [`quantity`] | resource quantities | `apimachinery/pkg/api/resource` |
 //! | [`schedule`] | schedules in cron's notation | `robfig/cron` |
+//! | [`usage`] | what objects use of quotas | `apiserver/pkg/quota/v1` |
 //! | [`storage`] | revisions, watch cache, database | `etcd3`, `cacher` |
 //! | [`registry`] | the table of kinds and what each kind does | `pkg/registry`, `pkg/apis` |
 //! | [`apiserver`] | the request path | `kubernetes/apiserver` |
@@ -34,3 +35,4 @@ pub mod scheduler;
 pub mod storage;
 pub mod telemetry;
 pub mod transport;
+pub mod usage;

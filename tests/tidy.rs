@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Open to all; they import nothing of ours but one another.
-const LEAVES: &[&str] = &["config", "quantity", "schedule", "telemetry", "transport"];
+const LEAVES: &[&str] = &["config", "quantity", "schedule", "telemetry", "transport", "usage"];
 
 const LINES_MAX: usize = 500;
 

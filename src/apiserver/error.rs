@@ -321,6 +321,7 @@ impl ApiError {
             StorageError::AlreadyExists(key) => Self::already_exists(kind, &key.name),
             StorageError::NotFound(key) => Self::not_found(kind, &key.name),
             StorageError::Conflict { key, .. } => Self::modified(kind, &key.name),
+            StorageError::Refused { key, why } => Self::forbidden(kind, &key.name, &why),
             StorageError::Compacted { requested, oldest } => {
                 Self::expired(format!("too old resource version: {requested} ({oldest})"))
             }

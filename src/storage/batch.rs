@@ -1,7 +1,7 @@
 //! Decides what a group of writes does: compare-and-swap, revisions, events (upstream: etcd's transactions). No I/O.
 
 use super::cache::Cache;
-use super::{Draft, Entry, Event, EventKind, Key, Operation, StorageError};
+use super::{Alongside, Draft, Entry, Event, EventKind, Key, Operation, StorageError};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -27,17 +27,21 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Takes a write in, or refuses it. The entry is what the writer is answered once the batch is committed.
-    pub fn add(&mut self, operation: Operation) -> Result<Arc<Entry>, StorageError> {
+    /// Takes a write in with what changes alongside, or refuses all of it. The entry is what the writer is answered
+    /// once the batch is committed.
+    pub fn add(&mut self, operation: Operation, alongside: Vec<Alongside>) -> Result<Arc<Entry>, StorageError> {
         let (kind, key, expected, draft) = match operation {
             Operation::Create { key, draft } => (EventKind::Put, key, None, draft),
             Operation::Update { key, expected, draft } => (EventKind::Put, key, Some(expected), draft),
             Operation::Delete { key, expected, draft } => (EventKind::Delete, key, Some(expected), draft),
         };
-        let previous = match self.written.get(&key) {
-            Some(written) => written.clone(),
-            None => self.cache.get(&key.resource, &key.namespace, &key.name),
-        };
+        let mut revised = Vec::new();
+        for Alongside { key: other, revise } in alongside {
+            let Some(entry) = self.current(&other) else { continue };
+            let draft = revise(&entry).map_err(|why| StorageError::Refused { key: key.clone(), why })?;
+            revised.extend(draft.map(|draft| (entry, draft)));
+        }
+        let previous = self.current(&key);
         match (&previous, expected) {
             (None, None) => {}
             (Some(_), None) => return Err(StorageError::AlreadyExists(key)),
@@ -48,12 +52,23 @@ impl<'a> Batch<'a> {
             }
             (Some(_), Some(_)) => {}
         }
+        for (entry, draft) in revised {
+            self.accept(EventKind::Put, entry.key.clone(), draft, Some(entry));
+        }
         // The strings of a key exist once, however often the object is written.
         let key = match &previous {
             Some(entry) => entry.key.clone(),
             None => self.cache.resource(&key.resource).intern(key),
         };
         Ok(self.accept(kind, key, draft, previous))
+    }
+
+    /// The object as the writes before left it.
+    fn current(&self, key: &Key) -> Option<Arc<Entry>> {
+        match self.written.get(key) {
+            Some(written) => written.clone(),
+            None => self.cache.get(&key.resource, &key.namespace, &key.name),
+        }
     }
 
     fn accept(&mut self, kind: EventKind, key: Key, draft: Draft, previous: Option<Arc<Entry>>) -> Arc<Entry> {

@@ -13,6 +13,9 @@ pub enum StorageError {
     NotFound(Key),
     #[error("{key} is at revision {current}")]
     Conflict { key: Key, current: u64 },
+    /// What would have changed alongside did not let it be.
+    #[error("{key} was refused: {why}")]
+    Refused { key: Key, why: String },
     /// History before `oldest` is gone.
     #[error("revision {requested} was compacted, the oldest is {oldest}")]
     Compacted { requested: u64, oldest: u64 },

@@ -5,7 +5,7 @@ use super::database::Database;
 use super::load::load;
 use super::metrics::Metrics;
 use super::writer::{Request, Writer};
-use super::{Entry, Indexer, Operation, Options, Snapshot, StorageError, Watch};
+use super::{Alongside, Entry, Indexer, Operation, Options, Snapshot, StorageError, Watch};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,8 +83,21 @@ impl Storage {
     /// Returns when the write is on disk and visible to all readers. If the future is dropped the write may
     /// happen all the same.
     pub async fn write(&self, operation: Operation) -> Result<Arc<Entry>, StorageError> {
+        self.write_with(operation, Vec::new()).await
+    }
+
+    /// Like [`Storage::write`], with what changes alongside: all of it or nothing. `Refused` is the first refusal.
+    pub async fn write_with(
+        &self,
+        operation: Operation,
+        alongside: Vec<Alongside>,
+    ) -> Result<Arc<Entry>, StorageError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { operation, reply };
+        let request = Request {
+            operation,
+            alongside,
+            reply,
+        };
         self.queue.send(request).await.map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
     }

@@ -107,6 +107,16 @@ pub enum Operation {
     },
 }
 
+/// Decides what an object becomes, looking at what it is; None leaves it. Err refuses the write that this belongs to.
+pub type Revise = Box<dyn FnOnce(&Entry) -> Result<Option<Draft>, String> + Send>;
+
+/// A change of another object that belongs to a write. The writer has it decided in its turn, on what the other object
+/// is then, so that it meets no conflict; both are committed, or neither. Nothing if there is no such object.
+pub struct Alongside {
+    pub key: Key,
+    pub revise: Revise,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     Put,

@@ -7,7 +7,7 @@ use super::compact::{Compactor, Standing};
 use super::database::Database;
 use super::load::catch_up;
 use super::metrics::{Metrics, add};
-use super::{Entry, Indexer, Operation, Options, StorageError};
+use super::{Alongside, Entry, Indexer, Operation, Options, StorageError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// A write that waits for its group.
 pub(super) struct Request {
     pub operation: Operation,
+    pub alongside: Vec<Alongside>,
     pub reply: oneshot::Sender<Answer>,
 }
 
@@ -120,7 +121,7 @@ impl Writer {
             while batch.bytes < self.options.batch_bytes_max
                 && let Some(request) = requests.next()
             {
-                answers.push((request.reply, batch.add(request.operation)));
+                answers.push((request.reply, batch.add(request.operation, request.alongside)));
             }
             let outcome = self.commit(&batch).await;
             let metrics = &self.cache.metrics;

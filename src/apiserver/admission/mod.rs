@@ -10,6 +10,7 @@ mod namespace_lifecycle;
 pub mod node_restriction;
 mod persistent_volume_claim_resize;
 mod priority;
+pub mod resource_quota;
 mod runtime_class;
 mod service_account;
 

@@ -83,19 +83,19 @@ async fn writes_are_refused_by_what_is_there() {
 async fn writes_of_one_group_see_each_other() {
     let cache = cache::Cache::new(1);
     let mut batch = batch::Batch::new(&cache);
-    assert_eq!(batch.add(create("a", "1")).unwrap().revision, 2);
+    assert_eq!(batch.add(create("a", "1"), Vec::new()).unwrap().revision, 2);
     assert!(matches!(
-        batch.add(create("a", "2")),
+        batch.add(create("a", "2"), Vec::new()),
         Err(StorageError::AlreadyExists(_))
     ));
-    assert_eq!(batch.add(update("a", 2, "2")).unwrap().revision, 3);
+    assert_eq!(batch.add(update("a", 2, "2"), Vec::new()).unwrap().revision, 3);
     assert!(matches!(
-        batch.add(update("a", 2, "3")),
+        batch.add(update("a", 2, "3"), Vec::new()),
         Err(StorageError::Conflict { current: 3, .. })
     ));
-    assert_eq!(batch.add(delete("a", 3)).unwrap().revision, 4);
-    assert!(matches!(batch.add(delete("a", 3)), Err(StorageError::NotFound(_))));
-    assert_eq!(batch.add(create("a", "4")).unwrap().revision, 5);
+    assert_eq!(batch.add(delete("a", 3), Vec::new()).unwrap().revision, 4);
+    assert!(matches!(batch.add(delete("a", 3), Vec::new()), Err(StorageError::NotFound(_))));
+    assert_eq!(batch.add(create("a", "4"), Vec::new()).unwrap().revision, 5);
     let told: Vec<_> = batch.events.iter().map(|event| told(event)).collect();
     assert_eq!(
         told,
@@ -130,7 +130,7 @@ async fn a_group_that_writes_one_key_often_is_stored_whole() {
         delete("c", 6),
         create("c", "2"),
     ] {
-        batch.add(operation).unwrap();
+        batch.add(operation, Vec::new()).unwrap();
     }
     database.append(&batch.events).await.unwrap();
     database.close().await.unwrap();
@@ -180,4 +180,43 @@ async fn a_closed_store_refuses_writes_after_writing_what_had_queued() {
     ));
     drop(storage);
     assert_eq!(place.open().await.revision(), 11);
+}
+
+/// Appends to the content of `name`, or refuses.
+fn append(name: &str, more: &'static str, refuse: bool) -> Alongside {
+    let key = key(name);
+    let of = key.name.clone();
+    Alongside {
+        key,
+        revise: Box::new(move |entry| {
+            if refuse {
+                return Err("it is full".to_owned());
+            }
+            let object: Value = serde_json::from_slice(&entry.bytes).unwrap();
+            let content = format!("{}{more}", object["data"]["content"].as_str().unwrap());
+            Ok(Some(draft(&of, &content)))
+        }),
+    }
+}
+
+#[tokio::test]
+async fn what_changes_alongside_is_decided_in_the_writers_turn_or_nothing_is_written() {
+    let storage = in_memory().await;
+    let first = write(&storage, create("sum", "")).await;
+    let writes = ["a", "b", "c", "d"].map(|name| storage.write_with(create(name, "1"), vec![append("sum", "+", false)]));
+    let written = futures_util::future::join_all(writes).await;
+    assert!(written.iter().all(Result::is_ok));
+    let shown = |storage: &Storage| shown(&storage.list("configmaps", None, None).unwrap().entries);
+    let all = ["default/a=1", "default/b=1", "default/c=1", "default/d=1", "default/sum=++++"];
+    assert_eq!(shown(&storage), all);
+    assert_eq!(storage.revision(), first + 8);
+    let refused = storage
+        .write_with(create("e", "1"), vec![append("sum", "-", false), append("a", "-", true)])
+        .await;
+    assert!(matches!(refused, Err(StorageError::Refused { key, why }) if &*key.name == "e" && why == "it is full"));
+    let taken = storage.write_with(create("a", "2"), vec![append("sum", "-", false)]).await;
+    assert!(matches!(taken, Err(StorageError::AlreadyExists(_))));
+    let beside_nothing = storage.write_with(create("f", "1"), vec![append("missing", "-", true)]).await;
+    assert!(beside_nothing.is_ok());
+    assert_eq!(shown(&storage), [&all[..4], &["default/f=1", "default/sum=++++"][..]].concat());
 }

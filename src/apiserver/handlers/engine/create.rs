@@ -1,6 +1,7 @@
 //! Creating an object (upstream: `registry/rest/create.go`, `Store.Create`).
 
 use super::{Written, draft, invalid_unless_empty, key, metadata, ownership};
+use crate::apiserver::admission::resource_quota::Charges;
 use crate::apiserver::admission::{self, Operation as AdmissionOperation};
 use crate::apiserver::allocation::{self, Transaction};
 use crate::apiserver::context::Context;
@@ -61,10 +62,12 @@ async fn write(
         ctx.warnings.add(warning);
     }
     let mut object = metadata::canonical(object);
+    let charges = Charges::of(ctx, kind, "", &object, None)?;
     for attempt in 1.. {
         let name = metadata::text(&object, "name").to_owned();
         let key = key(ctx, kind, &name);
         if dry_run {
+            charges.check(ctx, kind, &name)?;
             return match ctx.storage().get(&key.resource, &key.namespace, &key.name) {
                 Some(_) => Err(exists(ctx, kind, &name)),
                 None => Ok(Written::DryRun(object)),
@@ -72,10 +75,13 @@ async fn write(
         }
         match ctx
             .storage()
-            .write(Operation::Create {
-                key,
-                draft: draft(kind, &object),
-            })
+            .write_with(
+                Operation::Create {
+                    key,
+                    draft: draft(kind, &object),
+                },
+                charges.alongside(),
+            )
             .await
         {
             Ok(entry) => return Ok(Written::Stored(entry)),

@@ -2,6 +2,7 @@
 //! (upstream: `registry/rest/update.go`, `Store.Update`).
 
 use super::{ATTEMPTS_MAX, Written, draft, invalid_unless_empty, key, metadata, ownership};
+use crate::apiserver::admission::resource_quota::Charges;
 use crate::apiserver::admission::{self, Operation as AdmissionOperation};
 use crate::apiserver::allocation;
 use crate::apiserver::codec::stored;
@@ -36,8 +37,15 @@ pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>
         let old = stored::object(kind, &entry)?;
         let mut new = prepare(ctx, request, &entry, &old, change(&old)?)?;
         let transaction = allocation::begin_update(ctx, kind, &mut new, &old, request.target, request.dry_run).await?;
-        let new = match check(ctx, request, &old, new) {
-            Ok(new) => new,
+        let checked = check(ctx, request, &old, new).and_then(|new| {
+            let charges = Charges::of(ctx, kind, request.target.subresource(), &new, Some(&old))?;
+            if request.dry_run {
+                charges.check(ctx, kind, request.name)?;
+            }
+            Ok((new, charges))
+        });
+        let (new, charges) = match checked {
+            Ok(checked) => checked,
             Err(error) => {
                 transaction.settle().await;
                 return Err(error);
@@ -57,7 +65,7 @@ pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>
             Operation::Update { key, expected, draft }
         };
         let gone = matches!(operation, Operation::Delete { .. });
-        match ctx.storage().write(operation).await {
+        match ctx.storage().write_with(operation, charges.alongside()).await {
             Ok(entry) => {
                 transaction.commit().await;
                 if gone {
