@@ -152,7 +152,7 @@ async fn run_parts(
         },
         authority: core.pki.authority_pem().to_owned(),
     };
-    let controllers = controllers::run(clients, tokens, stop.clone());
+    let controllers = controllers::run(clients, tokens, core.pki.clone(), stop.clone());
     parts.tasks.spawn("controllers", controllers);
     if let Some(chosen) = &chosen {
         node::start(settings, core, chosen, parts).await?;

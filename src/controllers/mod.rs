@@ -30,7 +30,9 @@ mod pod_template;
 mod pods;
 mod replicaset;
 mod replication;
+mod resourcequota;
 mod revisions;
+mod rootcacertpublisher;
 mod service_endpoints;
 mod serviceaccount;
 mod serviceaccounttoken;
@@ -41,6 +43,7 @@ use crate::client::discovery::Discovery;
 use crate::client::events::Recorder;
 use crate::client::informer::Informers;
 use crate::telemetry::Tasks;
+use crate::transport::pki::Pki;
 use kube::Client;
 use kube::runtime::reflector::{Lookup, Store};
 pub use serviceaccounttoken::Tokens;
@@ -68,17 +71,20 @@ pub struct Context {
     /// What the API server serves, custom resources included.
     pub discovery: Discovery,
     pub shutdown: CancellationToken,
+    /// The cluster's certificate authority.
+    pub pki: Arc<Pki>,
     clients: Clients,
     /// The tasks that write events.
     recorders: TaskTracker,
 }
 
 impl Context {
-    pub fn new(clients: Clients, shutdown: CancellationToken) -> Self {
+    pub fn new(clients: Clients, pki: Arc<Pki>, shutdown: CancellationToken) -> Self {
         Self {
             informers: Informers::new(clients.shared.clone(), shutdown.clone()),
             discovery: Discovery::start(clients.shared.clone(), shutdown.clone()),
             shutdown,
+            pki,
             clients,
             recorders: TaskTracker::new(),
         }
@@ -108,8 +114,8 @@ impl Context {
 }
 
 /// Runs every controller until `shutdown`.
-pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) {
-    let context = Arc::new(Context::new(clients, shutdown.clone()));
+pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: CancellationToken) {
+    let context = Arc::new(Context::new(clients, pki, shutdown.clone()));
     let (own, shared) = (|name: &str| context.client(name), context.shared_client().clone());
     let accounts = serviceaccount::Clients {
         reader: shared.clone(),
@@ -143,7 +149,9 @@ pub async fn run(clients: Clients, tokens: Tokens, shutdown: CancellationToken) 
         job,
         replicaset,
         replication,
-        statefulset
+        resourcequota,
+        rootcacertpublisher,
+        statefulset,
     );
     while let Some(end) = tasks.next_end().await {
         if let Some(error) = end.failure {

@@ -29,7 +29,7 @@ impl<'a> Batch<'a> {
 
     /// Takes a write in with what changes alongside, or refuses all of it. The entry is what the writer is answered
     /// once the batch is committed.
-    pub fn add(&mut self, operation: Operation, alongside: Vec<Alongside>) -> Result<Arc<Entry>, StorageError> {
+    pub fn add_with(&mut self, operation: Operation, alongside: Vec<Alongside>) -> Result<Arc<Entry>, StorageError> {
         let (kind, key, expected, draft) = match operation {
             Operation::Create { key, draft } => (EventKind::Put, key, None, draft),
             Operation::Update { key, expected, draft } => (EventKind::Put, key, Some(expected), draft),
@@ -61,6 +61,11 @@ impl<'a> Batch<'a> {
             None => self.cache.resource(&key.resource).intern(key),
         };
         Ok(self.accept(kind, key, draft, previous))
+    }
+
+    #[cfg(test)]
+    pub fn add(&mut self, operation: Operation) -> Result<Arc<Entry>, StorageError> {
+        self.add_with(operation, Vec::new())
     }
 
     /// The object as the writes before left it.

@@ -121,7 +121,7 @@ impl Writer {
             while batch.bytes < self.options.batch_bytes_max
                 && let Some(request) = requests.next()
             {
-                answers.push((request.reply, batch.add(request.operation, request.alongside)));
+                answers.push((request.reply, batch.add_with(request.operation, request.alongside)));
             }
             let outcome = self.commit(&batch).await;
             let metrics = &self.cache.metrics;

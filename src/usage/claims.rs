@@ -48,6 +48,10 @@ impl Measured for PersistentVolumeClaim {
     fn is_in(&self, scope: &ScopedResourceSelectorRequirement) -> bool {
         scope.scope_name == "VolumeAttributesClass" && fits(scope, &attributes_classes(self))
     }
+
+    fn scope_facts(&self) -> Vec<String> {
+        attributes_classes(self).into_iter().map(str::to_owned).collect()
+    }
 }
 
 /// The class, by its old annotation if there is one.

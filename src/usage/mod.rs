@@ -95,6 +95,11 @@ impl Evaluator {
             }
     }
 
+    /// Nothing but the number of objects counts, and none is in a scope.
+    pub fn only_counts(&self) -> bool {
+        matches!(self.rules, Rules::Objects { .. })
+    }
+
     /// An object of a kind of which only the number counts.
     pub fn one(&self) -> Counted {
         let mut usage = Amounts::default();
@@ -114,6 +119,11 @@ pub trait Measured {
     /// Whether it is in a scope.
     fn is_in(&self, _scope: &ScopedResourceSelectorRequirement) -> bool {
         false
+    }
+
+    /// What decides in which scopes it is.
+    fn scope_facts(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// What it must say and does not, if `required` is counted.

@@ -75,6 +75,16 @@ impl Measured for Pod {
         }
     }
 
+    fn scope_facts(&self) -> Vec<String> {
+        let class = spec(self).and_then(|spec| spec.priority_class_name.clone());
+        let flags = [
+            spec(self).is_some_and(|spec| spec.active_deadline_seconds.is_some_and(|n| n >= 0)),
+            is_best_effort(self),
+            looks_into_other_namespaces(self),
+        ];
+        flags.iter().map(bool::to_string).chain(class).collect()
+    }
+
     fn lacks(&self, required: &[&str]) -> Option<String> {
         let spec = spec(self)?;
         if has_resources(spec.resources.as_ref()) {

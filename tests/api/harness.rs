@@ -107,6 +107,14 @@ impl Server {
             .post("/api/v1/namespaces", json!({"metadata": {"name": "default"}}))
             .await
             .expect(201);
+        // No controller makes it here, and pods need it.
+        server
+            .post(
+                "/api/v1/namespaces/default/serviceaccounts",
+                json!({"metadata": {"name": "default"}}),
+            )
+            .await
+            .expect(201);
         server
     }
 

@@ -20,8 +20,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-auth] ServiceAccounts should allow opting out of API token automount",
             automount,
-        )
-        .waits_for("tokens in pods"),
+        ),
         test(
             "[sig-auth] ServiceAccounts should create a serviceAccountToken and ensure a successful TokenReview",
             token_review,
@@ -29,8 +28,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-auth] ServiceAccounts should guarantee kube-root-ca.crt exist in any namespace",
             root_certificate,
-        )
-        .waits_for("the root CA publisher"),
+        ),
         test(
             "[sig-auth] ServiceAccounts should run through the lifecycle of a ServiceAccount",
             service_account,

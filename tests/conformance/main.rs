@@ -46,6 +46,7 @@ mod node;
 mod node_pods;
 mod policies;
 mod quota;
+mod quota_usage;
 mod scheduling;
 mod storage;
 mod watchers;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         node_pods::tests(),
         policies::tests(),
         quota::tests(),
+        quota_usage::tests(),
         scheduling::tests(),
         storage::tests(),
         watchers::tests(),

@@ -1,7 +1,7 @@
 //! DefaultTolerationSeconds (upstream: `plugin/pkg/admission/defaulttolerationseconds`): pods stay for five
 //! minutes on a node that is not ready or cannot be reached, unless they say otherwise.
 
-use super::Subject;
+use super::{Operation, Subject};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::registry::strategy::Object;
@@ -11,7 +11,10 @@ const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/u
 const SECONDS: i64 = 300;
 
 pub fn admit(_ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
-    if subject.creates_pod()
+    // An update that leaves them out gets them again, too.
+    let is_pod = subject.kind.group.is_empty() && subject.kind.resource == "pods" && subject.subresource.is_empty();
+    if is_pod
+        && subject.operation != Operation::Delete
         && let Some(Value::Object(spec)) = object.get_mut("spec")
     {
         add_defaults(spec);

@@ -12,7 +12,8 @@ mod persistent_volume_claim_resize;
 mod priority;
 pub mod resource_quota;
 mod runtime_class;
-mod service_account;
+pub mod service_account;
+mod taint_nodes;
 
 use super::authorization::escalation;
 use super::context::Context;
@@ -45,12 +46,14 @@ impl Subject<'_> {
 
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
-/// Every plug-in, in upstream's order.
-const PLUGINS: [(&str, Plugin); 15] = [
+/// Every plug-in, in upstream's order. [`resource_quota`] comes last of all, with the write itself.
+const PLUGINS: [(&str, Plugin); 16] = [
     ("DefinitionTerminating", definition_terminating::admit),
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("LimitRanger", limit_ranger::admit),
     ("ServiceAccount", service_account::admit),
+    ("NodeRestriction", node_restriction::admit),
+    ("TaintNodesByCondition", taint_nodes::admit),
     ("Priority", priority::admit),
     ("DefaultTolerationSeconds", default_toleration_seconds::admit),
     ("DefaultStorageClass", default_class::storage),
@@ -61,7 +64,6 @@ const PLUGINS: [(&str, Plugin); 15] = [
     ("ClusterTrustBundleAttest", certificates::attest),
     ("CertificateSubjectRestriction", certificates::subject_restriction),
     ("DefaultIngressClass", default_class::ingress),
-    ("NodeRestriction", node_restriction::admit),
 ];
 
 /// Asks every plug-in; each may change `object` or refuse. On delete the object is empty.

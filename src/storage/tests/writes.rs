@@ -83,19 +83,19 @@ async fn writes_are_refused_by_what_is_there() {
 async fn writes_of_one_group_see_each_other() {
     let cache = cache::Cache::new(1);
     let mut batch = batch::Batch::new(&cache);
-    assert_eq!(batch.add(create("a", "1"), Vec::new()).unwrap().revision, 2);
+    assert_eq!(batch.add(create("a", "1")).unwrap().revision, 2);
     assert!(matches!(
-        batch.add(create("a", "2"), Vec::new()),
+        batch.add(create("a", "2")),
         Err(StorageError::AlreadyExists(_))
     ));
-    assert_eq!(batch.add(update("a", 2, "2"), Vec::new()).unwrap().revision, 3);
+    assert_eq!(batch.add(update("a", 2, "2")).unwrap().revision, 3);
     assert!(matches!(
-        batch.add(update("a", 2, "3"), Vec::new()),
+        batch.add(update("a", 2, "3")),
         Err(StorageError::Conflict { current: 3, .. })
     ));
-    assert_eq!(batch.add(delete("a", 3), Vec::new()).unwrap().revision, 4);
-    assert!(matches!(batch.add(delete("a", 3), Vec::new()), Err(StorageError::NotFound(_))));
-    assert_eq!(batch.add(create("a", "4"), Vec::new()).unwrap().revision, 5);
+    assert_eq!(batch.add(delete("a", 3)).unwrap().revision, 4);
+    assert!(matches!(batch.add(delete("a", 3)), Err(StorageError::NotFound(_))));
+    assert_eq!(batch.add(create("a", "4")).unwrap().revision, 5);
     let told: Vec<_> = batch.events.iter().map(|event| told(event)).collect();
     assert_eq!(
         told,
@@ -130,7 +130,7 @@ async fn a_group_that_writes_one_key_often_is_stored_whole() {
         delete("c", 6),
         create("c", "2"),
     ] {
-        batch.add(operation, Vec::new()).unwrap();
+        batch.add(operation).unwrap();
     }
     database.append(&batch.events).await.unwrap();
     database.close().await.unwrap();
@@ -181,7 +181,6 @@ async fn a_closed_store_refuses_writes_after_writing_what_had_queued() {
     drop(storage);
     assert_eq!(place.open().await.revision(), 11);
 }
-
 /// Appends to the content of `name`, or refuses.
 fn append(name: &str, more: &'static str, refuse: bool) -> Alongside {
     let key = key(name);

@@ -32,6 +32,7 @@ pub async fn create_applied(
     let generated = metadata::generate_name(&mut object);
     kind.strategy.prepare_for_create(&mut object);
     kind.strategy.stamp_requester(&mut object, &ctx.user.requester());
+    admission::service_account::wait_for_default(ctx, kind, &object).await;
     let subject = admission::Subject {
         kind,
         subresource: "",

@@ -154,11 +154,17 @@ pub fn generate_name(object: &mut Object) -> bool {
     while !base.is_char_boundary(end) {
         end -= 1;
     }
-    let mut name = base[..end].to_owned();
-    let mut random = rand::rng();
-    name.extend((0..SUFFIX_CHARS).map(|_| char::from(SUFFIX_ALPHABET[random.random_range(0..SUFFIX_ALPHABET.len())])));
+    let name = format!("{}{}", &base[..end], random_suffix());
     of_mut(object).insert("name".into(), Value::String(name));
     true
+}
+
+/// What makes a generated name unlike others.
+pub fn random_suffix() -> String {
+    let mut random = rand::rng();
+    (0..SUFFIX_CHARS)
+        .map(|_| char::from(SUFFIX_ALPHABET[random.random_range(0..SUFFIX_ALPHABET.len())]))
+        .collect()
 }
 
 /// Puts back what an update may not touch.
