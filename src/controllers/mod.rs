@@ -11,6 +11,7 @@
 //! - [`history`]: revisions of the templates of sets.
 
 mod api_services;
+mod certificates;
 mod clusterroleaggregation;
 mod custom_resources;
 mod daemonset;
@@ -25,6 +26,7 @@ mod history;
 mod int_or_percent;
 mod job;
 mod namespace;
+mod nodelifecycle;
 mod ownership;
 mod pod_template;
 mod pods;
@@ -38,6 +40,7 @@ mod serviceaccount;
 mod serviceaccounttoken;
 mod slow_start;
 mod statefulset;
+mod tainteviction;
 
 use crate::client::discovery::Discovery;
 use crate::client::events::Recorder;
@@ -139,6 +142,7 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
     }
     // One line each, in the alphabet's order.
     spawn!(
+        certificates,
         daemonset,
         deployment,
         disruption,
@@ -147,11 +151,13 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
         endpointslicemirroring,
         garbage_collector,
         job,
+        nodelifecycle,
         replicaset,
         replication,
         resourcequota,
         rootcacertpublisher,
         statefulset,
+        tainteviction,
     );
     while let Some(end) = tasks.next_end().await {
         if let Some(error) = end.failure {

@@ -123,6 +123,10 @@ impl Authority {
         &self.certificate
     }
 
+    pub fn key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+
     pub fn certificate_pem(&self) -> &str {
         &self.pem
     }

@@ -3,6 +3,7 @@
 
 mod issue;
 mod names;
+pub mod sign;
 mod store;
 mod tls;
 
@@ -36,6 +37,8 @@ pub enum PkiError {
     Unusable { path: PathBuf, reason: String },
     #[error("cannot issue a certificate for {subject}: {source}")]
     Issue { subject: String, source: rcgen::Error },
+    #[error("cannot sign a request: {reason}")]
+    Request { reason: String },
     #[error("cannot use the certificate of {subject}: {source}")]
     Tls { subject: String, source: rustls::Error },
 }
@@ -97,6 +100,12 @@ impl Pki {
     /// TLS of the API server as a client of kubelets.
     pub fn kubelet_client_config(&self) -> Result<Arc<rustls::ClientConfig>, PkiError> {
         tls::client_config(&self.authority, &self.kubelet_client)
+    }
+
+    /// Signs the PEM request of somebody else, for these usages and at most for so long.
+    pub fn sign(&self, request: &[u8], usages: &[String], lifetime: Duration) -> Result<String, PkiError> {
+        let lifetime = time::Duration::try_from(lifetime).unwrap_or(time::Duration::MAX);
+        sign::sign(&self.authority, request, usages, lifetime)
     }
 
     /// Issues anew what is due, and says which; the empty list is the usual answer.

@@ -1,0 +1,244 @@
+//! Which pods will have to leave, kept from event to event. Pure.
+
+use super::plan::{Decision, Eviction, decide};
+use crate::client::ObjectKey;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+use std::collections::HashMap;
+
+/// What is to be done about a pod now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Nothing,
+    /// It need not leave any more, which is told.
+    Cancelled,
+    /// Look again then.
+    Wait(Timestamp),
+    Evict,
+}
+
+#[derive(Default)]
+pub struct Evictions {
+    planned: HashMap<ObjectKey, (String, Eviction)>,
+}
+
+impl Evictions {
+    /// Looks at a pod on its node. A pod of the same name that was there before has another uid, and counts as gone.
+    pub fn look(
+        &mut self,
+        key: &ObjectKey,
+        uid: &str,
+        taints: &[Taint],
+        tolerations: &[Toleration],
+        now: Timestamp,
+    ) -> Step {
+        let planned = self.planned.get(key).filter(|(of, _)| of == uid).map(|(_, eviction)| *eviction);
+        match decide(taints, tolerations, planned, now) {
+            Decision::Stay => {
+                self.planned.remove(key);
+                if planned.is_some() { Step::Cancelled } else { Step::Nothing }
+            }
+            Decision::Leave(eviction) if eviction.at <= now => Step::Evict,
+            Decision::Leave(eviction) => {
+                self.planned.insert(key.clone(), (uid.to_owned(), eviction));
+                Step::Wait(eviction.at)
+            }
+        }
+    }
+
+    /// The pod is gone, or on its way. True if it was to leave.
+    pub fn forget(&mut self, key: &ObjectKey) -> bool {
+        self.planned.remove(key).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Seeded runs: nodes get and lose taints, pods come and go, events are late, doubled, dropped and out of order,
+    //! and the controller is restarted.
+
+    use super::*;
+    use jiff::SignedDuration;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % limit
+        }
+    }
+
+    #[derive(Clone)]
+    struct Pod {
+        uid: String,
+        node: u64,
+        tolerations: Vec<Toleration>,
+    }
+
+    struct World {
+        now: Timestamp,
+        taints: BTreeMap<u64, BTreeSet<u64>>,
+        /// Since when each taint is on its node.
+        since: BTreeMap<(u64, u64), Timestamp>,
+        pods: BTreeMap<u64, Pod>,
+        evictions: Evictions,
+        /// Looks that are due, by time.
+        timers: BTreeMap<u64, Timestamp>,
+    }
+
+    fn key(pod: u64) -> ObjectKey {
+        ObjectKey::new("ns", &format!("p{pod}"))
+    }
+
+    fn taint(taint: u64) -> Taint {
+        Taint {
+            key: format!("t{taint}"),
+            effect: "NoExecute".to_owned(),
+            ..Taint::default()
+        }
+    }
+
+    fn toleration(taint: u64, seconds: Option<i64>) -> Toleration {
+        Toleration {
+            key: Some(format!("t{taint}")),
+            operator: Some("Exists".to_owned()),
+            effect: Some("NoExecute".to_owned()),
+            toleration_seconds: seconds,
+            ..Toleration::default()
+        }
+    }
+
+    impl World {
+        fn borne(&self, pod: &Pod) -> Vec<(u64, Option<Option<i64>>)> {
+            let taints = self.taints.get(&pod.node).into_iter().flatten();
+            let borne = |one: &u64| {
+                let wanted = format!("t{one}");
+                let found = pod.tolerations.iter().find(|t| t.key.as_deref() == Some(&wanted));
+                (*one, found.map(|toleration| toleration.toleration_seconds))
+            };
+            taints.map(borne).collect()
+        }
+
+        /// What the controller does when it hears of a pod.
+        fn look(&mut self, number: u64) {
+            self.timers.remove(&number);
+            let Some(pod) = self.pods.get(&number).cloned() else {
+                self.evictions.forget(&key(number));
+                return;
+            };
+            let taints: Vec<Taint> = self.taints.get(&pod.node).into_iter().flatten().copied().map(taint).collect();
+            match self.evictions.look(&key(number), &pod.uid, &taints, &pod.tolerations, self.now) {
+                Step::Nothing | Step::Cancelled => {}
+                Step::Wait(at) => {
+                    self.timers.insert(number, at);
+                }
+                Step::Evict => {
+                    // Never without a taint that asks for it, and never before the time that the pod bears one.
+                    let borne = self.borne(&pod);
+                    let asked = borne.iter().any(|(one, bears)| match bears {
+                        None => true,
+                        Some(None) => false,
+                        Some(Some(seconds)) => {
+                            let since = self.since[&(pod.node, *one)];
+                            let first = self.since.iter().filter(|((node, _), _)| *node == pod.node).map(|(_, at)| *at).min();
+                            let since = since.min(first.unwrap_or(since));
+                            self.now >= since + SignedDuration::from_secs(*seconds)
+                        }
+                    });
+                    assert!(asked, "evicted too early: {borne:?}");
+                    self.evictions.forget(&key(number));
+                    self.pods.remove(&number);
+                }
+            }
+        }
+
+        fn fire(&mut self) {
+            let due: Vec<u64> = self.timers.iter().filter(|(_, at)| **at <= self.now).map(|(pod, _)| *pod).collect();
+            due.into_iter().for_each(|pod| self.look(pod));
+        }
+    }
+
+    fn run(seed: u64) {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut world = World {
+            now: Timestamp::from_second(1_000_000).unwrap(),
+            taints: BTreeMap::new(),
+            since: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            evictions: Evictions::default(),
+            timers: BTreeMap::new(),
+        };
+        let mut events: Vec<u64> = Vec::new();
+        let mut uids = 0;
+        for _ in 0..200 {
+            let (node, one, number) = (dice.below(3), dice.below(3), dice.below(8));
+            match dice.below(8) {
+                0 => {
+                    if world.taints.entry(node).or_default().insert(one) {
+                        world.since.insert((node, one), world.now);
+                    }
+                    events.extend(world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number));
+                }
+                1 => {
+                    world.taints.entry(node).or_default().remove(&one);
+                    world.since.remove(&(node, one));
+                    events.extend(world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number));
+                }
+                2 => {
+                    uids += 1;
+                    let seconds = |dice: &mut Dice| (dice.below(3) > 0).then(|| dice.below(20) as i64);
+                    let tolerations = (0..3).filter(|_| dice.below(3) > 0).collect::<Vec<_>>();
+                    let tolerations = tolerations.into_iter().map(|one| toleration(one, seconds(&mut dice))).collect();
+                    let uid = format!("u{uids}");
+                    world.pods.insert(number, Pod { uid, node, tolerations });
+                    events.push(number);
+                }
+                3 => {
+                    world.pods.remove(&number);
+                    events.push(number);
+                }
+                4 => world.now += SignedDuration::from_secs(dice.below(5) as i64),
+                5 if dice.below(5) == 0 => {
+                    // A restart: everything is listed anew, and nothing of before is known.
+                    world.evictions = Evictions::default();
+                    world.timers.clear();
+                    events = world.pods.keys().copied().collect();
+                }
+                _ => {}
+            }
+            // Events come late, in any order, some twice.
+            while !events.is_empty() && dice.below(3) > 0 {
+                let at = usize::try_from(dice.below(events.len() as u64)).unwrap();
+                let number = events.swap_remove(at);
+                world.look(number);
+                if dice.below(6) == 0 {
+                    world.look(number);
+                }
+            }
+            world.fire();
+        }
+        for number in 0..8 {
+            world.look(number);
+        }
+        world.now += SignedDuration::from_secs(60);
+        world.fire();
+        // Who is left bears all taints of its node for ever.
+        for (number, pod) in &world.pods {
+            let stays = world.borne(pod).iter().all(|(_, bears)| *bears == Some(None));
+            assert!(stays, "pod {number} should have left: {:?}", world.borne(pod));
+        }
+        assert!(world.evictions.planned.is_empty(), "something is planned for nobody");
+    }
+
+    #[test]
+    fn pods_leave_when_they_must_and_not_before() {
+        for seed in 0..500 {
+            let run = std::panic::catch_unwind(|| run(seed));
+            assert!(run.is_ok(), "seed {seed}");
+        }
+    }
+}
