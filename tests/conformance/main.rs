@@ -49,6 +49,7 @@ mod quota;
 mod quota_usage;
 mod scheduling;
 mod storage;
+mod taints;
 mod watchers;
 
 use std::process::ExitCode;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         quota_usage::tests(),
         scheduling::tests(),
         storage::tests(),
+        taints::tests(),
         watchers::tests(),
     ];
     runner::main(tests.into_iter().flatten().collect())

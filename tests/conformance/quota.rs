@@ -1,10 +1,11 @@
 //! Quotas and limit ranges as objects.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, eventually, refused};
 use crate::lifecycle::{names, namespaced};
+use crate::resource::{Resource, revision};
 use crate::runner::{Test, test};
 use kube::api::ListParams;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -23,30 +24,59 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
+/// Waits until the limits that are wanted are told as those that hold.
+async fn counted(quotas: &Resource, name: &str) -> Value {
+    eventually("the quota is counted", async || {
+        let quota = quotas.get(name).await.unwrap();
+        (quota["status"]["hard"] == quota["spec"]["hard"]).then_some(quota)
+    })
+    .await
+}
+
 async fn update_and_delete(cluster: Cluster) {
     let namespace = cluster.namespace("quota").await;
     let quotas = cluster.core("resourcequotas", Some(&namespace));
     let quota = json!({"metadata": {"name": "one"}, "spec": {"hard": {"cpu": "1", "memory": "500Mi"}}});
     let created = quotas.create(&quota).await.unwrap();
     assert_eq!(created["spec"]["hard"], json!({"cpu": "1", "memory": "500Mi"}));
-    let mut replacement = quotas.get("one").await.unwrap();
+    let mut replacement = counted(&quotas, "one").await;
     replacement["spec"]["hard"] = json!({"cpu": "2", "memory": "1Gi"});
     let replaced = quotas.replace(&replacement).await.unwrap();
     assert_eq!(replaced["spec"]["hard"], json!({"cpu": "2", "memory": "1Gi"}));
+    assert_eq!(counted(&quotas, "one").await["status"]["used"], json!({"cpu": "0", "memory": "0"}));
     quotas.delete("one").await.unwrap();
     assert_eq!(quotas.get("one").await.unwrap_err().reason, "NotFound");
 }
 
 async fn lifecycle(cluster: Cluster) {
-    namespaced(
-        "v1",
-        "resourcequotas",
-        "ResourceQuota",
-        json!({"spec": {"hard": {"services": "10"}}}),
-    )
-    .change(json!({"spec": {"hard": {"services": "20", "requests.cpu": "4"}}}))
-    .run(&cluster)
-    .await;
+    let (label, namespace) = (cluster.unique("lifecycle"), cluster.namespace("quota").await);
+    let (quotas, everywhere) = (
+        cluster.core("resourcequotas", Some(&namespace)),
+        cluster.core("resourcequotas", None),
+    );
+    let selector = format!("test={label}");
+    let quota = |name: &str| json!({"metadata": {"name": name, "labels": {"test": label}}, "spec": {"hard": {"services": "10"}}});
+    for name in ["one", "two"] {
+        quotas.create(&quota(name)).await.unwrap();
+    }
+    assert_eq!(refused(quotas.create(&quota("one")).await, 409, "AlreadyExists").code, 409);
+    assert_eq!(everywhere.labelled(&selector).await.len(), 2);
+    let before = counted(&quotas, "one").await;
+    let mut watch = everywhere.watch(&selector, &revision(&before)).await;
+    let change = json!({"metadata": {"labels": {"more": "x"}}, "spec": {"hard": {"services": "20", "requests.cpu": "4"}}});
+    let patched = quotas.merge("one", change).await.unwrap();
+    assert_eq!(patched["spec"]["hard"], json!({"services": "20", "requests.cpu": "4"}));
+    assert_eq!(patched["status"], before["status"], "whoever changes the limits does not count");
+    let follows = watch
+        .until("MODIFIED", |quota| quota["status"]["hard"] == patched["spec"]["hard"])
+        .await;
+    assert_eq!(follows["status"]["used"], json!({"services": "0", "requests.cpu": "0"}));
+    everywhere.list(&ListParams::default().labels("more=x")).await.unwrap();
+    quotas.delete_collection(&selector).await.unwrap();
+    for _ in 0..2 {
+        watch.until("DELETED", |_| true).await;
+    }
+    assert!(everywhere.labelled(&selector).await.is_empty());
 }
 
 async fn limit_ranges(cluster: Cluster) {

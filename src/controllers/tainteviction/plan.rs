@@ -3,17 +3,18 @@
 use crate::client::placement::tolerates;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
+use std::collections::BTreeMap;
 
 /// A pod that will have to leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    /// Since when its taints are borne.
-    pub since: Timestamp,
+    /// Since when each taint is borne, by its key.
+    pub since: BTreeMap<String, Timestamp>,
     pub at: Timestamp,
 }
 
 /// What becomes of a pod on its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It stays as long as nothing changes.
     Stay,
@@ -27,35 +28,35 @@ pub fn driving(node: &Node) -> Vec<Taint> {
 }
 
 /// What a pod with these tolerations does on a node with these taints. `planned` is what was decided before: the time
-/// that a pod is given runs from the first taint on.
+/// that a pod is given with a taint runs from when that taint was first seen.
 pub fn decide(
     taints: &[Taint],
     tolerations: &[Toleration],
-    planned: Option<Eviction>,
+    planned: Option<&Eviction>,
     now: Timestamp,
 ) -> Decision {
-    if taints.is_empty() {
-        return Decision::Stay;
-    }
-    let mut least: Option<i64> = None;
+    let mut since = BTreeMap::new();
+    let mut first: Option<Timestamp> = None;
     for taint in taints {
-        let mut bearing = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).peekable();
-        if bearing.peek().is_none() {
-            return Decision::Leave(Eviction { since: now, at: now });
-        }
+        let before = planned.and_then(|planned| planned.since.get(&taint.key));
+        let begin = before.copied().unwrap_or(now);
+        since.insert(taint.key.clone(), begin);
         // As upstream, the first that fits speaks for the taint.
-        if let Some(seconds) = bearing.next().and_then(|toleration| toleration.toleration_seconds) {
-            least = Some(least.map_or(seconds, |least| least.min(seconds)));
-        }
+        let end = match tolerations.iter().find(|toleration| tolerates(toleration, taint)) {
+            None => now,
+            Some(toleration) => match toleration.toleration_seconds {
+                None => continue,
+                Some(seconds) => begin
+                    .checked_add(SignedDuration::from_secs(seconds.max(0)))
+                    .unwrap_or(Timestamp::MAX),
+            },
+        };
+        first = Some(first.map_or(end, |first| first.min(end)));
     }
-    let Some(seconds) = least else {
-        return Decision::Stay;
-    };
-    let since = planned.map_or(now, |planned| planned.since);
-    let at = since
-        .checked_add(SignedDuration::from_secs(seconds.max(0)))
-        .unwrap_or(Timestamp::MAX);
-    Decision::Leave(Eviction { since, at })
+    match first {
+        None => Decision::Stay,
+        Some(at) => Decision::Leave(Eviction { since, at }),
+    }
 }
 
 #[cfg(test)]
@@ -78,38 +79,60 @@ mod tests {
 
     #[test]
     fn situations() {
-        let leave = |since: i64, until: i64| {
+        let leave = |since: &[(&str, i64)], until: i64| {
             Decision::Leave(Eviction {
-                since: at(since),
+                since: since.iter().map(|(key, begin)| ((*key).to_owned(), at(*begin))).collect(),
                 at: at(until),
             })
         };
-        let planned = |since: i64, until: i64| {
+        let planned = |key: &str, since: i64, until: i64| {
             Some(Eviction {
-                since: at(since),
+                since: BTreeMap::from([(key.to_owned(), at(since))]),
                 at: at(until),
             })
         };
         let bears = |key: &str, seconds: Option<i64>| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
         for (on_node, of_pod, before, expected) in [
             (&[][..], json!([]), None, Decision::Stay),
-            (&[], json!([bears("a", Some(5))]), planned(90, 95), Decision::Stay),
-            (&["a"], json!([]), None, leave(100, 100)),
+            (&[], json!([bears("a", Some(5))]), planned("a", 90, 95), Decision::Stay),
+            (&["a"], json!([]), None, leave(&[("a", 100)], 100)),
             // What was given before does not help against a taint that is not borne.
-            (&["a", "b"], json!([bears("a", Some(50))]), planned(90, 140), leave(100, 100)),
+            (
+                &["a", "b"],
+                json!([bears("a", Some(50))]),
+                planned("a", 90, 140),
+                leave(&[("a", 90), ("b", 100)], 100),
+            ),
             (&["a"], json!([bears("a", None)]), None, Decision::Stay),
             (&["a"], json!([{"operator": "Exists"}]), None, Decision::Stay),
             (&["a"], json!([{"key": "a", "value": "v"}]), None, Decision::Stay),
-            (&["a"], json!([{"key": "a", "value": "w"}]), None, leave(100, 100)),
-            (&["a"], json!([{"key": "a", "value": "v", "effect": "NoSchedule"}]), None, leave(100, 100)),
-            (&["a"], json!([bears("a", Some(5))]), None, leave(100, 105)),
-            (&["a"], json!([bears("a", Some(5))]), planned(97, 102), leave(97, 102)),
-            (&["a"], json!([bears("a", Some(0))]), None, leave(100, 100)),
-            (&["a"], json!([bears("a", Some(-3))]), None, leave(100, 100)),
-            (&["a", "b"], json!([bears("a", Some(9)), bears("b", Some(7))]), None, leave(100, 107)),
-            (&["a", "b"], json!([bears("a", Some(9)), bears("b", None)]), None, leave(100, 109)),
+            (&["a"], json!([{"key": "a", "value": "w"}]), None, leave(&[("a", 100)], 100)),
+            (
+                &["a"],
+                json!([{"key": "a", "value": "v", "effect": "NoSchedule"}]),
+                None,
+                leave(&[("a", 100)], 100),
+            ),
+            (&["a"], json!([bears("a", Some(5))]), None, leave(&[("a", 100)], 105)),
+            (&["a"], json!([bears("a", Some(5))]), planned("a", 97, 102), leave(&[("a", 97)], 102)),
+            // Another taint has a time of its own.
+            (&["b"], json!([bears("b", Some(5))]), planned("a", 90, 140), leave(&[("b", 100)], 105)),
+            (
+                &["a", "b"],
+                json!([bears("a", Some(50)), bears("b", Some(5))]),
+                planned("a", 90, 140),
+                leave(&[("a", 90), ("b", 100)], 105),
+            ),
+            (&["a"], json!([bears("a", Some(0))]), None, leave(&[("a", 100)], 100)),
+            (&["a"], json!([bears("a", Some(-3))]), None, leave(&[("a", 100)], 100)),
+            (
+                &["a", "b"],
+                json!([bears("a", Some(9)), bears("b", None)]),
+                None,
+                leave(&[("a", 100), ("b", 100)], 109),
+            ),
         ] {
-            let decision = decide(&taints(on_node), &tolerations(of_pod.clone()), before, at(100));
+            let decision = decide(&taints(on_node), &tolerations(of_pod.clone()), before.as_ref(), at(100));
             assert_eq!(decision, expected, "{on_node:?} {of_pod}");
         }
     }

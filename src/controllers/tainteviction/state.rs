@@ -32,16 +32,18 @@ impl Evictions {
         tolerations: &[Toleration],
         now: Timestamp,
     ) -> Step {
-        let planned = self.planned.get(key).filter(|(of, _)| of == uid).map(|(_, eviction)| *eviction);
+        let planned = self.planned.get(key).filter(|(of, _)| of == uid).map(|(_, eviction)| eviction);
         match decide(taints, tolerations, planned, now) {
             Decision::Stay => {
+                let cancelled = planned.is_some();
                 self.planned.remove(key);
-                if planned.is_some() { Step::Cancelled } else { Step::Nothing }
+                if cancelled { Step::Cancelled } else { Step::Nothing }
             }
             Decision::Leave(eviction) if eviction.at <= now => Step::Evict,
             Decision::Leave(eviction) => {
+                let at = eviction.at;
                 self.planned.insert(key.clone(), (uid.to_owned(), eviction));
-                Step::Wait(eviction.at)
+                Step::Wait(at)
             }
         }
     }
@@ -82,8 +84,8 @@ mod tests {
     struct World {
         now: Timestamp,
         taints: BTreeMap<u64, BTreeSet<u64>>,
-        /// Since when each taint is on its node.
-        since: BTreeMap<(u64, u64), Timestamp>,
+        /// Since when each look at a pod has found a taint: what nobody has seen in between cannot be known.
+        seen: BTreeMap<(String, u64), Timestamp>,
         pods: BTreeMap<u64, Pod>,
         evictions: Evictions,
         /// Looks that are due, by time.
@@ -131,6 +133,11 @@ mod tests {
                 return;
             };
             let taints: Vec<Taint> = self.taints.get(&pod.node).into_iter().flatten().copied().map(taint).collect();
+            let borne = self.borne(&pod);
+            self.seen.retain(|(uid, one), _| *uid != pod.uid || borne.iter().any(|(there, _)| there == one));
+            for (one, _) in &borne {
+                self.seen.entry((pod.uid.clone(), *one)).or_insert(self.now);
+            }
             match self.evictions.look(&key(number), &pod.uid, &taints, &pod.tolerations, self.now) {
                 Step::Nothing | Step::Cancelled => {}
                 Step::Wait(at) => {
@@ -138,14 +145,11 @@ mod tests {
                 }
                 Step::Evict => {
                     // Never without a taint that asks for it, and never before the time that the pod bears one.
-                    let borne = self.borne(&pod);
                     let asked = borne.iter().any(|(one, bears)| match bears {
                         None => true,
                         Some(None) => false,
                         Some(Some(seconds)) => {
-                            let since = self.since[&(pod.node, *one)];
-                            let first = self.since.iter().filter(|((node, _), _)| *node == pod.node).map(|(_, at)| *at).min();
-                            let since = since.min(first.unwrap_or(since));
+                            let since = self.seen[&(pod.uid.clone(), *one)];
                             self.now >= since + SignedDuration::from_secs(*seconds)
                         }
                     });
@@ -167,7 +171,7 @@ mod tests {
         let mut world = World {
             now: Timestamp::from_second(1_000_000).unwrap(),
             taints: BTreeMap::new(),
-            since: BTreeMap::new(),
+            seen: BTreeMap::new(),
             pods: BTreeMap::new(),
             evictions: Evictions::default(),
             timers: BTreeMap::new(),
@@ -178,14 +182,11 @@ mod tests {
             let (node, one, number) = (dice.below(3), dice.below(3), dice.below(8));
             match dice.below(8) {
                 0 => {
-                    if world.taints.entry(node).or_default().insert(one) {
-                        world.since.insert((node, one), world.now);
-                    }
+                    world.taints.entry(node).or_default().insert(one);
                     events.extend(world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number));
                 }
                 1 => {
                     world.taints.entry(node).or_default().remove(&one);
-                    world.since.remove(&(node, one));
                     events.extend(world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number));
                 }
                 2 => {
@@ -206,6 +207,7 @@ mod tests {
                     // A restart: everything is listed anew, and nothing of before is known.
                     world.evictions = Evictions::default();
                     world.timers.clear();
+                    world.seen.clear();
                     events = world.pods.keys().copied().collect();
                 }
                 _ => {}

@@ -23,7 +23,6 @@ const DENIED: &str = "Denied";
 const FAILED: &str = "Failed";
 const EXPIRATION_SECONDS_MIN: i64 = 600;
 const LEGACY_UNKNOWN: &str = "kubernetes.io/legacy-unknown";
-const NOT_SIGNED: &str = "certificate signing requests are stored, but no controller signs them yet";
 /// What the certificate of a pod may last.
 const POD_SECONDS: std::ops::RangeInclusive<i64> = 3600..=7_862_400;
 /// What signers of Kubernetes' own give a pod at most.
@@ -178,10 +177,6 @@ impl Strategy for SigningRequestStrategy {
             }
         }
         errors
-    }
-
-    fn warnings(&self, _object: &Object, old: Option<&Object>) -> Vec<String> {
-        old.is_none().then(|| NOT_SIGNED.to_owned()).into_iter().collect()
     }
 
     fn fields(&self, object: &Object) -> Vec<(&'static str, String)> {

@@ -88,7 +88,6 @@ pub fn resource_quota() -> Stored {
             errors
         })
         .status(|| json!({}))
-        .unattended("resource quotas are stored, but not enforced yet")
 }
 
 fn is_counted(name: &str) -> bool {
