@@ -39,7 +39,11 @@ pub fn charge(quota: &ResourceQuota, change: &Change) -> Result<Charge, String> 
     let wanted = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
     let uncounted = wanted.into_iter().flatten().map(|(name, _)| name.as_str());
     let uncounted = uncounted.filter(|name| change.evaluator.tracks(name) && hard.get(name).is_none());
-    let otherwise = if uncounted.count() == 0 { Charge::Nothing } else { Charge::Recount };
+    let otherwise = if uncounted.count() == 0 {
+        Charge::Nothing
+    } else {
+        Charge::Recount
+    };
     let restricted: Vec<&str> = hard.names().filter(|name| change.evaluator.tracks(name)).collect();
     if restricted.is_empty() {
         return Ok(otherwise);
@@ -69,7 +73,10 @@ pub fn charge(quota: &ResourceQuota, change: &Change) -> Result<Charge, String> 
     let mut after = used.clone();
     after.add(&requested);
     if !change.is_status {
-        let exceeded: BTreeSet<&str> = requested.names().filter(|name| after.get(name) > hard.get(name)).collect();
+        let exceeded: BTreeSet<&str> = requested
+            .names()
+            .filter(|name| after.get(name) > hard.get(name))
+            .collect();
         if !exceeded.is_empty() {
             let shown = |amounts: &Amounts| amounts.only(|name| exceeded.contains(name)).to_string();
             return Err(format!(
@@ -118,7 +125,12 @@ mod tests {
     #[test]
     fn creations() {
         let hard = json!({"pods": "2", "requests.cpu": "1"});
-        let counted = |pods: &str, cpu: &str| quota(json!({"hard": hard}), json!({"hard": hard, "used": {"pods": pods, "requests.cpu": cpu}}));
+        let counted = |pods: &str, cpu: &str| {
+            quota(
+                json!({"hard": hard}),
+                json!({"hard": hard, "used": {"pods": pods, "requests.cpu": cpu}}),
+            )
+        };
         let small = change(pod(Some("500m")));
         for (quota, change, expected) in [
             (counted("0", "0"), &small, Ok("pods=1,requests.cpu=500m")),
@@ -131,8 +143,10 @@ mod tests {
             (
                 counted("2", "800m"),
                 &small,
-                Err("exceeded quota: q, requested: pods=1,requests.cpu=500m, used: pods=2,requests.cpu=800m, \
-                     limited: pods=2,requests.cpu=1"),
+                Err(
+                    "exceeded quota: q, requested: pods=1,requests.cpu=500m, used: pods=2,requests.cpu=800m, \
+                     limited: pods=2,requests.cpu=1",
+                ),
             ),
             (
                 counted("0", "0"),
@@ -146,7 +160,10 @@ mod tests {
             ),
             (quota(json!({"hard": hard}), json!({})), &small, Ok("Recount")),
             (
-                quota(json!({"hard": {"services": "1"}}), json!({"hard": {"services": "1"}, "used": {"services": "1"}})),
+                quota(
+                    json!({"hard": {"services": "1"}}),
+                    json!({"hard": {"services": "1"}, "used": {"services": "1"}}),
+                ),
                 &small,
                 Ok("Nothing"),
             ),
@@ -176,13 +193,19 @@ mod tests {
         };
         let hard = json!({"services": "1", "services.nodeports": "1"});
         let counted = |ports: &str| {
-            quota(json!({"hard": hard}), json!({"hard": hard, "used": {"services": "1", "services.nodeports": ports}}))
+            quota(
+                json!({"hard": hard}),
+                json!({"hard": hard, "used": {"services": "1", "services.nodeports": ports}}),
+            )
         };
         assert_eq!(
             charged(&counted("0"), &update("ClusterIP", "NodePort")).as_deref(),
             Ok("services=1,services.nodeports=1")
         );
-        assert_eq!(charged(&counted("1"), &update("NodePort", "ClusterIP")).as_deref(), Ok("Nothing"));
+        assert_eq!(
+            charged(&counted("1"), &update("NodePort", "ClusterIP")).as_deref(),
+            Ok("Nothing")
+        );
         assert_eq!(
             charged(&counted("1"), &update("ClusterIP", "NodePort")).unwrap_err(),
             "exceeded quota: q, requested: services.nodeports=1, used: services.nodeports=1, limited: services.nodeports=1"
@@ -198,6 +221,10 @@ mod tests {
             ..change(evaluator.one())
         };
         let full = quota(json!({"hard": hard}), json!({"hard": hard, "used": hard}));
-        assert!(charge(&full, &change).unwrap_err().starts_with("exceeded quota: q, requested: count/widgets.example.com=1"));
+        assert!(
+            charge(&full, &change)
+                .unwrap_err()
+                .starts_with("exceeded quota: q, requested: count/widgets.example.com=1")
+        );
     }
 }

@@ -124,7 +124,10 @@ impl Measured for ResourceClaim {
                 add(class, number);
             }
             if let Some(one) = &request.exactly {
-                add(&one.device_class_name, number(one.allocation_mode.as_deref(), one.count));
+                add(
+                    &one.device_class_name,
+                    number(one.allocation_mode.as_deref(), one.count),
+                );
             }
         }
         usage

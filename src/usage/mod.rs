@@ -217,7 +217,11 @@ mod tests {
                 "gold.storageclass.storage.k8s.io/persistentvolumeclaims",
                 true,
             ),
-            (of("resource.k8s.io", "resourceclaims"), "a.deviceclass.resource.k8s.io/devices", true),
+            (
+                of("resource.k8s.io", "resourceclaims"),
+                "a.deviceclass.resource.k8s.io/devices",
+                true,
+            ),
             (of("", "secrets"), "secrets", true),
             (of("", "secrets"), "count/secrets", true),
             (of("example.com", "secrets"), "secrets", false),

@@ -37,7 +37,9 @@ const REQUESTS: &str = "requests.";
 pub(super) fn tracks(resource: &str) -> bool {
     TRACKED.contains(&resource)
         || resource.starts_with(HUGE_PAGES)
-        || resource.strip_prefix(REQUESTS).is_some_and(|of| of.starts_with(HUGE_PAGES))
+        || resource
+            .strip_prefix(REQUESTS)
+            .is_some_and(|of| of.starts_with(HUGE_PAGES))
         || (!is_native(resource) && resource.starts_with(REQUESTS))
 }
 
@@ -270,7 +272,10 @@ fn looks_into_other_namespaces(pod: &Pod) -> bool {
     };
     let any = |required: Option<&Vec<PodAffinityTerm>>, preferred: Option<&Vec<WeightedPodAffinityTerm>>| {
         required.into_iter().flatten().any(&looks)
-            || preferred.into_iter().flatten().any(|term| looks(&term.pod_affinity_term))
+            || preferred
+                .into_iter()
+                .flatten()
+                .any(|term| looks(&term.pod_affinity_term))
     };
     affinity.pod_affinity.as_ref().is_some_and(|affinity| {
         any(
@@ -306,7 +311,11 @@ mod tests {
 
     #[test]
     fn what_a_pod_uses() {
-        let one = container("a", json!({"cpu": "500m", "memory": "1Gi", "example.com/gpu": "2"}), json!({"cpu": "1"}));
+        let one = container(
+            "a",
+            json!({"cpu": "500m", "memory": "1Gi", "example.com/gpu": "2"}),
+            json!({"cpu": "1"}),
+        );
         assert_eq!(
             usage(json!({"spec": {"containers": [one]}})),
             "count/pods=1,cpu=500m,limits.cpu=1,memory=1Gi,pods=1,requests.cpu=500m,requests.example.com/gpu=2,\
@@ -334,16 +343,23 @@ mod tests {
             "containers": [container("a", cpu("1"), json!({}))],
             "initContainers": [container("i", cpu("3"), json!({}))],
             "overhead": {"cpu": "250m"}});
-        assert_eq!(usage(json!({"spec": spec})), "count/pods=1,cpu=3250m,pods=1,requests.cpu=3250m");
+        assert_eq!(
+            usage(json!({"spec": spec})),
+            "count/pods=1,cpu=3250m,pods=1,requests.cpu=3250m"
+        );
         let mut whole = spec;
         whole["resources"] = json!({"requests": {"cpu": "2"}});
-        assert_eq!(usage(json!({"spec": whole})), "count/pods=1,cpu=2250m,pods=1,requests.cpu=2250m");
+        assert_eq!(
+            usage(json!({"spec": whole})),
+            "count/pods=1,cpu=2250m,pods=1,requests.cpu=2250m"
+        );
     }
 
     #[test]
     fn a_resize_counts_the_larger_until_it_is_done() {
         let resized = |wanted: &str, has: &str, pending: Option<&str>| {
-            let conditions = pending.map(|reason| json!([{"type": "PodResizePending", "status": "True", "reason": reason}]));
+            let conditions =
+                pending.map(|reason| json!([{"type": "PodResizePending", "status": "True", "reason": reason}]));
             usage(json!({
                 "spec": {"containers": [container("a", json!({"cpu": wanted}), json!({}))]},
                 "status": {"conditions": conditions, "containerStatuses": [{"name": "a", "image": "", "imageID": "",
@@ -384,7 +400,11 @@ mod tests {
             ("VolumeAttributesClass", "Exists", &[], false, false),
         ] {
             let scope = scope(name, operator, values);
-            assert_eq!((bare.is_in(&scope), rich.is_in(&scope)), (of_bare, of_rich), "{name} {operator}");
+            assert_eq!(
+                (bare.is_in(&scope), rich.is_in(&scope)),
+                (of_bare, of_rich),
+                "{name} {operator}"
+            );
         }
     }
 
@@ -394,7 +414,8 @@ mod tests {
             "containers": [container("b", json!({"memory": "1Gi"}), json!({})), container("a", json!({}), json!({"cpu": "1"}))],
             "initContainers": [{"name": "i"}]}}));
         assert_eq!(
-            both.lacks(&["limits.cpu", "requests.memory", "pods", "requests.ephemeral-storage"]).as_deref(),
+            both.lacks(&["limits.cpu", "requests.memory", "pods", "requests.ephemeral-storage"])
+                .as_deref(),
             Some("must specify limits.cpu for: b,i; requests.memory for: a,i")
         );
         assert_eq!(both.lacks(&["pods"]), None);

@@ -46,7 +46,11 @@ mod tests {
         for (spec, node_ports, balancers) in [
             (json!({"ports": [{"port": 1}, {"port": 2}]}), 0, 0),
             (json!({"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]}), 2, 0),
-            (json!({"type": "LoadBalancer", "ports": [{"port": 1}, {"port": 2}]}), 2, 1),
+            (
+                json!({"type": "LoadBalancer", "ports": [{"port": 1}, {"port": 2}]}),
+                2,
+                1,
+            ),
             (
                 json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
                     "ports": [{"port": 1, "nodePort": 30000}, {"port": 2}]}),

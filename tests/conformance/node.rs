@@ -1,8 +1,8 @@
 //! What pods are made of, and nodes, as objects: ConfigMaps, Secrets, Leases, PodTemplates, RuntimeClasses, devices.
 
-use crate::cluster::{Cluster, refused};
+use crate::cluster::{Cluster, eventually, refused};
 use crate::lifecycle::{Subject, cluster_wide, namespaced};
-use crate::resource::pod;
+use crate::resource::{pod, revision};
 use crate::runner::{Test, test};
 use serde_json::{Value, json};
 
@@ -170,24 +170,67 @@ async fn lease(cluster: Cluster) {
     );
 }
 
+/// The node's life cycle controller writes to it, too: what others own is not compared.
 async fn node_lifecycle(cluster: Cluster) {
+    let (nodes, label) = (cluster.core("nodes", None), cluster.unique("lifecycle"));
+    let selector = format!("test={label}");
     // A taint, so that no pod of another test is put there.
-    let node = json!({
-        "spec": {"unschedulable": true, "taints": [{"key": "tests", "effect": "NoSchedule"}]},
-        "status": {
-            "capacity": {"cpu": "2", "memory": "1Gi", "pods": "10"},
-            "allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"},
-        },
-    });
+    let node = |name: &str| {
+        json!({
+            "metadata": {"name": name, "labels": {"test": label}},
+            "spec": {"unschedulable": true, "taints": [{"key": "tests", "effect": "NoSchedule"}]},
+            "status": {
+                "capacity": {"cpu": "2", "memory": "1Gi", "pods": "10"},
+                "allocatable": {"cpu": "2", "memory": "1Gi", "pods": "10"},
+            },
+        })
+    };
+    let (first, second) = (cluster.unique("node"), cluster.unique("node"));
+    let created = nodes.create(&node(&first)).await.unwrap();
+    let keys = |node: &Value| -> Vec<String> {
+        let taints = node["spec"]["taints"].as_array().into_iter().flatten();
+        taints.map(|taint| taint["key"].as_str().unwrap().to_owned()).collect()
+    };
+    // Nothing is known of it yet.
+    assert_eq!(keys(&created), ["tests", "node.kubernetes.io/not-ready"]);
+    nodes.create(&node(&second)).await.unwrap();
+    refused(nodes.create(&node(&first)).await, 409, "AlreadyExists");
+    assert_eq!(nodes.labelled(&selector).await.len(), 2);
+    let cordoned = async || {
+        let keys = keys(&nodes.get(&first).await.unwrap());
+        (keys == ["tests", "node.kubernetes.io/unschedulable"]).then_some(())
+    };
+    eventually("the taints say that it is cordoned, and no more", cordoned).await;
+    let mut watch = nodes
+        .watch(&selector, &revision(&nodes.get(&first).await.unwrap()))
+        .await;
+    nodes
+        .merge(&first, json!({"metadata": {"labels": {"more": "x"}}}))
+        .await
+        .unwrap();
+    watch
+        .until("MODIFIED", |node| node["metadata"]["labels"]["more"] == "x")
+        .await;
+    let mut replacement = nodes.get(&first).await.unwrap();
+    replacement["spec"]["providerID"] = json!("test://one");
+    nodes.replace(&replacement).await.unwrap();
     let condition = json!({
         "type": "Ready", "status": "False", "reason": "Test", "message": "by a test",
         "lastHeartbeatTime": "2026-01-02T03:04:05Z", "lastTransitionTime": "2026-01-02T03:04:05Z",
     });
-    cluster_wide("v1", "nodes", "Node", node)
-        .change(json!({"spec": {"providerID": "test://one"}}))
-        .status(json!({"conditions": [condition], "phase": "Running"}))
-        .run(&cluster)
-        .await;
+    let status = json!({"status": {"conditions": [condition], "phase": "Running"}});
+    let patched = nodes.merge_sub(&first, "status", status).await.unwrap();
+    assert_eq!(
+        (&patched["status"]["phase"], &patched["spec"]["providerID"]),
+        (&json!("Running"), &json!("test://one"))
+    );
+    let not_ready = |node: &Value| keys(node).contains(&"node.kubernetes.io/not-ready".to_owned());
+    watch.until("MODIFIED", not_ready).await;
+    nodes.delete(&second).await.unwrap();
+    watch.until("DELETED", |node| node["metadata"]["name"] == *second).await;
+    nodes.delete_collection(&selector).await.unwrap();
+    watch.until("DELETED", |node| node["metadata"]["name"] == *first).await;
+    assert!(nodes.labelled(&selector).await.is_empty());
 }
 
 fn template() -> Subject {

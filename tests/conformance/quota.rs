@@ -43,7 +43,10 @@ async fn update_and_delete(cluster: Cluster) {
     replacement["spec"]["hard"] = json!({"cpu": "2", "memory": "1Gi"});
     let replaced = quotas.replace(&replacement).await.unwrap();
     assert_eq!(replaced["spec"]["hard"], json!({"cpu": "2", "memory": "1Gi"}));
-    assert_eq!(counted(&quotas, "one").await["status"]["used"], json!({"cpu": "0", "memory": "0"}));
+    assert_eq!(
+        counted(&quotas, "one").await["status"]["used"],
+        json!({"cpu": "0", "memory": "0"})
+    );
     quotas.delete("one").await.unwrap();
     assert_eq!(quotas.get("one").await.unwrap_err().reason, "NotFound");
 }
@@ -59,14 +62,21 @@ async fn lifecycle(cluster: Cluster) {
     for name in ["one", "two"] {
         quotas.create(&quota(name)).await.unwrap();
     }
-    assert_eq!(refused(quotas.create(&quota("one")).await, 409, "AlreadyExists").code, 409);
+    assert_eq!(
+        refused(quotas.create(&quota("one")).await, 409, "AlreadyExists").code,
+        409
+    );
     assert_eq!(everywhere.labelled(&selector).await.len(), 2);
     let before = counted(&quotas, "one").await;
     let mut watch = everywhere.watch(&selector, &revision(&before)).await;
-    let change = json!({"metadata": {"labels": {"more": "x"}}, "spec": {"hard": {"services": "20", "requests.cpu": "4"}}});
+    let change =
+        json!({"metadata": {"labels": {"more": "x"}}, "spec": {"hard": {"services": "20", "requests.cpu": "4"}}});
     let patched = quotas.merge("one", change).await.unwrap();
     assert_eq!(patched["spec"]["hard"], json!({"services": "20", "requests.cpu": "4"}));
-    assert_eq!(patched["status"], before["status"], "whoever changes the limits does not count");
+    assert_eq!(
+        patched["status"], before["status"],
+        "whoever changes the limits does not count"
+    );
     let follows = watch
         .until("MODIFIED", |quota| quota["status"]["hard"] == patched["spec"]["hard"])
         .await;

@@ -105,7 +105,9 @@ impl Place {
         eventually("what every namespace has is there", async || {
             let list = objects.list(&ListParams::default()).await.unwrap();
             let there = list["items"].as_array().unwrap();
-            let all = named.iter().all(|wanted| there.iter().any(|object| name(object) == *wanted));
+            let all = named
+                .iter()
+                .all(|wanted| there.iter().any(|object| name(object) == *wanted));
             all.then_some(there.len())
         })
         .await
@@ -116,7 +118,9 @@ async fn promptly_calculated(cluster: Cluster) {
     let place = Place::new(cluster).await;
     let hard = json!({"pods": "5", "services": "10", "replicationcontrollers": "10", "resourcequotas": "1",
         "secrets": "10", "cpu": "1", "memory": "500Mi", "count/deployments.apps": "3"});
-    place.quota("counted", json!({"hard": hard}), json!({"resourcequotas": "1"})).await;
+    place
+        .quota("counted", json!({"hard": hard}), json!({"resourcequotas": "1"}))
+        .await;
     // The quota counts itself.
     let second = json!({"metadata": {"name": "second"}, "spec": {"hard": {"pods": "1"}}});
     let status = refused(place.quotas.create(&second).await, 403, "Forbidden");
@@ -141,15 +145,25 @@ async fn life_of_a_service(cluster: Cluster) {
     };
     services.create(&service("plain", "ClusterIP", true)).await.unwrap();
     services.create(&service("ports", "NodePort", true)).await.unwrap();
-    let status = refused(services.create(&service("more", "LoadBalancer", true)).await, 403, "Forbidden");
+    let status = refused(
+        services.create(&service("more", "LoadBalancer", true)).await,
+        403,
+        "Forbidden",
+    );
     assert_eq!(
         status.message,
         "services \"more\" is forbidden: exceeded quota: counted, requested: services.nodeports=1, \
          used: services.nodeports=1, limited: services.nodeports=1"
     );
-    services.create(&service("balancer", "LoadBalancer", false)).await.unwrap();
+    services
+        .create(&service("balancer", "LoadBalancer", false))
+        .await
+        .unwrap();
     place
-        .used("counted", json!({"services": "3", "services.nodeports": "1", "services.loadbalancers": "1"}))
+        .used(
+            "counted",
+            json!({"services": "3", "services.nodeports": "1", "services.loadbalancers": "1"}),
+        )
         .await;
     // What a refused one was to get is not taken.
     let grown = services.merge("plain", json!({"spec": {"type": "NodePort"}})).await;
@@ -158,7 +172,10 @@ async fn life_of_a_service(cluster: Cluster) {
         services.delete(name).await.unwrap();
     }
     place
-        .used("counted", json!({"services": "0", "services.nodeports": "0", "services.loadbalancers": "0"}))
+        .used(
+            "counted",
+            json!({"services": "0", "services.nodeports": "0", "services.loadbalancers": "0"}),
+        )
         .await;
 }
 
@@ -173,7 +190,11 @@ async fn life_of_a_secret(cluster: Cluster) {
     secrets.create(&secret("one")).await.unwrap();
     place.used("counted", used(standing + 1)).await;
     let status = refused(secrets.create(&secret("two")).await, 403, "Forbidden");
-    assert!(status.message.contains("exceeded quota: counted, requested: secrets=1"), "{}", status.message);
+    assert!(
+        status.message.contains("exceeded quota: counted, requested: secrets=1"),
+        "{}",
+        status.message
+    );
     secrets.delete("one").await.unwrap();
     place.used("counted", used(standing)).await;
 }
@@ -197,9 +218,18 @@ async fn life_of_a_pod(cluster: Cluster) {
         "requests.example.com/dongle": "2"});
     // It is charged before anybody counts.
     assert_eq!(place.quotas.get("counted").await.unwrap()["status"]["used"], used);
-    for (name, cpu, dongles, resource) in [("cpu", "600m", "1", "cpu=600m"), ("dongle", "100m", "2", "requests.example.com/dongle=2")] {
+    for (name, cpu, dongles, resource) in [
+        ("cpu", "600m", "1", "cpu=600m"),
+        ("dongle", "100m", "2", "requests.example.com/dongle=2"),
+    ] {
         let status = refused(pods.create(&demanding(name, cpu, dongles)).await, 403, "Forbidden");
-        assert!(status.message.starts_with(&format!("pods \"{name}\" is forbidden: exceeded quota: counted, requested: ")), "{}", status.message);
+        assert!(
+            status.message.starts_with(&format!(
+                "pods \"{name}\" is forbidden: exceeded quota: counted, requested: "
+            )),
+            "{}",
+            status.message
+        );
         assert!(status.message.contains(resource), "{}", status.message);
     }
     let silent = refused(pods.create(&pod("silent", json!({}))).await, 403, "Forbidden");
@@ -227,9 +257,15 @@ async fn life_of_a_config_map(cluster: Cluster) {
     let used = |number: usize| json!({"configmaps": number.to_string()});
     place.quota("counted", json!({"hard": hard}), used(standing)).await;
     let maps = place.core("configmaps");
-    maps.create(&json!({"metadata": {"name": "one"}, "data": {"a": "b"}})).await.unwrap();
+    maps.create(&json!({"metadata": {"name": "one"}, "data": {"a": "b"}}))
+        .await
+        .unwrap();
     place.used("counted", used(standing + 1)).await;
-    refused(maps.create(&json!({"metadata": {"name": "two"}})).await, 403, "Forbidden");
+    refused(
+        maps.create(&json!({"metadata": {"name": "two"}})).await,
+        403,
+        "Forbidden",
+    );
     maps.delete("one").await.unwrap();
     place.used("counted", used(standing)).await;
 }
@@ -266,7 +302,11 @@ async fn life_of_a_replica_set(cluster: Cluster) {
     sets.create(&workload("one", 0)).await.unwrap();
     place.used("counted", json!({"count/replicasets.apps": "1"})).await;
     let status = refused(sets.create(&workload("two", 0)).await, 403, "Forbidden");
-    assert!(status.message.contains("requested: count/replicasets.apps=1"), "{}", status.message);
+    assert!(
+        status.message.contains("requested: count/replicasets.apps=1"),
+        "{}",
+        status.message
+    );
     sets.delete("one").await.unwrap();
     place.used("counted", json!({"count/replicasets.apps": "0"})).await;
 }
@@ -276,7 +316,9 @@ async fn in_one_scope(place: &Place, scopes: [&str; 2], pods: [Value; 2], resour
     let hard: Value = resources.iter().map(|name| ((*name).to_owned(), json!("5"))).collect();
     for scope in scopes {
         let name = scope.to_lowercase();
-        place.quota(&name, json!({"hard": hard, "scopes": [scope]}), json!({})).await;
+        place
+            .quota(&name, json!({"hard": hard, "scopes": [scope]}), json!({}))
+            .await;
     }
     let objects = place.core("pods");
     for (of, pod) in pods.iter().enumerate() {
@@ -299,7 +341,13 @@ async fn terminating_scopes(cluster: Cluster) {
     };
     let mut ends = rich("ends");
     ends["spec"]["activeDeadlineSeconds"] = json!(3600);
-    in_one_scope(&place, ["Terminating", "NotTerminating"], [ends, rich("stays")], &["pods"]).await;
+    in_one_scope(
+        &place,
+        ["Terminating", "NotTerminating"],
+        [ends, rich("stays")],
+        &["pods"],
+    )
+    .await;
 }
 
 async fn best_effort_scope(cluster: Cluster) {
@@ -323,7 +371,11 @@ async fn changes_to_the_status(cluster: Cluster) {
     // A changed limit comes to the status by itself.
     let mut watch = place.quotas.watch("", &revision(&counted)).await;
     let raised = json!({"cpu": "1", "memory": "1Gi"});
-    place.quotas.merge("one", json!({"spec": {"hard": raised}})).await.unwrap();
+    place
+        .quotas
+        .merge("one", json!({"spec": {"hard": raised}}))
+        .await
+        .unwrap();
     watch.until("MODIFIED", |quota| quota["status"]["hard"] == raised).await;
     // What somebody else writes into the status is taken, does not touch the limits, and is put right.
     let mut forged = place.quotas.get_sub("one", "status").await.unwrap();
@@ -338,6 +390,9 @@ async fn changes_to_the_status(cluster: Cluster) {
         .merge_sub("one", "status", json!({"status": {"hard": {"cpu": "7"}}}))
         .await
         .unwrap();
-    assert_eq!((&patched["status"]["hard"]["cpu"], &patched["spec"]["hard"]), (&json!("7"), &raised));
+    assert_eq!(
+        (&patched["status"]["hard"]["cpu"], &patched["spec"]["hard"]),
+        (&json!("7"), &raised)
+    );
     watch.until("MODIFIED", |quota| quota["status"]["hard"] == raised).await;
 }

@@ -54,15 +54,22 @@ async fn each_after_its_time(cluster: Cluster) {
     for (name, seconds) in [("soon", 2), ("late", 6)] {
         let going = async || {
             let pod = pods.resource.get(name).await.ok();
-            pod.is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string()).then_some(pod)
+            pod.is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string())
+                .then_some(pod)
         };
         let what = format!("{name} leaves");
         let leaving = eventually(&what, going).await;
         assert!(begin.elapsed() >= Duration::from_secs(seconds), "{name} left too early");
         if let Some(pod) = leaving {
             let conditions = pod["status"]["conditions"].as_array().unwrap();
-            let disrupted = conditions.iter().find(|one| one["type"] == "DisruptionTarget").expect("a condition");
-            assert_eq!((&disrupted["status"], &disrupted["reason"]), (&json!("True"), &json!("DeletionByTaintManager")));
+            let disrupted = conditions
+                .iter()
+                .find(|one| one["type"] == "DisruptionTarget")
+                .expect("a condition");
+            assert_eq!(
+                (&disrupted["status"], &disrupted["reason"]),
+                (&json!("True"), &json!("DeletionByTaintManager"))
+            );
         }
     }
     untaint(&nodes, &node).await;
@@ -84,7 +91,9 @@ async fn removal_cancels(cluster: Cluster) {
         let list = events.list(&kube::api::ListParams::default()).await.unwrap();
         let told = list["items"].as_array().unwrap().iter().any(|event| {
             event["reason"] == "TaintManagerEviction"
-                && event["message"].as_str().is_some_and(|message| message.starts_with("Cancelling deletion of Pod "))
+                && event["message"]
+                    .as_str()
+                    .is_some_and(|message| message.starts_with("Cancelling deletion of Pod "))
         });
         told.then_some(())
     })

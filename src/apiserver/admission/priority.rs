@@ -18,7 +18,12 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
         return Ok(());
     }
     let refused = |why: String| ApiError::forbidden(subject.kind, &subject.name, &why);
-    match (subject.kind.group, subject.kind.resource, subject.operation, subject.old) {
+    match (
+        subject.kind.group,
+        subject.kind.resource,
+        subject.operation,
+        subject.old,
+    ) {
         ("", "pods", Operation::Create, _) => resolve(ctx, object)?.map_err(refused),
         ("", "pods", Operation::Update, Some(old)) => {
             keep(object, old);

@@ -103,9 +103,13 @@ fn is_charged(kind: &Kind, subresource: &str, object: &Object, old: Option<&Obje
         ("", "persistentvolumeclaims", "status", Some(old)) => {
             let told = |claim: &Object| claim.get("status").cloned().unwrap_or(Value::Null);
             let (new, old) = (told(object), told(old));
-            ["allocatedResources", "currentVolumeAttributesClassName", "modifyVolumeStatus"]
-                .iter()
-                .any(|field| new.get(field) != old.get(field))
+            [
+                "allocatedResources",
+                "currentVolumeAttributesClassName",
+                "modifyVolumeStatus",
+            ]
+            .iter()
+            .any(|field| new.get(field) != old.get(field))
         }
         _ => false,
     }

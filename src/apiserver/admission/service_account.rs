@@ -172,12 +172,13 @@ fn check_mirror(pod: &Object) -> Result<(), String> {
         return Err("a mirror pod may not reference service accounts".into());
     }
     let volumes = || objects(pod, &["spec", "volumes"]).map(|(_, volume)| volume);
-    let projections = || volumes().flat_map(|volume| objects(volume, &["projected", "sources"]).map(|(_, source)| source));
+    let projections =
+        || volumes().flat_map(|volume| objects(volume, &["projected", "sources"]).map(|(_, source)| source));
     let by_volume = volumes().any(|volume| volume.contains_key("secret"))
         || projections().any(|source| source.contains_key("secret"));
-    let by_container = ["containers", "initContainers", "ephemeralContainers"].iter().any(|list| {
-        objects(pod, &["spec", list]).any(|(_, container)| !secrets_of(container).is_empty())
-    });
+    let by_container = ["containers", "initContainers", "ephemeralContainers"]
+        .iter()
+        .any(|list| objects(pod, &["spec", list]).any(|(_, container)| !secrets_of(container).is_empty()));
     if by_volume || by_container || !items(pod, &["spec", "imagePullSecrets"]).is_empty() {
         return Err("a mirror pod may not reference secrets".into());
     }
@@ -208,7 +209,9 @@ fn secrets_of(container: &Object) -> Vec<(String, &str)> {
 }
 
 fn names<'a>(account: &'a Object, list: &str) -> BTreeSet<&'a str> {
-    objects(account, &[list]).map(|(_, item)| text(item, &["name"])).collect()
+    objects(account, &[list])
+        .map(|(_, item)| text(item, &["name"]))
+        .collect()
 }
 
 /// The pod uses only secrets that its account lists.
@@ -321,19 +324,26 @@ mod tests {
         let tail = "is not allowed because service account robot does not reference that";
         let env = |secret: &str| json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": secret, "key": "k"}}}]);
         for (spec, expected) in [
-            (json!({"volumes": [{"name": "v", "secret": {"secretName": "known"}}],
-                "containers": [{"name": "c", "env": env("known")}], "imagePullSecrets": [{"name": "pull"}]}), None),
+            (
+                json!({"volumes": [{"name": "v", "secret": {"secretName": "known"}}],
+                "containers": [{"name": "c", "env": env("known")}], "imagePullSecrets": [{"name": "pull"}]}),
+                None,
+            ),
             (
                 json!({"volumes": [{"name": "v", "secret": {"secretName": "x"}}]}),
                 Some(format!("volume with secret.secretName=\"x\" {tail} secret")),
             ),
             (
                 json!({"initContainers": [{"name": "c", "env": env("x")}]}),
-                Some(format!("init container c with envVar E referencing secret.secretName=\"x\" {tail} secret")),
+                Some(format!(
+                    "init container c with envVar E referencing secret.secretName=\"x\" {tail} secret"
+                )),
             ),
             (
                 json!({"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "x"}}]}]}),
-                Some(format!("container c with envFrom referencing secret.secretName=\"x\" {tail} secret")),
+                Some(format!(
+                    "container c with envFrom referencing secret.secretName=\"x\" {tail} secret"
+                )),
             ),
             (
                 json!({"imagePullSecrets": [{"name": "x"}]}),
@@ -349,7 +359,10 @@ mod tests {
     fn mirror_pods_lean_on_nothing() {
         let why = |spec: Value| check_mirror(&object(json!({ "spec": spec }))).err().unwrap_or_default();
         assert_eq!(why(json!({"containers": [{"name": "a"}]})), "");
-        assert_eq!(why(json!({"serviceAccountName": "x"})), "a mirror pod may not reference service accounts");
+        assert_eq!(
+            why(json!({"serviceAccountName": "x"})),
+            "a mirror pod may not reference service accounts"
+        );
         for spec in [
             json!({"volumes": [{"name": "v", "secret": {"secretName": "x"}}]}),
             json!({"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "x"}}]}]}),
@@ -358,7 +371,9 @@ mod tests {
             assert_eq!(why(spec), "a mirror pod may not reference secrets");
         }
         assert_eq!(
-            why(json!({"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]})),
+            why(
+                json!({"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]})
+            ),
             "a mirror pod may not use ServiceAccountToken volume projections"
         );
     }

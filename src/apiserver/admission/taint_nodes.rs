@@ -42,7 +42,10 @@ mod tests {
         let mut node = Object::new();
         taint(&mut node);
         taint(&mut node);
-        assert_eq!(Value::Object(node), json!({"spec": {"taints": [{"effect": EFFECT, "key": KEY}]}}));
+        assert_eq!(
+            Value::Object(node),
+            json!({"spec": {"taints": [{"effect": EFFECT, "key": KEY}]}})
+        );
         let mut other = json!({"spec": {"taints": [{"effect": "NoExecute", "key": KEY}]}});
         taint(other.as_object_mut().unwrap());
         assert_eq!(other["spec"]["taints"].as_array().unwrap().len(), 2);

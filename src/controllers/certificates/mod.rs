@@ -94,11 +94,18 @@ impl Office {
                 })?;
                 let mut issued = CertificateSigningRequest::clone(&request);
                 issued.status.get_or_insert_default().certificate = Some(ByteString(certificate.into_bytes()));
-                api.replace_status(&name, &PostParams::default(), &issued).await.map(drop)
+                api.replace_status(&name, &PostParams::default(), &issued)
+                    .await
+                    .map(drop)
             }
             Step::Fail(why) => {
-                let refused = with(&request, condition("Failed", "SignerValidationFailure", &why, Some(now)));
-                api.replace_status(&name, &PostParams::default(), &refused).await.map(drop)
+                let refused = with(
+                    &request,
+                    condition("Failed", "SignerValidationFailure", &why, Some(now)),
+                );
+                api.replace_status(&name, &PostParams::default(), &refused)
+                    .await
+                    .map(drop)
             }
             Step::Delete => {
                 let only_this = Preconditions {
@@ -118,7 +125,11 @@ impl Office {
     }
 
     /// The message of the first question that is answered with yes.
-    async fn ask(&self, request: &CertificateSigningRequest, questions: &[Question]) -> kube::Result<Option<&'static str>> {
+    async fn ask(
+        &self,
+        request: &CertificateSigningRequest,
+        questions: &[Question],
+    ) -> kube::Result<Option<&'static str>> {
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         for question in questions {
             let spec = &request.spec;
@@ -183,7 +194,10 @@ fn condition(kind: &str, reason: &str, message: &str, at: Option<Timestamp>) -> 
     }
 }
 
-fn with(request: &CertificateSigningRequest, condition: CertificateSigningRequestCondition) -> CertificateSigningRequest {
+fn with(
+    request: &CertificateSigningRequest,
+    condition: CertificateSigningRequestCondition,
+) -> CertificateSigningRequest {
     let mut request = request.clone();
     let conditions = &mut request.status.get_or_insert_default().conditions;
     conditions.get_or_insert_default().push(condition);

@@ -59,7 +59,9 @@ pub enum Step {
 
 fn conditions(request: &CertificateSigningRequest) -> &[CertificateSigningRequestCondition] {
     let status = request.status.as_ref();
-    status.and_then(|status| status.conditions.as_deref()).unwrap_or_default()
+    status
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default()
 }
 
 fn has(request: &CertificateSigningRequest, kind: &str) -> bool {
@@ -68,7 +70,9 @@ fn has(request: &CertificateSigningRequest, kind: &str) -> bool {
 
 fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
     let certificate = request.status.as_ref().and_then(|status| status.certificate.as_ref());
-    certificate.map(|bytes| bytes.0.as_slice()).filter(|bytes| !bytes.is_empty())
+    certificate
+        .map(|bytes| bytes.0.as_slice())
+        .filter(|bytes| !bytes.is_empty())
 }
 
 /// `asked` is what the request says, or why it cannot be read; `expiry` is that of its certificate.
@@ -129,7 +133,9 @@ fn kept_until(request: &CertificateSigningRequest, expiry: Option<Timestamp>) ->
 
 fn lifetime(asked: Option<i32>) -> Duration {
     let asked = asked.and_then(|seconds| u64::try_from(seconds).ok());
-    asked.map_or(LIFETIME, |seconds| Duration::from_secs(seconds).clamp(LIFETIME_MIN, LIFETIME))
+    asked.map_or(LIFETIME, |seconds| {
+        Duration::from_secs(seconds).clamp(LIFETIME_MIN, LIFETIME)
+    })
 }
 
 /// Whether the signer signs such a request. None if it is not one of ours.
@@ -145,7 +151,10 @@ fn check(signer: &str, asked: &Asked, usages: &BTreeSet<&str>) -> Option<Result<
 }
 
 fn client(usages: &BTreeSet<&str>) -> Result<(), String> {
-    if let Some(odd) = usages.iter().find(|usage| ![SIGNATURE, ENCIPHERMENT, OF_CLIENTS].contains(usage)) {
+    if let Some(odd) = usages
+        .iter()
+        .find(|usage| ![SIGNATURE, ENCIPHERMENT, OF_CLIENTS].contains(usage))
+    {
         return Err(format!("invalid usage for client certificate: {odd}"));
     }
     if !usages.contains(OF_CLIENTS) {
@@ -245,12 +254,23 @@ mod tests {
             step(&request(signer, usages, json!({})), &Ok(asked), None, at(1))
         };
         let pending = Step::Wait(Some(at(86_400)));
-        assert_eq!(ask(KUBELET_CLIENT, FOR_CLIENTS, node("system:node:n")), Step::Ask(vec![OWN, OF_A_NODE], Some(at(86_400))));
-        assert_eq!(ask(KUBELET_CLIENT, FOR_CLIENTS, node("system:node:m")), Step::Ask(vec![OF_A_NODE], Some(at(86_400))));
+        assert_eq!(
+            ask(KUBELET_CLIENT, FOR_CLIENTS, node("system:node:n")),
+            Step::Ask(vec![OWN, OF_A_NODE], Some(at(86_400)))
+        );
+        assert_eq!(
+            ask(KUBELET_CLIENT, FOR_CLIENTS, node("system:node:m")),
+            Step::Ask(vec![OF_A_NODE], Some(at(86_400)))
+        );
         assert_eq!(ask(KUBELET_CLIENT, FOR_SERVERS, node("system:node:n")), pending);
         assert_eq!(ask(KUBELET_CLIENT, FOR_CLIENTS, node("somebody")), pending);
         assert_eq!(ask(CLIENT, FOR_CLIENTS, node("system:node:n")), pending);
-        let unreadable = step(&request(KUBELET_CLIENT, FOR_CLIENTS, json!({})), &Err("x".into()), None, at(1));
+        let unreadable = step(
+            &request(KUBELET_CLIENT, FOR_CLIENTS, json!({})),
+            &Err("x".into()),
+            None,
+            at(1),
+        );
         assert_eq!(unreadable, pending);
     }
 
@@ -265,7 +285,12 @@ mod tests {
         let fails = |why: &str| Step::Fail(why.to_owned());
         for (signer, usages, asked, expected) in [
             (CLIENT, FOR_CLIENTS, Asked::default(), year.clone()),
-            (CLIENT, FOR_SERVERS, Asked::default(), fails("invalid usage for client certificate: server auth")),
+            (
+                CLIENT,
+                FOR_SERVERS,
+                Asked::default(),
+                fails("invalid usage for client certificate: server auth"),
+            ),
             (
                 CLIENT,
                 &[SIGNATURE],
@@ -273,8 +298,18 @@ mod tests {
                 fails("missing required usage for client certificate: client auth"),
             ),
             (KUBELET_CLIENT, FOR_CLIENTS, node("system:node:n"), year.clone()),
-            (KUBELET_CLIENT, FOR_CLIENTS, Asked::default(), fails("subject organization is not system:nodes")),
-            (KUBELET_CLIENT, FOR_CLIENTS, serving(1), fails("DNS subjectAltNames are not allowed")),
+            (
+                KUBELET_CLIENT,
+                FOR_CLIENTS,
+                Asked::default(),
+                fails("subject organization is not system:nodes"),
+            ),
+            (
+                KUBELET_CLIENT,
+                FOR_CLIENTS,
+                serving(1),
+                fails("DNS subjectAltNames are not allowed"),
+            ),
             (
                 KUBELET_CLIENT,
                 FOR_CLIENTS,
@@ -288,7 +323,12 @@ mod tests {
                 fails("usages did not match [client auth digital signature key encipherment]"),
             ),
             (KUBELET_SERVING, FOR_SERVERS, serving(1), year.clone()),
-            (KUBELET_SERVING, FOR_SERVERS, serving(0), fails("DNS or IP subjectAltName is required")),
+            (
+                KUBELET_SERVING,
+                FOR_SERVERS,
+                serving(0),
+                fails("DNS or IP subjectAltName is required"),
+            ),
             (LEGACY, &[], Asked::default(), year),
             ("example.com/own", FOR_CLIENTS, Asked::default(), Step::Wait(None)),
         ] {
@@ -296,7 +336,12 @@ mod tests {
             assert_eq!(step, expected, "{signer} {usages:?}");
         }
         let denied = json!({"conditions": [condition("Approved"), condition("Denied")]});
-        let step = step(&request(CLIENT, FOR_CLIENTS, denied), &Ok(Asked::default()), None, at(101));
+        let step = step(
+            &request(CLIENT, FOR_CLIENTS, denied),
+            &Ok(Asked::default()),
+            None,
+            at(101),
+        );
         assert_eq!(step, Step::Wait(Some(at(3700))));
     }
 
@@ -315,14 +360,29 @@ mod tests {
             (json!({}), None, 86_399, Step::Wait(Some(at(86_400)))),
             (json!({}), None, 86_400, Step::Delete),
             (json!({"conditions": [condition("Denied")]}), None, 3700, Step::Delete),
-            (json!({"conditions": [condition("Failed")]}), None, 3699, Step::Wait(Some(at(3700)))),
+            (
+                json!({"conditions": [condition("Failed")]}),
+                None,
+                3699,
+                Step::Wait(Some(at(3700))),
+            ),
             (issued.clone(), Some(at(900_000)), 3699, Step::Wait(Some(at(3700)))),
             (issued.clone(), Some(at(900_000)), 3700, Step::Delete),
             (issued, Some(at(700)), 700, Step::Delete),
             // Approved, and signed by somebody else some day: that is waited for.
-            (json!({"conditions": [condition("Approved")]}), None, 900_000, Step::Wait(None)),
+            (
+                json!({"conditions": [condition("Approved")]}),
+                None,
+                900_000,
+                Step::Wait(None),
+            ),
         ] {
-            let step = step(&request("example.com/own", &[], status.clone()), &Ok(Asked::default()), expiry, at(now));
+            let step = step(
+                &request("example.com/own", &[], status.clone()),
+                &Ok(Asked::default()),
+                expiry,
+                at(now),
+            );
             assert_eq!(step, expected, "{status} at {now}");
         }
     }

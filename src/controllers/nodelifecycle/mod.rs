@@ -64,7 +64,9 @@ pub async fn run(ctx: &Context) {
     {
         let mut known = known.lock();
         for node in nodes.list() {
-            known.zones.note(&node.name_any(), &node, plan::ready(&node) == Some("True"));
+            known
+                .zones
+                .note(&node.name_any(), &node, plan::ready(&node) == Some("True"));
         }
     }
     let renewals = known.clone();
@@ -73,7 +75,10 @@ pub async fn run(ctx: &Context) {
             let spec = lease.as_ref().and_then(|lease| lease.spec.as_ref());
             spec.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0)
         };
-        let lease = change.new.as_ref().filter(|lease| lease.metadata.namespace.as_deref() == Some(LEASES));
+        let lease = change
+            .new
+            .as_ref()
+            .filter(|lease| lease.metadata.namespace.as_deref() == Some(LEASES));
         if let Some(lease) = lease
             && renewed(&change.old) < renewed(&change.new)
         {
@@ -192,7 +197,10 @@ impl Keeper {
         let (health, told, others) = {
             let mut known = self.known.lock();
             let renewed = known.renewed.get(name).copied();
-            let before = known.told.get(name).filter(|told| told.metadata.uid == node.metadata.uid);
+            let before = known
+                .told
+                .get(name)
+                .filter(|told| told.metadata.uid == node.metadata.uid);
             let told = before.is_some();
             let health = known.health.get(name).filter(|_| told);
             let health = Health::after(health, node, renewed, now);
@@ -202,7 +210,10 @@ impl Keeper {
             let others = known.zones.note(name, node, plan::ready(node) == Some("True"));
             if all_ill && !known.zones.all_ill() {
                 // It was us: everybody is given time to speak.
-                known.health.values_mut().for_each(|health| health.heard = health.heard.max(now));
+                known
+                    .health
+                    .values_mut()
+                    .for_each(|health| health.heard = health.heard.max(now));
             }
             (health, told, others)
         };
@@ -228,7 +239,9 @@ impl Keeper {
         let driven = plan::ready(node).and_then(plan::driving);
         let tainted = |key: &str| {
             let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-            taints.into_iter().any(|taint| taint.key == key && taint.effect == "NoExecute")
+            taints
+                .into_iter()
+                .any(|taint| taint.key == key && taint.effect == "NoExecute")
         };
         let begins = driven.is_some_and(|(key, opposite)| !tainted(key) && !tainted(opposite));
         let (drive, again) = {
@@ -273,9 +286,13 @@ impl Keeper {
             let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": Time(Timestamp::now())});
             let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-            match api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+            match api
+                .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
+                .await
+            {
                 Ok(_) => {
-                    self.recorder.event(&*pod, Level::Warning, "NodeNotReady", "Node is not ready");
+                    self.recorder
+                        .event(&*pod, Level::Warning, "NodeNotReady", "Node is not ready");
                 }
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
                 Err(source) => {

@@ -48,7 +48,9 @@ impl Health {
     /// What is known after a look at the node, with its lease renewed at `renewed` by this process' clock.
     pub fn after(before: Option<&Health>, node: &Node, renewed: Option<Timestamp>, now: Timestamp) -> Health {
         let ready = condition(node, "Ready");
-        let heartbeat = ready.and_then(|condition| condition.last_heartbeat_time.as_ref()).map(|time| time.0);
+        let heartbeat = ready
+            .and_then(|condition| condition.last_heartbeat_time.as_ref())
+            .map(|time| time.0);
         let created = node.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
         let heard = match (before, ready) {
             (None, Some(_)) => now,
@@ -74,7 +76,11 @@ impl Health {
 
 /// The conditions of a node that has been silent for too long; None if they say so already.
 pub fn silent(node: &Node, now: Timestamp) -> Option<Vec<NodeCondition>> {
-    let said = node.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let said = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
     let mut conditions = said.clone();
     for kind in UNKNOWN_WHEN_SILENT {
         match conditions.iter_mut().find(|condition| condition.type_ == kind) {
@@ -120,7 +126,11 @@ pub enum Drive {
 
 /// The node's taints as they should be; None if they are so.
 pub fn taints(node: &Node, drive: Drive, now: Timestamp) -> Option<Vec<Taint>> {
-    let there = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let there = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.taints.clone())
+        .unwrap_or_default();
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     for (kind, status, key) in CONDITION_TAINTS {
         if condition(node, kind).is_some_and(|condition| condition.status == status) {
@@ -130,7 +140,11 @@ pub fn taints(node: &Node, drive: Drive, now: Timestamp) -> Option<Vec<Taint>> {
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
-    let has = |key: &str| there.iter().any(|taint| taint.key == key && taint.effect == "NoExecute");
+    let has = |key: &str| {
+        there
+            .iter()
+            .any(|taint| taint.key == key && taint.effect == "NoExecute")
+    };
     if let Some((key, opposite)) = ready(node).and_then(driving) {
         let tainted = has(key) || has(opposite);
         if drive == Drive::Allowed || (drive == Drive::Later && tainted) {
@@ -138,15 +152,28 @@ pub fn taints(node: &Node, drive: Drive, now: Timestamp) -> Option<Vec<Taint>> {
         }
     } else if ready(node).is_none() {
         // Nothing is known: what is there stays.
-        wanted.extend([NOT_READY, UNREACHABLE].into_iter().filter(|key| has(key)).map(|key| (key, "NoExecute")));
+        wanted.extend(
+            [NOT_READY, UNREACHABLE]
+                .into_iter()
+                .filter(|key| has(key))
+                .map(|key| (key, "NoExecute")),
+        );
     }
     let ours = |taint: &Taint| match taint.effect.as_str() {
         "NoSchedule" => taint.key == UNSCHEDULABLE || CONDITION_TAINTS.iter().any(|(_, _, key)| *key == taint.key),
         "NoExecute" => taint.key == NOT_READY || taint.key == UNREACHABLE,
         _ => false,
     };
-    let is_wanted = |taint: &Taint| wanted.iter().any(|(key, effect)| taint.key == *key && taint.effect == *effect);
-    let mut taints: Vec<Taint> = there.iter().filter(|taint| !ours(taint) || is_wanted(taint)).cloned().collect();
+    let is_wanted = |taint: &Taint| {
+        wanted
+            .iter()
+            .any(|(key, effect)| taint.key == *key && taint.effect == *effect)
+    };
+    let mut taints: Vec<Taint> = there
+        .iter()
+        .filter(|taint| !ours(taint) || is_wanted(taint))
+        .cloned()
+        .collect();
     for (key, effect) in wanted {
         if !taints.iter().any(|taint| taint.key == key && taint.effect == effect) {
             taints.push(Taint {
@@ -174,7 +201,10 @@ mod tests {
             .into_iter()
             .map(|(status, heartbeat)| json!({"type": "Ready", "status": status, "lastHeartbeatTime": Time(at(heartbeat))}))
             .collect();
-        let taints: Vec<Value> = taints.iter().map(|(key, effect)| json!({"key": key, "effect": effect})).collect();
+        let taints: Vec<Value> = taints
+            .iter()
+            .map(|(key, effect)| json!({"key": key, "effect": effect}))
+            .collect();
         serde_json::from_value(json!({"metadata": {"name": "n", "creationTimestamp": Time(at(5))},
             "spec": {"taints": taints}, "status": {"conditions": conditions}}))
         .unwrap()
@@ -230,7 +260,12 @@ mod tests {
             (Some("True"), &[(NOT_READY, schedule), own], Drive::Later, Some(&[own])),
             (Some("True"), &[own], Drive::Allowed, None),
             (Some("False"), &[], Drive::Later, Some(&[(NOT_READY, schedule)])),
-            (Some("False"), &[], Drive::Allowed, Some(&[(NOT_READY, schedule), (NOT_READY, execute)])),
+            (
+                Some("False"),
+                &[],
+                Drive::Allowed,
+                Some(&[(NOT_READY, schedule), (NOT_READY, execute)]),
+            ),
             (
                 Some("Unknown"),
                 &[(NOT_READY, schedule), (NOT_READY, execute)],
@@ -243,21 +278,34 @@ mod tests {
                 Drive::Never,
                 Some(&[(UNREACHABLE, schedule)]),
             ),
-            (Some("True"), &[(UNREACHABLE, execute), (UNREACHABLE, schedule)], Drive::Never, Some(&[])),
+            (
+                Some("True"),
+                &[(UNREACHABLE, execute), (UNREACHABLE, schedule)],
+                Drive::Never,
+                Some(&[]),
+            ),
             (Some("True"), &[(UNSCHEDULABLE, schedule)], Drive::Later, Some(&[])),
             (None, &[(UNREACHABLE, execute)], Drive::Later, None),
         ] {
             let node = node(ready.map(|status| (status, 3)), there);
             let taints = taints(&node, drive, at(9));
-            let shown: Option<Vec<(&str, &str)>> =
-                taints.as_ref().map(|taints| taints.iter().map(|taint| (&*taint.key, &*taint.effect)).collect());
+            let shown: Option<Vec<(&str, &str)>> = taints
+                .as_ref()
+                .map(|taints| taints.iter().map(|taint| (&*taint.key, &*taint.effect)).collect());
             assert_eq!(shown.as_deref(), expected, "{ready:?} {there:?} {drive:?}");
         }
         let mut cordoned = node(Some(("True", 3)), &[]);
         cordoned.spec.as_mut().unwrap().unschedulable = Some(true);
         let mut pressed: Node = cordoned.clone();
         let disk = json!({"type": "DiskPressure", "status": "True"});
-        pressed.status.as_mut().unwrap().conditions.as_mut().unwrap().push(serde_json::from_value(disk).unwrap());
+        pressed
+            .status
+            .as_mut()
+            .unwrap()
+            .conditions
+            .as_mut()
+            .unwrap()
+            .push(serde_json::from_value(disk).unwrap());
         let taints = taints(&pressed, Drive::Later, at(9)).unwrap();
         let keys: Vec<&str> = taints.iter().map(|taint| taint.key.as_str()).collect();
         assert_eq!(keys, ["node.kubernetes.io/disk-pressure", UNSCHEDULABLE]);

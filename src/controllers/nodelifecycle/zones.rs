@@ -60,7 +60,10 @@ pub fn zone_of(node: &Node) -> String {
         let found = keys.iter().find_map(|key| labels.and_then(|labels| labels.get(*key)));
         found.cloned().unwrap_or_default()
     };
-    let region = label(["topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"]);
+    let region = label([
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/region",
+    ]);
     let zone = label(["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"]);
     format!("{region}:{zone}")
 }
@@ -68,7 +71,11 @@ pub fn zone_of(node: &Node) -> String {
 impl Zones {
     /// Notes how a node is. True if that changed what holds for others.
     pub fn note(&mut self, name: &str, node: &Node, well: bool) -> bool {
-        let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDED));
+        let excluded = node
+            .metadata
+            .labels
+            .as_ref()
+            .is_some_and(|labels| labels.contains_key(EXCLUDED));
         let now = (zone_of(node), well);
         if excluded {
             return self.forget(name);
@@ -202,7 +209,12 @@ mod tests {
     fn excluded_nodes_are_no_measure() {
         let mut zones = Zones::default();
         let mut excluded = node("z");
-        excluded.metadata.labels.as_mut().unwrap().insert(EXCLUDED.into(), String::new());
+        excluded
+            .metadata
+            .labels
+            .as_mut()
+            .unwrap()
+            .insert(EXCLUDED.into(), String::new());
         zones.note("a", &excluded, false);
         assert!(!zones.all_ill());
     }

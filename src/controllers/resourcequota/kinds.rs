@@ -51,8 +51,13 @@ impl Counted {
     }
 
     /// Takes in an event; the namespaces in which it changed something.
-    fn take(&self, event: Event<PartialObjectMeta<DynamicObject>>, listing: &mut BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
-        let place = |object: &PartialObjectMeta<DynamicObject>| (object.namespace().unwrap_or_default(), object.name_any());
+    fn take(
+        &self,
+        event: Event<PartialObjectMeta<DynamicObject>>,
+        listing: &mut BTreeMap<String, BTreeSet<String>>,
+    ) -> Vec<String> {
+        let place =
+            |object: &PartialObjectMeta<DynamicObject>| (object.namespace().unwrap_or_default(), object.name_any());
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(object) => {
@@ -64,7 +69,9 @@ impl Counted {
                 self.listed.store(true, Ordering::Release);
                 let after = self.names.read();
                 let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-                let changed = all.into_iter().filter(|namespace| before.get(*namespace) != after.get(*namespace));
+                let changed = all
+                    .into_iter()
+                    .filter(|namespace| before.get(*namespace) != after.get(*namespace));
                 return changed.cloned().collect();
             }
             Event::Apply(object) => {
@@ -177,13 +184,15 @@ async fn discover(client: &Client, group: &str, plural: &str) -> kube::Result<Op
     let needed = ["create", "list", "watch", "delete"];
     let resource = list.resources.into_iter().find(|resource| resource.name == plural);
     let counts = |verbs: &[String]| needed.iter().all(|needed| verbs.iter().any(|verb| verb == needed));
-    Ok(resource.filter(|one| one.namespaced && counts(&one.verbs)).map(|resource| ApiResource {
-        group: group.to_owned(),
-        version,
-        api_version: list.group_version,
-        kind: resource.kind,
-        plural: resource.name,
-    }))
+    Ok(resource
+        .filter(|one| one.namespaced && counts(&one.verbs))
+        .map(|resource| ApiResource {
+            group: group.to_owned(),
+            version,
+            api_version: list.group_version,
+            kind: resource.kind,
+            plural: resource.name,
+        }))
 }
 
 #[cfg(test)]
@@ -220,7 +229,10 @@ mod tests {
         assert!(take(Event::Apply(object("a", "two"))).is_empty());
         assert_eq!(take(Event::Apply(object("b", "one"))), ["b"]);
         assert_eq!(take(Event::Delete(object("a", "one"))), ["a"]);
-        assert_eq!((counted.seen("a"), counted.seen("b"), counted.seen("c")), (Some(1), Some(1), Some(0)));
+        assert_eq!(
+            (counted.seen("a"), counted.seen("b"), counted.seen("c")),
+            (Some(1), Some(1), Some(0))
+        );
         // A new list: what is not in it is gone.
         take(Event::Init);
         take(Event::InitApply(object("a", "two")));

@@ -16,13 +16,13 @@ use crate::client::informer::{Change, Informer, Informers, Watched};
 use crate::client::work_queue::{Next, WorkQueue};
 use crate::usage::{Amounts, Evaluator, Measured, scopes, total};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::NamespaceResourceScope;
+use kinds::Kinds;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, Resource};
-use kinds::Kinds;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -220,7 +220,9 @@ impl Controller {
         let mut tracked: Vec<Evaluator> = Vec::new();
         macro_rules! of {
             ($informer:expr, $kind:ty, $group:literal) => {
-                if let Some(evaluator) = Evaluator::of($group, &<$kind>::plural(&())).filter(|e| plan::concerns(quota, e)) {
+                if let Some(evaluator) =
+                    Evaluator::of($group, &<$kind>::plural(&())).filter(|e| plan::concerns(quota, e))
+                {
                     let counted = self.total::<$kind>(key, quota, $informer, by).await?;
                     sum = sum.zip(counted).map(|(mut sum, counted)| {
                         sum.add(&counted);

@@ -31,7 +31,11 @@ pub fn concerns(quota: &ResourceQuota, evaluator: &Evaluator) -> bool {
 /// The status by what was counted; None if the quota says so already. `counted` has a figure for each resource of
 /// which anybody knows; what is known of others is kept.
 pub fn status(quota: &ResourceQuota, counted: &Amounts) -> Option<ResourceQuotaStatus> {
-    let wanted = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
+    let wanted = quota
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.hard.clone())
+        .unwrap_or_default();
     let told = quota.status.as_ref();
     let of = |part: fn(&ResourceQuotaStatus) -> Option<&_>| Amounts::from_api(told.and_then(part));
     let (told_hard, told_used) = (of(|status| status.hard.as_ref()), of(|status| status.used.as_ref()));
@@ -69,10 +73,18 @@ mod tests {
         let hard = json!({"pods": "5", "count/unknown.example.com": "1"});
         let table = [
             // Nothing is said yet, also where nothing is used.
-            (hard.clone(), json!({}), Some(json!({"hard": hard, "used": {"pods": "2"}}))),
+            (
+                hard.clone(),
+                json!({}),
+                Some(json!({"hard": hard, "used": {"pods": "2"}})),
+            ),
             (json!({}), json!({}), Some(json!({"hard": {}, "used": {}}))),
             // As it should be, however it is written.
-            (json!({"pods": "5"}), json!({"hard": {"pods": "5000m"}, "used": {"pods": "2"}}), None),
+            (
+                json!({"pods": "5"}),
+                json!({"hard": {"pods": "5000m"}, "used": {"pods": "2"}}),
+                None,
+            ),
             // Used changed, the limit changed, a limit went.
             (
                 json!({"pods": "5"}),
@@ -98,7 +110,11 @@ mod tests {
         ];
         for (hard, told, expected) in table {
             let status = status(&quota(hard, told.clone()), &counted);
-            assert_eq!(status.map(|status| serde_json::to_value(status).unwrap()), expected, "{told}");
+            assert_eq!(
+                status.map(|status| serde_json::to_value(status).unwrap()),
+                expected,
+                "{told}"
+            );
         }
     }
 
@@ -113,7 +129,12 @@ mod tests {
         let named: Vec<(&str, &str)> = kinds.iter().map(|(group, resource)| (&**group, &**resource)).collect();
         assert_eq!(
             named,
-            [("", "configmaps"), ("apps", "deployments"), ("a.example.com", "widgets"), ("", "secrets")]
+            [
+                ("", "configmaps"),
+                ("apps", "deployments"),
+                ("a.example.com", "widgets"),
+                ("", "secrets")
+            ]
         );
         assert!(concerns(&quota, &Evaluator::of("", "services").unwrap()));
         assert!(!concerns(&quota, &Evaluator::of("", "persistentvolumeclaims").unwrap()));

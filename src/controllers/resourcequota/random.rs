@@ -44,7 +44,8 @@ fn pod(cpu: u64) -> Pod {
 impl Cluster {
     fn new(hard: serde_json::Value) -> Self {
         let quota: ResourceQuota =
-            serde_json::from_value(json!({"metadata": {"name": "q", "resourceVersion": "1"}, "spec": {"hard": hard}})).unwrap();
+            serde_json::from_value(json!({"metadata": {"name": "q", "resourceVersion": "1"}, "spec": {"hard": hard}}))
+                .unwrap();
         Self {
             revision: 1,
             versions: vec![quota.clone()],
@@ -66,7 +67,13 @@ impl Cluster {
 
     fn status(&self, part: &str) -> Amounts {
         let status = self.quota.status.as_ref();
-        Amounts::from_api(status.and_then(|status| if part == "hard" { status.hard.as_ref() } else { status.used.as_ref() }))
+        Amounts::from_api(status.and_then(|status| {
+            if part == "hard" {
+                status.hard.as_ref()
+            } else {
+                status.used.as_ref()
+            }
+        }))
     }
 
     fn create(&mut self, pod: Pod) {
@@ -92,7 +99,10 @@ impl Cluster {
         let (actual, hard) = (self.actual(), self.status("hard"));
         for name in pod.usage(Timestamp::UNIX_EPOCH).names() {
             if let Some(limit) = hard.get(name) {
-                assert!(actual.get(name) <= Some(limit), "{name} is exceeded: {actual} of {hard}, {charged} charged");
+                assert!(
+                    actual.get(name) <= Some(limit),
+                    "{name} is exceeded: {actual} of {hard}, {charged} charged"
+                );
             }
         }
     }
@@ -107,8 +117,15 @@ impl Cluster {
             }
             Controller::Read(quota) => {
                 let mut counted = self.actual();
-                let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
-                for name in hard.keys().filter(|name| Evaluator::of("", "pods").unwrap().tracks(name)) {
+                let hard = quota
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.hard.clone())
+                    .unwrap_or_default();
+                for name in hard
+                    .keys()
+                    .filter(|name| Evaluator::of("", "pods").unwrap().tracks(name))
+                {
                     if counted.get(name).is_none() {
                         counted.count(name, 0);
                     }
@@ -173,7 +190,10 @@ fn run(seed: u64) {
         // What is told is never less than what is there.
         let (actual, used, hard) = (cluster.actual(), cluster.status("used"), cluster.status("hard"));
         for name in hard.names() {
-            assert!(used.get(name) >= actual.get(name), "{name}: used {used}, but there is {actual}");
+            assert!(
+                used.get(name) >= actual.get(name),
+                "{name}: used {used}, but there is {actual}"
+            );
         }
     }
     // Left alone, it comes to the truth within a few looks, and then writes nothing more.

@@ -37,7 +37,9 @@ pub async fn run(ctx: &Context) {
     });
     let of_maps = queue.clone();
     maps.on_change(move |change| {
-        let map = change.object().filter(|map| map.metadata.name.as_deref() == Some(plan::NAME));
+        let map = change
+            .object()
+            .filter(|map| map.metadata.name.as_deref() == Some(plan::NAME));
         if let Some(map) = map {
             of_maps.add(map.namespace().unwrap_or_default());
         }

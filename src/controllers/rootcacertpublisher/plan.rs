@@ -26,7 +26,8 @@ pub fn step(existing: Option<&ConfigMap>, certificate: &str) -> Step {
         return Step::Nothing;
     }
     map.data = Some(data);
-    map.annotations_mut().insert(DESCRIBED.to_owned(), DESCRIPTION.to_owned());
+    map.annotations_mut()
+        .insert(DESCRIBED.to_owned(), DESCRIPTION.to_owned());
     if existing.is_some() {
         return Step::Update(map);
     }
@@ -58,7 +59,10 @@ mod tests {
             let Step::Update(mended) = step(Some(&spoilt), "CA") else {
                 panic!("not mended")
             };
-            assert_eq!((mended.data.as_ref(), mended.annotations()), (made.data.as_ref(), made.annotations()));
+            assert_eq!(
+                (mended.data.as_ref(), mended.annotations()),
+                (made.data.as_ref(), made.annotations())
+            );
             assert_eq!(mended.metadata.resource_version.as_deref(), Some("7"));
         }
         assert!(matches!(step(Some(&made), "another"), Step::Update(_)));

@@ -40,7 +40,11 @@ pub async fn run(ctx: &Context) {
     pods.on_change(move |change| {
         let facts = |pod: &Pod| {
             let spec = pod.spec.as_ref();
-            (node_of(pod).map(str::to_owned), spec.and_then(|spec| spec.tolerations.clone()), pods::is_terminating(pod))
+            (
+                node_of(pod).map(str::to_owned),
+                spec.and_then(|spec| spec.tolerations.clone()),
+                pods::is_terminating(pod),
+            )
         };
         let same = matches!((&change.old, &change.new), (Some(old), Some(new)) if facts(old) == facts(new));
         if let Some(pod) = change.object().filter(|pod| !same && node_of(pod).is_some()) {
@@ -49,7 +53,8 @@ pub async fn run(ctx: &Context) {
     });
     let (of_nodes, on_node) = (queue.clone(), by_node.clone());
     nodes.on_change(move |change| {
-        let taints = |node: &Option<std::sync::Arc<Node>>| node.as_ref().map(|node| plan::driving(node)).unwrap_or_default();
+        let taints =
+            |node: &Option<std::sync::Arc<Node>>| node.as_ref().map(|node| plan::driving(node)).unwrap_or_default();
         if taints(&change.old) == taints(&change.new) {
             return;
         }
@@ -104,7 +109,8 @@ impl Evictor {
             Step::Nothing => Ok(Next::Done),
             Step::Cancelled => {
                 let message = format!("Cancelling deletion of Pod {key}");
-                self.recorder.event(&*pod, Level::Normal, "TaintManagerEviction", message);
+                self.recorder
+                    .event(&*pod, Level::Normal, "TaintManagerEviction", message);
                 Ok(Next::Done)
             }
             Step::Wait(at) => {
@@ -113,9 +119,13 @@ impl Evictor {
             }
             Step::Evict => {
                 let message = format!("Marking for deletion Pod {key}");
-                self.recorder.event(&*pod, Level::Normal, "TaintManagerEviction", message);
+                self.recorder
+                    .event(&*pod, Level::Normal, "TaintManagerEviction", message);
                 let evicted = evict(&self.client, &pod).await;
-                evicted.map_err(|source| Error { pod: key.clone(), source })?;
+                evicted.map_err(|source| Error {
+                    pod: key.clone(),
+                    source,
+                })?;
                 self.evictions.lock().forget(&key);
                 Ok(Next::Done)
             }
@@ -136,7 +146,9 @@ async fn evict(client: &Client, pod: &Pod) -> kube::Result<()> {
             "observedGeneration": metadata.generation, "lastTransitionTime": Time(Timestamp::now()),
         });
         let patch = json!({"metadata": {"uid": metadata.uid}, "status": {"conditions": [condition]}});
-        let patched = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        let patched = api
+            .patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await;
         // 409: another pod of that name by now.
         if gone(patched)?.is_none() {
             return Ok(());
@@ -146,7 +158,10 @@ async fn evict(client: &Client, pod: &Pod) -> kube::Result<()> {
         uid: metadata.uid.clone(),
         resource_version: None,
     };
-    gone(api.delete(name, &DeleteParams::default().preconditions(only_this)).await)?;
+    gone(
+        api.delete(name, &DeleteParams::default().preconditions(only_this))
+            .await,
+    )?;
     Ok(())
 }
 

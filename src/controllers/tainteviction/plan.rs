@@ -29,12 +29,7 @@ pub fn driving(node: &Node) -> Vec<Taint> {
 
 /// What a pod with these tolerations does on a node with these taints. `planned` is what was decided before: the time
 /// that a pod is given with a taint runs from when that taint was first seen.
-pub fn decide(
-    taints: &[Taint],
-    tolerations: &[Toleration],
-    planned: Option<&Eviction>,
-    now: Timestamp,
-) -> Decision {
+pub fn decide(taints: &[Taint], tolerations: &[Toleration], planned: Option<&Eviction>, now: Timestamp) -> Decision {
     let mut since = BTreeMap::new();
     let mut first: Option<Timestamp> = None;
     for taint in taints {
@@ -69,7 +64,8 @@ mod tests {
     }
 
     fn taints(keys: &[&str]) -> Vec<Taint> {
-        let taint = |key: &&str| serde_json::from_value(json!({"key": key, "value": "v", "effect": "NoExecute"})).unwrap();
+        let taint =
+            |key: &&str| serde_json::from_value(json!({"key": key, "value": "v", "effect": "NoExecute"})).unwrap();
         keys.iter().map(taint).collect()
     }
 
@@ -81,7 +77,10 @@ mod tests {
     fn situations() {
         let leave = |since: &[(&str, i64)], until: i64| {
             Decision::Leave(Eviction {
-                since: since.iter().map(|(key, begin)| ((*key).to_owned(), at(*begin))).collect(),
+                since: since
+                    .iter()
+                    .map(|(key, begin)| ((*key).to_owned(), at(*begin)))
+                    .collect(),
                 at: at(until),
             })
         };
@@ -106,7 +105,12 @@ mod tests {
             (&["a"], json!([bears("a", None)]), None, Decision::Stay),
             (&["a"], json!([{"operator": "Exists"}]), None, Decision::Stay),
             (&["a"], json!([{"key": "a", "value": "v"}]), None, Decision::Stay),
-            (&["a"], json!([{"key": "a", "value": "w"}]), None, leave(&[("a", 100)], 100)),
+            (
+                &["a"],
+                json!([{"key": "a", "value": "w"}]),
+                None,
+                leave(&[("a", 100)], 100),
+            ),
             (
                 &["a"],
                 json!([{"key": "a", "value": "v", "effect": "NoSchedule"}]),
@@ -114,9 +118,19 @@ mod tests {
                 leave(&[("a", 100)], 100),
             ),
             (&["a"], json!([bears("a", Some(5))]), None, leave(&[("a", 100)], 105)),
-            (&["a"], json!([bears("a", Some(5))]), planned("a", 97, 102), leave(&[("a", 97)], 102)),
+            (
+                &["a"],
+                json!([bears("a", Some(5))]),
+                planned("a", 97, 102),
+                leave(&[("a", 97)], 102),
+            ),
             // Another taint has a time of its own.
-            (&["b"], json!([bears("b", Some(5))]), planned("a", 90, 140), leave(&[("b", 100)], 105)),
+            (
+                &["b"],
+                json!([bears("b", Some(5))]),
+                planned("a", 90, 140),
+                leave(&[("b", 100)], 105),
+            ),
             (
                 &["a", "b"],
                 json!([bears("a", Some(50)), bears("b", Some(5))]),

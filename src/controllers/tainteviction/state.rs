@@ -32,7 +32,11 @@ impl Evictions {
         tolerations: &[Toleration],
         now: Timestamp,
     ) -> Step {
-        let planned = self.planned.get(key).filter(|(of, _)| of == uid).map(|(_, eviction)| eviction);
+        let planned = self
+            .planned
+            .get(key)
+            .filter(|(of, _)| of == uid)
+            .map(|(_, eviction)| eviction);
         match decide(taints, tolerations, planned, now) {
             Decision::Stay => {
                 let cancelled = planned.is_some();
@@ -132,13 +136,24 @@ mod tests {
                 self.evictions.forget(&key(number));
                 return;
             };
-            let taints: Vec<Taint> = self.taints.get(&pod.node).into_iter().flatten().copied().map(taint).collect();
+            let taints: Vec<Taint> = self
+                .taints
+                .get(&pod.node)
+                .into_iter()
+                .flatten()
+                .copied()
+                .map(taint)
+                .collect();
             let borne = self.borne(&pod);
-            self.seen.retain(|(uid, one), _| *uid != pod.uid || borne.iter().any(|(there, _)| there == one));
+            self.seen
+                .retain(|(uid, one), _| *uid != pod.uid || borne.iter().any(|(there, _)| there == one));
             for (one, _) in &borne {
                 self.seen.entry((pod.uid.clone(), *one)).or_insert(self.now);
             }
-            match self.evictions.look(&key(number), &pod.uid, &taints, &pod.tolerations, self.now) {
+            match self
+                .evictions
+                .look(&key(number), &pod.uid, &taints, &pod.tolerations, self.now)
+            {
                 Step::Nothing | Step::Cancelled => {}
                 Step::Wait(at) => {
                     self.timers.insert(number, at);
@@ -161,7 +176,12 @@ mod tests {
         }
 
         fn fire(&mut self) {
-            let due: Vec<u64> = self.timers.iter().filter(|(_, at)| **at <= self.now).map(|(pod, _)| *pod).collect();
+            let due: Vec<u64> = self
+                .timers
+                .iter()
+                .filter(|(_, at)| **at <= self.now)
+                .map(|(pod, _)| *pod)
+                .collect();
             due.into_iter().for_each(|pod| self.look(pod));
         }
     }
@@ -183,17 +203,32 @@ mod tests {
             match dice.below(8) {
                 0 => {
                     world.taints.entry(node).or_default().insert(one);
-                    events.extend(world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number));
+                    events.extend(
+                        world
+                            .pods
+                            .iter()
+                            .filter(|(_, pod)| pod.node == node)
+                            .map(|(number, _)| *number),
+                    );
                 }
                 1 => {
                     world.taints.entry(node).or_default().remove(&one);
-                    events.extend(world.pods.iter().filter(|(_, pod)| pod.node == node).map(|(number, _)| *number));
+                    events.extend(
+                        world
+                            .pods
+                            .iter()
+                            .filter(|(_, pod)| pod.node == node)
+                            .map(|(number, _)| *number),
+                    );
                 }
                 2 => {
                     uids += 1;
                     let seconds = |dice: &mut Dice| (dice.below(3) > 0).then(|| dice.below(20) as i64);
                     let tolerations = (0..3).filter(|_| dice.below(3) > 0).collect::<Vec<_>>();
-                    let tolerations = tolerations.into_iter().map(|one| toleration(one, seconds(&mut dice))).collect();
+                    let tolerations = tolerations
+                        .into_iter()
+                        .map(|one| toleration(one, seconds(&mut dice)))
+                        .collect();
                     let uid = format!("u{uids}");
                     world.pods.insert(number, Pod { uid, node, tolerations });
                     events.push(number);

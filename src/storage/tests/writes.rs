@@ -202,20 +202,37 @@ fn append(name: &str, more: &'static str, refuse: bool) -> Alongside {
 async fn what_changes_alongside_is_decided_in_the_writers_turn_or_nothing_is_written() {
     let storage = in_memory().await;
     let first = write(&storage, create("sum", "")).await;
-    let writes = ["a", "b", "c", "d"].map(|name| storage.write_with(create(name, "1"), vec![append("sum", "+", false)]));
+    let writes =
+        ["a", "b", "c", "d"].map(|name| storage.write_with(create(name, "1"), vec![append("sum", "+", false)]));
     let written = futures_util::future::join_all(writes).await;
     assert!(written.iter().all(Result::is_ok));
     let shown = |storage: &Storage| shown(&storage.list("configmaps", None, None).unwrap().entries);
-    let all = ["default/a=1", "default/b=1", "default/c=1", "default/d=1", "default/sum=++++"];
+    let all = [
+        "default/a=1",
+        "default/b=1",
+        "default/c=1",
+        "default/d=1",
+        "default/sum=++++",
+    ];
     assert_eq!(shown(&storage), all);
     assert_eq!(storage.revision(), first + 8);
     let refused = storage
-        .write_with(create("e", "1"), vec![append("sum", "-", false), append("a", "-", true)])
+        .write_with(
+            create("e", "1"),
+            vec![append("sum", "-", false), append("a", "-", true)],
+        )
         .await;
     assert!(matches!(refused, Err(StorageError::Refused { key, why }) if &*key.name == "e" && why == "it is full"));
-    let taken = storage.write_with(create("a", "2"), vec![append("sum", "-", false)]).await;
+    let taken = storage
+        .write_with(create("a", "2"), vec![append("sum", "-", false)])
+        .await;
     assert!(matches!(taken, Err(StorageError::AlreadyExists(_))));
-    let beside_nothing = storage.write_with(create("f", "1"), vec![append("missing", "-", true)]).await;
+    let beside_nothing = storage
+        .write_with(create("f", "1"), vec![append("missing", "-", true)])
+        .await;
     assert!(beside_nothing.is_ok());
-    assert_eq!(shown(&storage), [&all[..4], &["default/f=1", "default/sum=++++"][..]].concat());
+    assert_eq!(
+        shown(&storage),
+        [&all[..4], &["default/f=1", "default/sum=++++"][..]].concat()
+    );
 }

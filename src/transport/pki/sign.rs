@@ -111,7 +111,12 @@ fn der_of(request: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// The certificate for a PEM request, in PEM.
-pub(super) fn sign(authority: &Authority, request: &[u8], usages: &[String], lifetime: Duration) -> Result<String, PkiError> {
+pub(super) fn sign(
+    authority: &Authority,
+    request: &[u8],
+    usages: &[String],
+    lifetime: Duration,
+) -> Result<String, PkiError> {
     sign_at(authority, request, usages, lifetime, OffsetDateTime::now_utc())
 }
 
@@ -131,7 +136,11 @@ fn sign_at(
     let (_, own) = X509Certificate::from_der(authority.certificate()).map_err(|error| refused(error.to_string()))?;
     let algorithm = algorithm(authority.key()).map_err(refused)?;
     let info = &request.certification_request_info;
-    let not_after = if lifetime < SHORT { now + lifetime } else { now + lifetime - BACKDATE };
+    let not_after = if lifetime < SHORT {
+        now + lifetime
+    } else {
+        now + lifetime - BACKDATE
+    };
     let not_after = not_after.min(own.validity().not_after.to_datetime());
     let mut serial: [u8; 16] = rand::random();
     serial[0] = (serial[0] & 0x7f) | 0x40;
@@ -192,7 +201,9 @@ fn algorithm(key: &rcgen::KeyPair) -> Result<Vec<u8>, String> {
 fn alternative_names(request: &X509CertificationRequest<'_>) -> Result<Option<Vec<u8>>, String> {
     let wanted: Oid<'_> = Oid::from(ALTERNATIVE_NAMES).map_err(|error| format!("{error:?}"))?;
     for attribute in request.certification_request_info.iter_attributes() {
-        if let x509_parser::cri_attributes::ParsedCriAttribute::ExtensionRequest(requested) = attribute.parsed_attribute() {
+        if let x509_parser::cri_attributes::ParsedCriAttribute::ExtensionRequest(requested) =
+            attribute.parsed_attribute()
+        {
             for extension in &requested.extensions {
                 if extension.oid == wanted {
                     return Ok(Some(extension.value.to_vec()));
@@ -231,10 +242,13 @@ fn extensions(
         list.push(extension(EXTENDED_KEY_USAGE, false, &tagged(0x30, &ids)));
     }
     list.push(extension(BASIC_CONSTRAINTS, true, EMPTY_NAME));
-    let key_id = authority.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-        _ => None,
-    });
+    let key_id = authority
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
     if let Some(id) = key_id {
         list.push(extension(AUTHORITY_KEY, false, &sequence(&[&tagged(0x80, &id)])));
     }
@@ -281,7 +295,12 @@ fn object_id(parts: &[u64]) -> Vec<u8> {
 
 fn time(at: OffsetDateTime) -> Vec<u8> {
     let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
-    let rest = format!("{month:02}{day:02}{:02}{:02}{:02}Z", at.hour(), at.minute(), at.second());
+    let rest = format!(
+        "{month:02}{day:02}{:02}{:02}{:02}Z",
+        at.hour(),
+        at.minute(),
+        at.second()
+    );
     if year < 2050 {
         tagged(0x17, format!("{:02}{rest}", year % 100).as_bytes())
     } else {
@@ -315,7 +334,9 @@ mod tests {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
         // The same attribute under its number: two organizations.
-        params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 10]), "second");
+        params
+            .distinguished_name
+            .push(DnType::CustomDnType(vec![2, 5, 4, 10]), "second");
         params.distinguished_name.push(DnType::CommonName, "system:node:n1");
         params.subject_alt_names = vec![
             SanType::DnsName("n1".try_into().unwrap()),
@@ -359,9 +380,16 @@ mod tests {
             assert_eq!(certificate.validity().not_before.to_datetime(), now - BACKDATE);
             assert_eq!(certificate.validity().not_after.to_datetime(), until);
             assert_eq!(expiry(pem.as_bytes()), Some(until.unix_timestamp()));
-            let organizations: Vec<&str> = certificate.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
+            let organizations: Vec<&str> = certificate
+                .subject()
+                .iter_organization()
+                .map(|o| o.as_str().unwrap())
+                .collect();
             assert_eq!(organizations, ["system:nodes", "second"]);
-            assert_eq!(certificate.public_key().raw, rcgen::PublicKeyData::subject_public_key_info(&key));
+            assert_eq!(
+                certificate.public_key().raw,
+                rcgen::PublicKeyData::subject_public_key_info(&key)
+            );
             let usage = certificate.key_usage().unwrap().unwrap();
             assert!(usage.critical && usage.value.digital_signature() && usage.value.key_encipherment());
             assert!(!usage.value.key_cert_sign());
