@@ -91,6 +91,11 @@ pub trait Strategy: Send + Sync {
     fn validate_name(&self, name: &str, is_prefix: bool) -> Vec<String> {
         super::validation::dns1123_subdomain(name, is_prefix)
     }
+    /// Whether a write to this raises the generation if it changes what is wanted.
+    fn counts_generation(&self, target: Target) -> bool {
+        self.has_generation() && target.is_main()
+    }
+
     /// metadata.generation is kept: 1 on create, plus one when the spec changes.
     fn has_generation(&self) -> bool {
         false

@@ -140,7 +140,7 @@ impl Api {
                 return connect::handle(&self.storage, &self.kubelets, &info, &query, request).await;
             }
             "proxy" => return connect::proxy::handle(&self.storage, &self.kubelets, &info, request).await,
-            "log" => return log::handle(&self.storage, &self.kubelets, &info, &query).await,
+            "log" => return log::handle(&self.storage, &self.kubelets, &info, &query, request).await,
             _ => {}
         }
         match info.path.as_str() {

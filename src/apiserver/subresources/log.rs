@@ -1,19 +1,32 @@
-//! `log` of a pod: the options are checked, and the kubelet's text is handed through as it comes
-//! (upstream: `pkg/registry/core/pod/rest/log.go`, `apiserver/pkg/registry/generic/rest/streamer.go`).
+//! `log` of a pod: the options are checked, and the kubelet's text is handed through as it comes, over WebSocket if the
+//! client asks for that (upstream: `pkg/registry/core/pod/rest/log.go`,
+//! `apiserver/pkg/registry/generic/rest/streamer.go`, `apimachinery/pkg/util/httpstream/wsstream`).
 
 use super::connect::kubelet_url::KubeletUrl;
 use super::connect::node;
 use super::connect::target::PodTarget;
 use super::connect::{refusal, stream};
 use crate::apiserver::error::ApiError;
+use crate::apiserver::handlers::watch::websocket;
 use crate::apiserver::options::Query;
 use crate::apiserver::request::RequestInfo;
 use crate::registry::field::FieldError;
 use crate::storage::Storage;
 use crate::transport::dial::{KubeletClient, empty_body};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use poem::http::{StatusCode, header};
-use poem::{Body, Response};
+use poem::web::websocket::{CloseCode, Message, WebSocketStream};
+use poem::{Body, IntoResponse, Request, Response};
+
+/// What a WebSocket's messages are: bytes as they come, also where the client names no protocol, or base64.
+const BINARY: &str = "binary.k8s.io";
+const BASE64: &str = "base64.binary.k8s.io";
 
 /// Answers a request for a log.
 pub async fn handle(
@@ -21,7 +34,13 @@ pub async fn handle(
     kubelets: &KubeletClient,
     info: &RequestInfo,
     query: &Query,
+    request: &Request,
 ) -> Result<Response, ApiError> {
+    // Taken before anything is sent; a client that asks in a wrong way is told so.
+    let socket = match websocket::is_requested(request) {
+        true => Some(websocket::accept(request).await?),
+        false => None,
+    };
     let pod = PodTarget::find(storage, &info.namespace, &info.name)?;
     let options = PodLogOptions::parse(query)?;
     options.validate(&pod.name)?;
@@ -31,19 +50,66 @@ pub async fn handle(
     };
     let url = options.kubelet_url(&pod, container);
     let address = node::address(storage, node)?;
-    let request = poem::http::Request::get(url.as_str())
+    let asked = poem::http::Request::get(url.as_str())
         .body(empty_body())
         .map_err(|error| ApiError::bad_request(format!("the request makes no valid URL: {error}")))?;
     let answer = kubelets
-        .request(&address, request)
+        .request(&address, asked)
         .await
         .map_err(|error| ApiError::unclassified(format!("Get \"https://{address}{}\": {error}", url.as_str())))?;
     if !answer.status().is_success() {
         return Err(refusal(answer, &pod.name).await);
     }
+    if let Some(socket) = socket {
+        let text = chosen(request) == BASE64;
+        let serve = move |socket| send(socket, answer.into_body(), text);
+        return Ok(socket.protocols([BINARY, BASE64]).on_upgrade(serve).into_response());
+    }
     Ok(Response::builder()
         .header(header::CONTENT_TYPE, "text/plain")
         .body(stream(answer.into_body())))
+}
+
+/// The first of the client's protocols that is known here; empty if it names none.
+fn chosen(request: &Request) -> &str {
+    let names = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let names = names
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    names
+        .map(str::trim)
+        .find(|name| [BINARY, BASE64].contains(name))
+        .unwrap_or_default()
+}
+
+/// One message for each piece, until the log or the client ends.
+async fn send(socket: WebSocketStream, mut log: Incoming, text: bool) {
+    let (mut sender, mut receiver) = socket.split();
+    loop {
+        let frame = tokio::select! {
+            frame = log.frame() => frame,
+            // What clients say is of no interest, only that they are there.
+            message = receiver.next() => match message {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
+        };
+        let Some(Ok(frame)) = frame else {
+            break;
+        };
+        let piece: Bytes = frame.into_data().unwrap_or_default();
+        let message = match text {
+            true => Message::Text(STANDARD.encode(&piece)),
+            false => Message::Binary(piece.to_vec()),
+        };
+        if sender.send(message).await.is_err() {
+            return;
+        }
+    }
+    // A client that is gone already needs no farewell.
+    let _ = sender
+        .send(Message::Close(Some((CloseCode::Normal, String::new()))))
+        .await;
 }
 
 /// The parameters, as far as the API checks them.

@@ -29,7 +29,7 @@ pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Resu
         "eviction" => eviction::handle(ctx, kind, request.take_body()).await,
         "scale" => scale::handle(ctx, kind, request).await,
         "token" => token::handle(ctx, kind, request.take_body()).await,
-        "log" => log::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query).await,
+        "log" => log::handle(ctx.storage(), kubelets(ctx)?, info, &ctx.query, request).await,
         "exec" | "attach" | "portforward" => {
             // A WebSocket handshake is a GET, but whoever may only read must not run things (upstream since 1.35:
             // AuthorizePodWebsocketUpgradeCreatePermission).

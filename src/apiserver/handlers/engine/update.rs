@@ -98,7 +98,7 @@ fn prepare(
     check_preconditions(request, entry, old, &new)?;
     metadata::for_update(ctx, &mut new, old, target.is_main());
     kind.strategy.prepare_for_update(&mut new, old, target);
-    if target.is_main() && kind.strategy.has_generation() && !same_intent(kind, &new, old) {
+    if kind.strategy.counts_generation(target) && !same_intent(kind, &new, old) {
         metadata::bump_generation(&mut new);
     }
     let subject = admission::Subject {

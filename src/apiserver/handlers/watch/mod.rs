@@ -6,7 +6,7 @@
 
 mod events;
 mod stream;
-mod websocket;
+pub mod websocket;
 
 use super::parse_revision;
 use super::selection::Selection;

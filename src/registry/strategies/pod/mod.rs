@@ -37,6 +37,11 @@ const SELECTABLE: [&str; 10] = [
 ];
 
 impl Strategy for PodStrategy {
+    /// Resizing and debugging change the spec by subresources of their own.
+    fn counts_generation(&self, target: Target) -> bool {
+        target.is_main() || matches!(target, Target::Subresource("resize" | "ephemeralcontainers"))
+    }
+
     fn has_generation(&self) -> bool {
         true
     }

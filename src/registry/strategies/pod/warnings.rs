@@ -41,10 +41,7 @@ const OF_POD: [Unsupported; 14] = [
 ];
 
 /// Fields of a container of any list.
-const OF_CONTAINER: [Unsupported; 9] = [
-    field(&["livenessProbe", "grpc"]),
-    field(&["readinessProbe", "grpc"]),
-    field(&["resizePolicy"]),
+const OF_CONTAINER: [Unsupported; 5] = [
     field(&["restartPolicyRules"]),
     field(&["securityContext", "appArmorProfile"]),
     Unsupported {
@@ -52,7 +49,6 @@ const OF_CONTAINER: [Unsupported; 9] = [
         unless: &["Default"],
     },
     field(&["securityContext", "seLinuxOptions"]),
-    field(&["startupProbe", "grpc"]),
     field(&["volumeDevices"]),
 ];
 
@@ -78,13 +74,14 @@ const SECCOMP: [Unsupported; 1] = [Unsupported {
 }];
 
 /// Volumes, and sources of projected volumes, that the node agent mounts.
-const VOLUMES: [&str; 6] = [
+const VOLUMES: [&str; 7] = [
     "emptyDir",
     "hostPath",
     "configMap",
     "secret",
     "downwardAPI",
     "projected",
+    "image",
 ];
 const PROJECTED: [&str; 3] = ["configMap", "secret", "downwardAPI"];
 
@@ -116,21 +113,6 @@ pub fn pod(object: &Object, old: Option<&Object>) -> Vec<String> {
     if let Some(old) = old {
         let known = of_pod(old);
         warnings.retain(|warning| !known.contains(warning));
-        warnings.extend(resized(object, old));
-    }
-    warnings
-}
-
-/// Resources that differ from the stored ones: what the `resize` subresource asks for.
-fn resized(object: &Object, old: &Object) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for list in ["initContainers", "containers"] {
-        let path = ["spec", list];
-        for ((index, container), (_, before)) in objects(object, &path).zip(objects(old, &path)) {
-            if container.get("resources") != before.get("resources") {
-                warnings.push(not_acted_on(&format!("spec.{list}[{index}].resources")));
-            }
-        }
     }
     warnings
 }
