@@ -344,6 +344,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Stop signal, then SIGKILL after `grace_seconds`. Returns when it has ended.
     async fn stop_container(&self, id: &str, grace_seconds: u32) -> Result<()>;
     async fn remove_container(&self, id: &str) -> Result<()>;
+    /// Gives a running container other shares and limits. What is zero stays as it is.
+    async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        let _ = (id, resources);
+        Err(RuntimeError::Unsupported("changing the resources of a container"))
+    }
     /// All containers, also dead ones.
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>>;
     async fn container_status(&self, id: &str) -> Result<ContainerStatus>;
@@ -359,6 +364,17 @@ pub trait Runtime: Send + Sync + 'static {
     /// None when the image is not on the node.
     async fn image_status(&self, image: &str) -> Result<Option<Image>>;
     async fn list_images(&self) -> Result<Vec<Image>>;
+    /// Shows the files of an image, which is on the node, in `directory`: it is made, and containers can mount it. Done
+    /// already, it is fine.
+    async fn mount_image(&self, image: &str, directory: &Path) -> Result<()> {
+        let _ = (image, directory);
+        Err(RuntimeError::Unsupported("an image volume"))
+    }
+    /// Gives back what `mount_image` took, but for the directory and what is in it. Nothing there is fine.
+    async fn unmount_image(&self, directory: &Path) -> Result<()> {
+        let _ = directory;
+        Ok(())
+    }
     /// Pulls and returns the image id.
     async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String>;
 

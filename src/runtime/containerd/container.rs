@@ -1,12 +1,12 @@
 //! App containers, which join the namespaces of their sandbox (upstream: the CRI plugin's `container_*.go`).
 
-use super::super::oci::{ContainerSpec, OciError, user};
+use super::super::oci::{self, ContainerSpec, OciError, user};
 use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER};
 use super::snapshots::{self, SNAPSHOTTER};
 use super::tasks::is_alive;
-use super::{ContainerConfig, Parts, Result, RuntimeError, SandboxConfig, exec, failed, files, images};
+use super::{ContainerConfig, Parts, Resources, Result, RuntimeError, SandboxConfig, exec, failed, files, images};
 use containerd_client::services::v1::container::Runtime as RuntimeName;
-use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest};
+use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest, UpdateTaskRequest};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
@@ -20,6 +20,7 @@ use tokio::io::AsyncReadExt;
 /// What runs containers: containerd's own shim, with runc.
 const RUNTIME: &str = "io.containerd.runc.v2";
 /// What the daemon's runtime takes a specification for.
+const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 /// Upstream's code for containers that could not be started.
 const START_ERROR_CODE: i32 = 128;
@@ -221,6 +222,25 @@ impl Parts {
             self.settle(id).await?;
         }
         Ok(())
+    }
+
+    /// Other shares and limits for a running container.
+    pub(super) async fn update(&self, id: &str, resources: &Resources) -> Result<()> {
+        self.engine.container(id, TYPE_CONTAINER).await?;
+        let wrong = |error: String| failed("update", id, error);
+        let wanted = oci::resources_of(resources).map_err(|error| wrong(error.to_string()))?;
+        let request = self.engine.request(UpdateTaskRequest {
+            container_id: id.to_string(),
+            resources: Some(Any {
+                type_url: RESOURCES_TYPE.to_string(),
+                value: serde_json::to_vec(&wanted).map_err(|error| wrong(error.to_string()))?,
+            }),
+            annotations: Default::default(),
+        });
+        let updated = self.engine.tasks().update(request).await;
+        updated
+            .map(drop)
+            .map_err(|status| self.engine.error("update", "container", id, status))
     }
 
     pub(super) async fn remove(&self, id: &str) -> Result<()> {

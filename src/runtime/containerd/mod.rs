@@ -8,6 +8,7 @@ mod engine;
 mod events;
 mod exec;
 mod files;
+mod image_mounts;
 mod images;
 mod record;
 mod sandbox;
@@ -143,6 +144,10 @@ impl Runtime for ContainerdRuntime {
         gone_is_fine(self.parts.remove(id).await)
     }
 
+    async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        self.parts.update(id, resources).await
+    }
+
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>> {
         self.parts.list().await
     }
@@ -190,6 +195,14 @@ impl Runtime for ContainerdRuntime {
 
     async fn list_images(&self) -> Result<Vec<Image>> {
         images::list(&self.parts.engine, &self.parts.images).await
+    }
+
+    async fn mount_image(&self, image: &str, directory: &Path) -> Result<()> {
+        self.parts.mount_image(image, directory).await
+    }
+
+    async fn unmount_image(&self, directory: &Path) -> Result<()> {
+        self.parts.unmount_image(directory).await
     }
 
     async fn pull_image(&self, image: &str, _auth: Option<&RegistryAuth>) -> Result<String> {

@@ -48,6 +48,12 @@ pub(super) async fn delete_lease(engine: &Engine, id: &str) {
 
 /// Makes a writable file system from an image, which is unpacked if nobody has done so.
 pub(super) async fn prepare(engine: &Engine, lease: &str, key: &str, image: &Content) -> Result<Vec<Mount>> {
+    let parent = unpacked(engine, lease, image).await?;
+    prepare_on(engine, lease, key, &parent).await
+}
+
+/// The name of the snapshot that is the image's file system, which is unpacked if nobody has done so.
+pub(super) async fn unpacked(engine: &Engine, lease: &str, image: &Content) -> Result<String> {
     let chain = image.chain_ids();
     let mut parent = String::new();
     for (chain_id, layer) in chain.iter().zip(&image.layers) {
@@ -56,7 +62,7 @@ pub(super) async fn prepare(engine: &Engine, lease: &str, key: &str, image: &Con
         }
         parent.clone_from(chain_id);
     }
-    prepare_on(engine, lease, key, &parent).await
+    Ok(parent)
 }
 
 async fn prepare_on(engine: &Engine, lease: &str, key: &str, parent: &str) -> Result<Vec<Mount>> {

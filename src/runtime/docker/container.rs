@@ -1,7 +1,9 @@
 //! App containers, which join the namespaces of their sandbox (upstream: dockershim's `docker_container.go`).
 
-use super::{ContainerConfig, DockerRuntime, Result, SandboxConfig, images, is_not_found, labels, sandbox};
-use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType};
+use super::{ContainerConfig, DockerRuntime, Resources, Result, SandboxConfig, images, is_not_found, labels, sandbox};
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+};
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -86,6 +88,22 @@ impl DockerRuntime {
             Err(error) if is_not_found(&error) => Ok(()),
             Err(error) => Err(self.engine.error("stop", "container", id, error)),
         }
+    }
+
+    pub(super) async fn update(&self, id: &str, resources: &Resources) -> Result<()> {
+        // Zero stays as it is, for the engine as well.
+        let unsigned = |value: u64| i64::try_from(value).ok().filter(|value| *value != 0);
+        let memory = unsigned(resources.memory_limit_bytes);
+        let body = ContainerUpdateBody {
+            cpu_shares: unsigned(resources.cpu_shares),
+            cpu_period: unsigned(resources.cpu_period),
+            cpu_quota: Some(resources.cpu_quota).filter(|quota| *quota != 0),
+            memory,
+            memory_swap: memory,
+            ..Default::default()
+        };
+        let updated = self.engine.docker.update_container(id, body).await;
+        updated.map_err(|error| self.engine.error("update", "container", id, error))
     }
 
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
@@ -195,7 +213,7 @@ fn plan(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Resources, SecurityContext};
+    use super::super::SecurityContext;
     use super::*;
 
     #[test]

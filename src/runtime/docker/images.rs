@@ -2,12 +2,16 @@
 
 use super::super::pause;
 use super::super::reference::{Reference, is_image_id};
-use super::{Engine, Image, RegistryAuth, Result, failed, is_not_found};
+use super::{Engine, Image, RegistryAuth, Result, failed, is_not_found, labels};
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error as EngineError;
-use bollard::models::ImageInspect;
-use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptions};
+use bollard::models::{ContainerCreateBody, ImageInspect};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptions};
 use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use tokio_util::io::{StreamReader, SyncIoBridge};
 
 /// By id or reference; None if it is not there.
 pub(super) async fn status(engine: &Engine, image: &str) -> Result<Option<Image>> {
@@ -76,6 +80,56 @@ pub(super) async fn pull(engine: &Engine, image: &str, auth: Option<&RegistryAut
         Some(found) => Ok(found.id.unwrap_or_default()),
         None => Err(failed("pull", image, "the image is not there after it was pulled")),
     }
+}
+
+/// Puts the files of an image into a directory, unless that is done. The engine has no call to mount an image, and where
+/// its layers are is its own affair: it gives out the file system of a container that never starts.
+pub(super) async fn unpack(engine: &Engine, image: &str, directory: &Path) -> Result<()> {
+    if directory.exists() {
+        return Ok(());
+    }
+    let body = ContainerCreateBody {
+        image: Some(image.to_string()),
+        // An image of nothing but files has no command of its own.
+        cmd: Some(vec!["none".to_string()]),
+        labels: Some(HashMap::from([
+            (labels::CLUSTER.to_string(), engine.cluster_id.clone()),
+            (labels::TYPE.to_string(), labels::TYPE_PROBE.to_string()),
+        ])),
+        ..Default::default()
+    };
+    let name = format!("krust_image_{}", uuid::Uuid::new_v4());
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    let created = engine.docker.create_container(Some(options), body).await;
+    let id = created
+        .map_err(|error| engine.error("create", "image", image, error))?
+        .id;
+    let exported = engine
+        .docker
+        .export_container(&id)
+        .map(|piece| piece.map_err(io::Error::other));
+    let reader = SyncIoBridge::new(StreamReader::new(Box::pin(exported)));
+    let target = directory.to_owned();
+    let unpacked = tokio::task::spawn_blocking(move || unpack_archive(reader, &target)).await;
+    super::prepare::remove_probe(engine, &id).await;
+    let unpacked = unpacked.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    unpacked.map_err(|error| failed("unpack", image, error.to_string()))
+}
+
+/// The directory appears when it is complete.
+fn unpack_archive(reader: impl io::Read, directory: &Path) -> io::Result<()> {
+    let part = directory.with_extension("part");
+    match std::fs::remove_dir_all(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => std::fs::create_dir_all(&part)?,
+    }
+    let mut archive = tar::Archive::new(reader);
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_ownerships(true);
+    archive.unpack(&part)?;
+    // The engine's own mark of a container.
+    let _ = std::fs::remove_file(part.join(".dockerenv"));
+    std::fs::rename(&part, directory)
 }
 
 /// None if it is not there.

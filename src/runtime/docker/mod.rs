@@ -209,6 +209,10 @@ impl Runtime for DockerRuntime {
         self.remove(id).await
     }
 
+    async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        self.update(id, resources).await
+    }
+
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>> {
         self.list().await
     }
@@ -249,6 +253,10 @@ impl Runtime for DockerRuntime {
 
     async fn list_images(&self) -> Result<Vec<Image>> {
         images::list(&self.engine).await
+    }
+
+    async fn mount_image(&self, image: &str, directory: &Path) -> Result<()> {
+        images::unpack(&self.engine, image, directory).await
     }
 
     async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String> {

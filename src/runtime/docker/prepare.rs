@@ -140,7 +140,7 @@ async fn remove_left_probes(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-async fn remove_probe(engine: &Engine, id: &str) {
+pub(super) async fn remove_probe(engine: &Engine, id: &str) {
     let options = RemoveContainerOptions {
         force: true,
         v: true,

@@ -272,6 +272,11 @@ fn namespace(kind: LinuxNamespaceType, path: Option<PathBuf>) -> Result<LinuxNam
     }
 }
 
+/// What a running container's shares and limits are changed to. Zero stays as it is.
+pub fn resources_of(wanted: &Resources) -> Result<oci_spec::runtime::LinuxResources, OciError> {
+    Ok(resources(wanted).build()?)
+}
+
 /// Zero is unset.
 fn resources(wanted: &Resources) -> LinuxResourcesBuilder {
     let mut cpu = LinuxCpuBuilder::default();
