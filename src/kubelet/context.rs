@@ -1,13 +1,14 @@
 //! What every pod's worker works with.
 
 use crate::client::events::Recorder;
+use crate::client::informer::Informer;
 use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::images::Images;
 use crate::kubelet::pod;
 use crate::kubelet::pods::Pods;
 use crate::kubelet::volumes::Volumes;
 use crate::runtime::{Runtime, Sandbox};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -21,6 +22,7 @@ pub struct Context {
     pub images: Images,
     pub volumes: Volumes,
     pub pods: Arc<Pods>,
+    pub services: Informer<Service>,
     pub node_name: String,
     pub host_ips: Vec<String>,
     /// Scheme of container ids.

@@ -6,7 +6,7 @@ use crate::kubelet::container::ConfigError;
 use crate::kubelet::state::FailureKind;
 use crate::kubelet::{image_secrets, pod};
 use crate::runtime::{Image, Runtime, RuntimeError};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -47,8 +47,13 @@ impl Images {
     }
 
     /// Makes the image present as the pull policy demands.
-    pub async fn ensure(&self, pod: &Pod, field_path: &str, container: &Container) -> Result<Image, ImageError> {
-        let image = container.image.as_deref().unwrap_or_default();
+    pub async fn ensure(
+        &self,
+        pod: &Pod,
+        field_path: &str,
+        image: &str,
+        policy: Option<&str>,
+    ) -> Result<Image, ImageError> {
         let event = |level, reason, message| {
             self.recorder
                 .event_at(pod, Some(field_path.to_owned()), level, reason, message);
@@ -77,7 +82,7 @@ impl Images {
                 });
             }
         };
-        match (policy(container), present) {
+        match (Policy::parse(policy), present) {
             (Policy::IfNotPresent | Policy::Never, Some(present)) => {
                 event(
                     Level::Normal,
@@ -179,12 +184,14 @@ enum Policy {
     Never,
 }
 
-/// The container's policy; the API server sets it, by the tag, where the user did not.
-fn policy(container: &Container) -> Policy {
-    match container.image_pull_policy.as_deref() {
-        Some("Always") => Policy::Always,
-        Some("Never") => Policy::Never,
-        _ => Policy::IfNotPresent,
+impl Policy {
+    /// The API server sets it, by the tag, where the user did not.
+    fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("Always") => Self::Always,
+            Some("Never") => Self::Never,
+            _ => Self::IfNotPresent,
+        }
     }
 }
 

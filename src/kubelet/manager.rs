@@ -2,6 +2,7 @@
 //! `syncLoop`, `pleg`, `HandlePodCleanups`).
 
 use crate::client::events::Recorder;
+use crate::client::informer::Informers;
 use crate::kubelet::context::{Context, ENGINE_STARTS_MAX};
 use crate::kubelet::images::Images;
 use crate::kubelet::node::{self, NodeAgent, status::figures};
@@ -51,14 +52,21 @@ pub async fn run(options: KubeletOptions, pods: Arc<Pods>, shutdown: Cancellatio
         shutdown.clone(),
     );
     tasks.spawn(record_events.instrument(tracing::info_span!("events")));
+    let informers = Informers::new(options.client.clone(), shutdown.clone());
     let node = NodeAgent::new(&options, recorder.clone()).await?;
     let context = Arc::new(Context {
         client: options.client.clone(),
         runtime: options.runtime.clone(),
         images: Images::new(options.runtime.clone(), options.client.clone(), recorder.clone()),
-        volumes: Volumes::new(&options.data_dir, options.files.clone(), options.client.clone()),
+        volumes: Volumes::new(
+            &options.data_dir,
+            options.files.clone(),
+            options.client.clone(),
+            options.runtime.clone(),
+        ),
         recorder,
         pods,
+        services: informers.of(),
         node_name: options.node_name.clone(),
         host_ips: vec![node.address().to_string()],
         runtime_name: node.runtime_name().to_owned(),
@@ -78,6 +86,7 @@ pub async fn run(options: KubeletOptions, pods: Arc<Pods>, shutdown: Cancellatio
     manager.run().await;
     manager.tasks.close();
     manager.tasks.wait().await;
+    informers.stopped().await;
     Ok(())
 }
 

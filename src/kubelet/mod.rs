@@ -21,6 +21,7 @@ mod pod;
 mod pods;
 mod probes;
 mod record;
+mod resize;
 mod resources;
 mod sandbox;
 pub mod server;

@@ -243,6 +243,8 @@ async fn check(target: &Target, probe: &Probe) -> Outcome {
             handlers::http_get(action, &target.container, &target.pod_ip, "kube-probe/1.37").await
         } else if let Some(action) = &probe.tcp_socket {
             handlers::tcp_socket(action, &target.container, &target.pod_ip).await
+        } else if let Some(action) = &probe.grpc {
+            handlers::grpc::check(action, &target.pod_ip, "kube-probe/1.37").await
         } else {
             Err("this kind of probe is not supported by this node agent".to_owned())
         }

@@ -77,6 +77,49 @@ pub fn qos(pod: &Pod) -> Qos {
     }
 }
 
+/// What the pod needs at the same time, in thousandths of a core or bytes: its containers and sidecars, or an init
+/// container beside the sidecars before it (upstream: `component-helpers/resource` `PodRequests`).
+pub fn pod_request(pod: &Pod, resource: &str) -> i64 {
+    sum_of(pod, |container| request(container, resource), resource)
+}
+
+/// The same by what the node has granted, as far as the pod's status says that.
+pub fn pod_granted(pod: &Pod, resource: &str) -> i64 {
+    let lists = pod
+        .status
+        .iter()
+        .flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
+    let statuses: Vec<_> = lists.flatten().flatten().collect();
+    let granted = |container: &Container| {
+        let status = statuses.iter().find(|status| status.name == container.name);
+        match status.and_then(|status| status.allocated_resources.as_ref()) {
+            Some(granted) => figure(Some(granted), resource),
+            None => request(container, resource),
+        }
+    };
+    sum_of(pod, granted, resource)
+}
+
+fn sum_of(pod: &Pod, of: impl Fn(&Container) -> Option<Quantity>, resource: &str) -> i64 {
+    let amount = |quantity: Quantity| match resource {
+        "cpu" => quantity.milli_value(),
+        _ => quantity.value(),
+    };
+    let of = |container: &Container| of(container).map_or(0, amount);
+    let (mut sidecars, mut initial) = (0_i64, 0_i64);
+    for (role, container) in pod::init_containers(pod) {
+        let with = of(container).saturating_add(sidecars);
+        if role == Role::Sidecar {
+            sidecars = with;
+        }
+        initial = initial.max(with);
+    }
+    let apps = pod::app_containers(pod).iter().map(of);
+    let apps = apps.fold(sidecars, i64::saturating_add);
+    let overhead = figure(pod::spec(pod).overhead.as_ref(), resource).map_or(0, amount);
+    initial.max(apps).saturating_add(overhead)
+}
+
 pub fn cpu_shares(milli_cpu: i64) -> u64 {
     let shares = milli_cpu.saturating_mul(SHARES_PER_CPU) / 1000;
     shares.clamp(SHARES_MIN, SHARES_MAX).unsigned_abs()
@@ -163,6 +206,30 @@ mod tests {
         ] {
             assert_eq!(qos(&pod(resources.clone())), class, "{resources}");
         }
+    }
+
+    #[test]
+    fn a_pod_needs_the_most_that_it_needs_at_once() {
+        let cpu = |milli: u32| json!({"requests": {"cpu": format!("{milli}m")}});
+        let pod: Pod = serde_json::from_value(json!({
+            "spec": {
+                "overhead": {"cpu": "1m"},
+                "initContainers": [
+                    {"name": "a", "resources": cpu(300)},
+                    {"name": "s", "resources": cpu(100), "restartPolicy": "Always"},
+                    {"name": "b", "resources": cpu(250)},
+                ],
+                "containers": [{"name": "c", "resources": cpu(50)}, {"name": "d", "resources": cpu(50)}],
+            },
+            "status": {"containerStatuses": [
+                {"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                 "allocatedResources": {"cpu": "400m"}},
+            ]},
+        }))
+        .unwrap();
+        assert_eq!(pod_request(&pod, "cpu"), 351);
+        assert_eq!(pod_granted(&pod, "cpu"), 551);
+        assert_eq!(pod_request(&pod, "memory"), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 
 const HOSTNAME_MAX: usize = 63;
+const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// `node_name` is the hostname of pods in the host's network.
 pub fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
@@ -55,7 +56,15 @@ pub fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
     }
 }
 
-fn hostname(pod: &Pod) -> String {
+/// What the pod's hostname is in, where it has a subdomain; else empty.
+pub fn domain(pod: &Pod) -> String {
+    match pod::spec(pod).subdomain.as_deref().filter(|name| !name.is_empty()) {
+        Some(subdomain) => format!("{subdomain}.{}.svc.{CLUSTER_DOMAIN}", pod::namespace(pod)),
+        None => String::new(),
+    }
+}
+
+pub fn hostname(pod: &Pod) -> String {
     let own = pod::spec(pod).hostname.as_deref().filter(|name| !name.is_empty());
     let name: String = own.unwrap_or(pod::name(pod)).chars().take(HOSTNAME_MAX).collect();
     // A name that was cut does not end in a hyphen or a dot.

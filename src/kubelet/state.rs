@@ -3,6 +3,7 @@
 
 use crate::kubelet::back_off::BackOff;
 use crate::kubelet::probes::Verdicts;
+use crate::kubelet::resize::Resizes;
 use crate::runtime::{ContainerState, ContainerStatus, Sandbox, SandboxState};
 use k8s_openapi::api::core::v1::Container;
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,6 +119,7 @@ pub enum Step {
     Start(String),
     Kill(String),
     Remove(String),
+    Resize(String),
 }
 
 /// Everything a worker remembers between two plans.
@@ -132,8 +134,10 @@ pub struct Memory {
     pub crash_back_off: BackOff,
     pub verdicts: Verdicts,
     pub in_flight: BTreeSet<Step>,
-    /// Ids of containers that were killed because their definition changed: they start again whatever the policy.
+    /// Ids of containers that were killed because their definition or their resources changed: they start again whatever the policy.
     pub replaced: BTreeSet<String>,
+    /// Resources that were granted, and those that containers have.
+    pub resize: Resizes,
     /// Grace of the kills in flight, by container id: a shorter one is sent again.
     pub kill_grace: BTreeMap<String, u32>,
 }
@@ -150,6 +154,7 @@ impl Memory {
             verdicts: Verdicts::default(),
             in_flight: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            resize: Resizes::default(),
             kill_grace: BTreeMap::new(),
         }
     }

@@ -2,26 +2,33 @@
 
 use super::ConfigError;
 use super::expansion::expand;
+use super::services;
 use crate::kubelet::downward::{self, NodeFigures};
 use crate::kubelet::objects::Objects;
 use crate::kubelet::pod;
 use indexmap::IndexMap;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
+use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod, Service};
+use std::sync::Arc;
 
 pub type Environment = IndexMap<String, String>;
 
 /// What a container's environment is made from, besides the pod itself.
 pub struct Sources<'a> {
     pub objects: &'a Objects,
+    /// All that there are.
+    pub services: &'a [Arc<Service>],
     pub pod_ips: &'a [String],
     pub host_ips: &'a [String],
     pub node: NodeFigures,
 }
 
-/// The variables in order; `envFrom` first, so that `env` overrides it.
+/// The variables in order, later ones over earlier ones: those of Services, `envFrom`, `env`.
 pub fn environment(pod: &Pod, container: &Container, sources: &Sources<'_>) -> Result<Environment, ConfigError> {
-    let mut env = Environment::new();
+    let links = pod::spec(pod).enable_service_links.unwrap_or(true);
+    let mut env: Environment = services::variables(pod::namespace(pod), links, sources.services)
+        .into_iter()
+        .collect();
     add_env_from(pod, container, sources, &mut env)?;
     for var in container.env.as_deref().unwrap_or_default() {
         let value = match (&var.value, &var.value_from) {
@@ -169,6 +176,7 @@ mod tests {
         );
         let sources = Sources {
             objects: &objects,
+            services: &[],
             pod_ips: &["10.1.0.5".to_owned()],
             host_ips: &["192.168.0.1".to_owned()],
             node: NodeFigures::default(),

@@ -4,6 +4,7 @@
 pub mod env;
 mod expansion;
 pub mod security;
+mod services;
 
 pub use expansion::expand;
 
@@ -72,6 +73,8 @@ pub enum ConfigError {
     },
     #[error("missing value for {variable:?} in subPathExpr {expression:?}")]
     SubPathExpression { variable: String, expression: String },
+    #[error("failed to write the hosts file {path}: {message}")]
+    Hosts { path: String, message: String },
     #[error("{field} is not supported by this node agent")]
     UnsupportedSetting { field: &'static str },
 }

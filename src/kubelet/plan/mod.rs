@@ -32,6 +32,8 @@ pub enum KillReason {
     Stopping,
     DefinitionChanged,
     SandboxChanged,
+    /// Its resources changed, and it asks for a restart then.
+    Resized,
     /// A probe failed; its name.
     Unhealthy(&'static str),
 }
@@ -41,6 +43,7 @@ impl KillReason {
         match self {
             Self::Stopping | Self::SandboxChanged => format!("Stopping container {container}"),
             Self::Unhealthy(probe) => format!("Container {container} failed {probe} probe, will be restarted"),
+            Self::Resized => format!("Container {container} resize requires restart"),
             Self::DefinitionChanged => format!("Container {container} definition changed, will be restarted"),
         }
     }
@@ -75,6 +78,11 @@ pub enum Action {
     },
     RemoveContainer {
         id: String,
+    },
+    /// Gives a running container what was granted to it.
+    ResizeContainer {
+        id: String,
+        name: String,
     },
 }
 

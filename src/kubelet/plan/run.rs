@@ -4,6 +4,7 @@ use super::stop::{self, kill_because};
 use super::{Action, KillReason, Plan};
 use crate::kubelet::container::definition_changed;
 use crate::kubelet::pod::{self, Role};
+use crate::kubelet::resize::Need;
 use crate::kubelet::state::{FailureKind, Memory, StartFailure, Step, back_off_key, is_alive};
 use crate::runtime::{ContainerState, ContainerStatus, SandboxState};
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -176,6 +177,8 @@ impl<'a> Run<'a> {
                 } else if let Some((probe, own_grace)) = self.memory.verdicts.unhealthy.get(&latest.id) {
                     let grace = own_grace.unwrap_or(grace);
                     kill_because(self.memory, latest, grace, KillReason::Unhealthy(probe), &mut self.plan);
+                } else {
+                    self.resize(container, latest);
                 }
             }
             ContainerState::Running | ContainerState::Unknown => {
@@ -189,6 +192,26 @@ impl<'a> Run<'a> {
                 let replaced = self.memory.replaced.contains(&latest.id);
                 if again || replaced || policy.restarts(latest.exit_code) {
                     self.restart(container, latest);
+                }
+            }
+        }
+    }
+
+    /// Brings a running container to the resources that were granted to it.
+    fn resize(&mut self, container: &Container, running: &ContainerStatus) {
+        match self.memory.resize.need(container, running, self.now) {
+            None => {}
+            Some(Need::Wait(until)) => self.plan.wake(until),
+            Some(Need::Restart) => {
+                let grace = pod::grace_seconds(self.pod);
+                kill_because(self.memory, running, grace, KillReason::Resized, &mut self.plan);
+            }
+            Some(Need::Update) => {
+                if !self.memory.in_flight.contains(&Step::Resize(running.id.clone())) {
+                    self.plan.actions.push(Action::ResizeContainer {
+                        id: running.id.clone(),
+                        name: container.name.clone(),
+                    });
                 }
             }
         }

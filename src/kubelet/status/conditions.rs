@@ -29,7 +29,39 @@ pub fn compute(seen: &Seen<'_>, status: &PodStatus) -> Vec<PodCondition> {
     for (kind, verdict) in verdicts {
         put(seen, &mut conditions, kind, verdict);
     }
+    resize(seen, &mut conditions);
     conditions
+}
+
+/// There only while there is something to say.
+fn resize(seen: &Seen<'_>, conditions: &mut Vec<PodCondition>) {
+    let pending = seen.resize.pending.as_ref();
+    let pending = pending.map(|p| (Some(p.reason.to_owned()), Some(p.message.clone()), p.generation));
+    let progress = seen.resize.progress.as_ref();
+    let progress = progress.map(|p| {
+        (
+            p.error.as_ref().map(|_| "Error".to_owned()),
+            p.error.clone(),
+            p.generation,
+        )
+    });
+    for (kind, wanted) in [("PodResizePending", pending), ("PodResizeInProgress", progress)] {
+        let position = conditions.iter().position(|c| c.type_ == kind);
+        let known = position.map(|index| conditions.remove(index));
+        let Some((reason, message, generation)) = wanted else {
+            continue;
+        };
+        let since = known.and_then(|known| known.last_transition_time);
+        conditions.push(PodCondition {
+            type_: kind.to_owned(),
+            status: "True".to_owned(),
+            reason,
+            message,
+            last_transition_time: Some(since.unwrap_or_else(|| pod::api_time(seen.now))),
+            observed_generation: Some(generation),
+            last_probe_time: None,
+        });
+    }
 }
 
 fn put(seen: &Seen<'_>, conditions: &mut Vec<PodCondition>, kind: &str, verdict: Verdict) {

@@ -69,6 +69,13 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
                     last_state = Some(ended);
                     waiting(&held.reason, &held.message)
                 }
+                // Its end is not the container's: the API takes no end back where nothing is restarted.
+                _ if !seen.ending && seen.replaced.contains(&latest.id) => {
+                    let known = old.and_then(|old| old.state.clone());
+                    known
+                        .filter(|state| state.running.is_some())
+                        .unwrap_or_else(|| waiting(default_reason(seen), ""))
+                }
                 _ => ended,
             }
         }
@@ -77,7 +84,8 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
             None => waiting(default_reason(seen), ""),
         },
     };
-    let is_running = state.running.is_some();
+    let is_running = is_alive(latest.state);
+    let (has, granted) = seen.resize.shown(&latest.id, container);
     let completed = state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
     ContainerStatus {
         name: container.name.clone(),
@@ -93,12 +101,8 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
         restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX).max(old_count),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
-        resources: container.resources.clone().filter(|_| is_running),
-        allocated_resources: container
-            .resources
-            .as_ref()
-            .and_then(|r| r.requests.clone())
-            .filter(|_| is_running),
+        resources: has.filter(|_| is_running),
+        allocated_resources: granted.and_then(|granted| granted.requests).filter(|_| is_running),
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
     }

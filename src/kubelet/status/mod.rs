@@ -10,10 +10,11 @@ mod tests;
 
 use crate::kubelet::plan::{PodFailure, Waiting};
 use crate::kubelet::probes::Verdicts;
+use crate::kubelet::resize::Resizes;
 use crate::kubelet::state::PodRuntime;
 use crate::kubelet::{pod, resources};
 use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 /// All that a status is made from.
@@ -21,6 +22,9 @@ pub struct Seen<'a> {
     /// The pod with the status that the API server has.
     pub pod: &'a Pod,
     pub runtime: &'a PodRuntime,
+    /// Ids of containers that will start again whatever the policy.
+    pub replaced: &'a BTreeSet<String>,
+    pub resize: &'a Resizes,
     /// Containers that a plan holds back, by name.
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// The kubelet ended the pod.
@@ -48,7 +52,10 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
     status.ephemeral_container_statuses = containers::ephemeral(seen);
     let phase = match seen.failure {
         Some(_) => "Failed",
-        None => phase::compute(pod, &status, seen.ending),
+        None => match phase::compute(pod, &status, seen.ending) {
+            "Succeeded" | "Failed" if starts_again(seen) => "Running",
+            phase => phase,
+        },
     };
     let alive = seen.runtime.running().next().is_some();
     if pod::is_terminal(pod) {
@@ -70,6 +77,15 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
     addresses(seen, &mut status);
     status.conditions = Some(conditions::compute(seen, &status));
     status
+}
+
+/// A container that the kubelet ended to put another in its place has not ended the pod.
+fn starts_again(seen: &Seen<'_>) -> bool {
+    let latest = |name: &str| seen.runtime.latest(name);
+    let mut containers = pod::init_containers(seen.pod)
+        .map(|(_, c)| c)
+        .chain(pod::app_containers(seen.pod));
+    !seen.ending && containers.any(|c| latest(&c.name).is_some_and(|latest| seen.replaced.contains(&latest.id)))
 }
 
 fn addresses(seen: &Seen<'_>, status: &mut PodStatus) {

@@ -39,7 +39,8 @@ fn object(status: &PodStatus) -> Map<String, Value> {
     }
 }
 
-/// Conditions merge by type: only those that differ are sent, with null for fields they no longer have.
+/// Conditions merge by type: only those that differ are sent, with null for fields they no longer have; those that are
+/// gone are deleted.
 fn changed_conditions(old: &Value, new: &Value) -> Value {
     let find = |kind: &Value| {
         old.as_array()
@@ -61,7 +62,16 @@ fn changed_conditions(old: &Value, new: &Value) -> Value {
         }
         Some(sent)
     });
-    changed.collect()
+    let kinds: Vec<&Value> = new
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|c| c.get("type"))
+        .collect();
+    let gone = old.as_array().into_iter().flatten().filter_map(|c| c.get("type"));
+    let gone = gone.filter(|kind| !kinds.contains(kind));
+    let gone = gone.map(|kind| json!({"$patch": "delete", "type": kind}));
+    changed.chain(gone).collect()
 }
 
 #[cfg(test)]

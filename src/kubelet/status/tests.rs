@@ -38,6 +38,7 @@ fn container(name: &str, attempt: u32, exit: Option<i32>) -> ContainerStatus {
 struct World {
     pod: Pod,
     runtime: PodRuntime,
+    replaced: BTreeSet<String>,
     waiting: BTreeMap<String, Waiting>,
     failure: Option<PodFailure>,
     ending: bool,
@@ -62,6 +63,7 @@ impl World {
                 sandboxes: vec![sandbox],
                 containers,
             },
+            replaced: BTreeSet::new(),
             waiting: BTreeMap::new(),
             failure: None,
             ending: false,
@@ -73,6 +75,8 @@ impl World {
         compute(&Seen {
             pod: &self.pod,
             runtime: &self.runtime,
+            replaced: &self.replaced,
+            resize: &Resizes::default(),
             waiting: &self.waiting,
             failure: self.failure.as_ref(),
             ending: self.ending,
@@ -283,4 +287,19 @@ fn the_same_world_is_the_same_status() {
     let status = world.status();
     world.pod.status = Some(status.clone());
     assert_eq!(patch::difference("u", &status, &world.status()), None);
+}
+
+#[test]
+fn a_replaced_container_does_not_end_its_pod() {
+    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "c"}]});
+    let mut world = World::new(spec, vec![container("c", 0, Some(0))]);
+    assert_eq!(world.status().phase.as_deref(), Some("Succeeded"));
+    world.replaced.insert("c0".to_owned());
+    let status = world.status();
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    let container = &status.container_statuses.as_ref().unwrap()[0];
+    let state = container.state.as_ref().unwrap();
+    assert!(state.terminated.is_none() && !container.ready, "{state:?}");
+    world.ending = true;
+    assert_eq!(world.status().phase.as_deref(), Some("Succeeded"));
 }

@@ -6,16 +6,24 @@
 mod atomic;
 mod content;
 mod directory;
+mod hosts;
 mod mounts;
+mod watch;
+
+pub use watch::Watches;
 
 use crate::kubelet::FileSharing;
 use crate::kubelet::container::ConfigError;
 use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::objects::{Objects, References};
 use crate::kubelet::pod;
+use crate::runtime::{Runtime, RuntimeError};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const IMAGE: &str = "image";
 
 /// Why a volume cannot be had; shown in the event FailedMount.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +57,8 @@ pub enum SetUpError {
     UnsupportedType(String),
     #[error("volumes of type {kind} need files that the container engine can mount: {reason}")]
     NoSharedFiles { kind: String, reason: String },
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     #[error("token request failed: {0}")]
     Token(#[source] Box<kube::Error>),
     #[error("token request failed: the answer holds no token")]
@@ -70,14 +80,20 @@ pub struct Volumes {
     root: PathBuf,
     files: FileSharing,
     client: kube::Client,
+    runtime: Arc<dyn Runtime>,
 }
 
 impl Volumes {
-    pub fn new(data_dir: &Path, files: FileSharing, client: kube::Client) -> Self {
+    pub fn new(data_dir: &Path, files: FileSharing, client: kube::Client, runtime: Arc<dyn Runtime>) -> Self {
         let root = data_dir.join("pods");
         // The engine resolves paths from its own working directory.
         let root = std::path::absolute(&root).unwrap_or(root);
-        Self { root, files, client }
+        Self {
+            root,
+            files,
+            client,
+            runtime,
+        }
     }
 
     /// Makes every volume of the pod ready to be mounted.
@@ -120,6 +136,10 @@ impl Volumes {
                 reason: reason.clone(),
             });
         }
+        if volume.image.is_some() {
+            // Made when a container that mounts it starts, which is when it may be pulled.
+            return Ok(());
+        }
         let path = self.path(pod, plugin, &volume.name);
         let group = pod::spec(pod).security_context.as_ref().and_then(|s| s.fs_group);
         self.make_pod_directory(pod)?;
@@ -128,6 +148,16 @@ impl Volumes {
         }
         let payload = content::payload(pod, volume, objects, node, &self.client).await?;
         atomic::write(&path, &payload, group)
+    }
+
+    /// Makes a volume that shows an image, which is on the node.
+    pub async fn mount_image(&self, pod: &Pod, volume: &Volume, image: &str) -> Result<(), SetUpError> {
+        self.make_pod_directory(pod)?;
+        let path = self.path(pod, IMAGE, &volume.name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(io("create", parent))?;
+        }
+        Ok(self.runtime.mount_image(image, &path).await?)
     }
 
     /// Only root looks below a pod's directory; the engine mounts the volumes themselves.
@@ -154,6 +184,10 @@ impl Volumes {
     /// Removes everything that was made for the pod; a pod without files is fine.
     pub async fn remove(&self, uid: &str) -> Result<(), SetUpError> {
         let directory = self.pod_directory(uid);
+        let images = std::fs::read_dir(directory.join("volumes").join(format!("kubernetes.io~{IMAGE}")));
+        for image in images.into_iter().flatten().flatten() {
+            self.runtime.unmount_image(&image.path()).await?;
+        }
         let inner = directory.clone();
         let removed = tokio::task::spawn_blocking(move || directory::remove(&inner)).await;
         match removed {
@@ -183,6 +217,8 @@ fn plugin(volume: &Volume) -> Option<&'static str> {
         Some("downward-api")
     } else if volume.projected.is_some() {
         Some("projected")
+    } else if volume.image.is_some() {
+        Some(IMAGE)
     } else {
         None
     }

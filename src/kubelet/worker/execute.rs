@@ -7,7 +7,7 @@ use crate::kubelet::context::Context;
 use crate::kubelet::hooks;
 use crate::kubelet::plan::{Action, KillReason, Plan};
 use crate::kubelet::state::{FailureKind, StartFailure, Step, back_off_key};
-use crate::kubelet::{pod, sandbox};
+use crate::kubelet::{pod, resources, sandbox};
 use crate::runtime::{ContainerState, ContainerStatus, RuntimeError, SandboxState};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use std::time::{Duration, SystemTime};
@@ -79,6 +79,7 @@ impl Worker {
                         Done::Removed(id, removed)
                     });
                 }
+                Action::ResizeContainer { id, name } => self.resize_container(id, &name),
                 Action::StartContainer {
                     name,
                     attempt,
@@ -98,6 +99,22 @@ impl Worker {
         let (context, pod) = (self.context.clone(), self.pod.clone());
         self.spawn(Step::Volumes, async move {
             Done::Volumes(context.volumes.prepare(&pod, context.figures).await)
+        });
+    }
+
+    /// Brings what has changed into the volumes of a running pod, and watches what they are made of.
+    pub(super) fn refresh_volumes(&mut self) {
+        if !self.memory.volumes_ready {
+            return;
+        }
+        self.watches.begin(&self.context.client, &self.pod, &self.record);
+        if !self.stale_volumes || self.memory.in_flight.contains(&Step::Volumes) {
+            return;
+        }
+        self.stale_volumes = false;
+        let (context, pod) = (self.context.clone(), self.pod.clone());
+        self.spawn(Step::Volumes, async move {
+            Done::Refreshed(context.volumes.prepare(&pod, context.figures).await)
         });
     }
 
@@ -143,11 +160,13 @@ impl Worker {
             let key = back_off_key(&container);
             self.memory.crash_back_off.advance(&key, ended, SystemTime::now());
         }
+        let container = self.memory.resize.granted(&container);
+        self.memory.resize.starts(&container);
         let start = Start {
             context: self.context.clone(),
             pod: self.pod.clone(),
             role,
-            container: container.into_owned(),
+            container,
             attempt,
             replaces,
             sandbox: sandbox.clone(),
@@ -158,8 +177,22 @@ impl Worker {
         });
     }
 
+    fn resize_container(&mut self, id: String, name: &str) {
+        let Some((role, container)) = pod::find_container(&self.pod, name) else {
+            return;
+        };
+        let container = self.memory.resize.granted(&container);
+        let wanted = resources::for_container(&self.pod, role, &container, self.context.node_memory_bytes);
+        let given = container.resources.unwrap_or_default();
+        let runtime = self.context.runtime.clone();
+        self.spawn(Step::Resize(id.clone()), async move {
+            let updated = runtime.update_container_resources(&id, &wanted).await;
+            Done::Resized(id, given, updated)
+        });
+    }
+
     fn kill_container(&mut self, id: String, name: &str, grace_seconds: u32, reason: &KillReason) {
-        if *reason == KillReason::DefinitionChanged {
+        if matches!(reason, KillReason::DefinitionChanged | KillReason::Resized) {
             // Only the newest kill of a container matters.
             let known = &self.memory.runtime;
             self.memory
@@ -231,6 +264,11 @@ impl Worker {
                 warn("FailedMount", error.to_string());
                 self.memory.volumes_failure = Some(self.step_failed("volumes"));
             }
+            Done::Refreshed(Ok(())) => {}
+            // What is missing is no news to a running pod; the next change or list tries again.
+            Done::Refreshed(Err(error)) => {
+                tracing::debug!(pod = pod::full_name(&pod), %error, "A pod's volumes could not be refreshed");
+            }
             Done::Sandbox(Ok(sandbox)) => {
                 self.memory.sandbox_failure = None;
                 self.step_back_off.reset("sandbox");
@@ -260,7 +298,17 @@ impl Worker {
                 // Forgotten here; the next list finds it again.
                 self.memory.runtime.remove(&id);
             }
-            Done::Started(name, result) => self.learn_start(name, result).await,
+            Done::Started(name, result) => {
+                let id = result.as_ref().ok().map(|container| container.id.as_str());
+                self.memory.resize.started(&name, id);
+                self.learn_start(name, result).await;
+            }
+            Done::Resized(id, given, result) => {
+                let result = result.map_err(|error| error.to_string());
+                let now = SystemTime::now();
+                let news = self.memory.resize.updated(&pod, &id, given, result, now);
+                self.tell_of_resize(news);
+            }
             Done::Killed(Killed { id, status }) => {
                 self.memory.kill_grace.remove(&id);
                 match status {

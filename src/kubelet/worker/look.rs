@@ -56,12 +56,7 @@ impl Worker {
             };
             self.probes.learn(&container, &id, kind, ok, &mut self.memory.verdicts);
         }
-        if mail.refresh_volumes && self.memory.volumes_ready && !self.gone {
-            let refreshed = self.context.volumes.prepare(&self.pod, self.context.figures).await;
-            if let Err(error) = refreshed {
-                tracing::debug!(pod = pod::full_name(&self.pod), %error, "A pod's volumes could not be refreshed");
-            }
-        }
+        self.stale_volumes |= mail.refresh_volumes;
     }
 
     /// Begins to probe what has started to run, and ends it for what has stopped.
@@ -118,6 +113,9 @@ impl Worker {
             version.and_then(|version| version.parse().ok()).unwrap_or(0)
         };
         if revision(&pod) >= revision(&self.pod) {
+            // What volumes may show of the pod itself.
+            let (new, known) = (&pod.metadata, &self.pod.metadata);
+            self.stale_volumes |= (&new.labels, &new.annotations) != (&known.labels, &known.annotations);
             self.pod = pod;
         }
     }

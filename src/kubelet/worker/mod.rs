@@ -16,12 +16,13 @@ use crate::kubelet::context::Context;
 use crate::kubelet::plan::{self, Intent, Plan, PodFailure};
 use crate::kubelet::probes::Probes;
 use crate::kubelet::record::{Record, SeenContainer, View};
+use crate::kubelet::resize::{News, Room};
 use crate::kubelet::state::{Memory, PodRuntime, Step};
-use crate::kubelet::volumes::VolumeError;
-use crate::kubelet::{pod, status};
+use crate::kubelet::volumes::{VolumeError, Watches};
+use crate::kubelet::{pod, resources, status};
 use crate::runtime::{ContainerStatus, RuntimeError, Sandbox};
 use execute::Killed;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 use report::Reporter;
 use start::StartError;
 use std::collections::{BTreeMap, HashMap};
@@ -37,11 +38,15 @@ const STEP_RETRY_MAX: Duration = Duration::from_secs(60);
 /// The outcome of a step that ran beside the loop.
 enum Done {
     Volumes(Result<(), VolumeError>),
+    /// The volumes of a running pod were brought up to date.
+    Refreshed(Result<(), VolumeError>),
     Sandbox(Result<Sandbox, RuntimeError>),
     SandboxStopped(String, Result<(), RuntimeError>),
     Removed(String, Result<(), RuntimeError>),
     Started(String, Result<ContainerStatus, StartError>),
     Killed(Killed),
+    /// The container, what it was to be given, and whether it was.
+    Resized(String, ResourceRequirements, Result<(), RuntimeError>),
     /// The status was written; the pod as the server has it now.
     Reported(Result<Box<Pod>, kube::Error>),
     /// The final status is written and the pod deleted from the API.
@@ -66,6 +71,9 @@ pub struct Worker {
     messages: BTreeMap<String, String>,
     probes: Probes,
     step_back_off: BackOff,
+    /// Something that volumes show has changed since they were written.
+    stale_volumes: bool,
+    watches: Watches,
     /// Waiting reasons of the last plan, by container name.
     held_back: BTreeMap<String, String>,
     /// What the runtime could not be asked about, and when to ask again.
@@ -94,6 +102,8 @@ impl Worker {
             messages: BTreeMap::new(),
             probes: Probes::default(),
             step_back_off: BackOff::new(STEP_RETRY_FIRST, STEP_RETRY_MAX),
+            stale_volumes: false,
+            watches: Watches::default(),
             held_back: BTreeMap::new(),
             look_again: BTreeMap::new(),
             reporter: Reporter::default(),
@@ -120,6 +130,9 @@ impl Worker {
             if intent != Intent::Run {
                 self.starts.cancel();
             }
+            if intent == Intent::Run {
+                self.resize(now);
+            }
             let plan = plan::plan(&self.pod, &self.memory, intent, now);
             let ending = plan.finished || intent != Intent::Run;
             let status = self.status(&plan, ending, now);
@@ -127,6 +140,9 @@ impl Worker {
             self.announce(&plan);
             self.report_when_due(&status, ending);
             self.execute(&plan);
+            if !ending {
+                self.refresh_volumes();
+            }
             if plan.stopped && self.finish(&status) {
                 return;
             }
@@ -135,6 +151,7 @@ impl Worker {
                 plan.wake_at,
                 self.reporter.due(),
                 self.finishing.due(),
+                self.memory.resize.due(),
                 self.deadline(now),
                 look_again,
             ];
@@ -146,6 +163,42 @@ impl Worker {
                 () = shutdown.cancelled() => return,
             }
         }
+    }
+
+    /// Grants changed resources if the node has room for them; tells of what was granted and given.
+    fn resize(&mut self, now: SystemTime) {
+        let memory = &mut self.memory;
+        memory.resize.begin(&self.pod, &memory.runtime);
+        let room = || {
+            let others = self.context.pods.all().into_iter();
+            let others = others
+                .filter(|record| record.uid != self.record.uid)
+                .map(|record| record.pod());
+            let others: Vec<_> = others.filter(|pod| !pod::is_terminal(pod)).collect();
+            let used = |resource: &str| others.iter().map(|pod| resources::pod_granted(pod, resource)).sum();
+            let figures = &self.context.figures;
+            Room {
+                cpu_milli: figures.cpu_milli,
+                memory_bytes: figures.memory_bytes,
+                used_cpu_milli: used("cpu"),
+                used_memory_bytes: used("memory"),
+            }
+        };
+        let granted = memory.resize.allocate(&self.pod, room, now);
+        let completed = memory.resize.complete(&self.pod, &memory.runtime);
+        self.tell_of_resize(granted);
+        self.tell_of_resize(completed);
+    }
+
+    fn tell_of_resize(&self, news: Option<News>) {
+        let Some((reason, message)) = news else {
+            return;
+        };
+        let level = match reason {
+            "ResizeStarted" | "ResizeCompleted" => Level::Normal,
+            _ => Level::Warning,
+        };
+        self.context.recorder.event_at(&*self.pod, None, level, reason, message);
     }
 
     /// Whether the pod is to run or to end, and since when.
@@ -190,6 +243,8 @@ impl Worker {
         status::compute(&status::Seen {
             pod: &self.pod,
             runtime: &self.memory.runtime,
+            replaced: &self.memory.replaced,
+            resize: &self.memory.resize,
             waiting: &plan.waiting,
             failure: self.failure.as_ref(),
             ending,

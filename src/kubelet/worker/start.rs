@@ -9,7 +9,7 @@ use crate::kubelet::objects::{Objects, References};
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::sandbox;
 use crate::kubelet::state::{FailureKind, StartFailure};
-use crate::runtime::{ContainerConfig, ContainerState, ContainerStatus, RuntimeError, Sandbox};
+use crate::runtime::{ContainerConfig, ContainerState, ContainerStatus, Image, RuntimeError, Sandbox};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -45,11 +45,15 @@ impl Start {
             let removed = runtime.remove_container(id).await;
             removed.map_err(|error| self.failed(FailureKind::Create, "CreateContainerError", error.to_string()))?;
         }
-        let image = tokio::select! {
-            image = self.context.images.ensure(&self.pod, &path, &self.container) => image,
+        let name = self.container.image.as_deref().unwrap_or_default();
+        let image = self
+            .image(&path, name, self.container.image_pull_policy.as_deref())
+            .await?;
+        self.mount_images(&path).await?;
+        tokio::select! {
+            () = self.context.services.synced() => {}
             () = self.cancelled.cancelled() => return Err(StartError::Cancelled),
-        };
-        let image = image.map_err(|error| self.no_image(error))?;
+        }
         let config = self.config(&image.user).await;
         let config = config.map_err(|error| {
             self.warn(&path, format!("Error: {error}"));
@@ -94,6 +98,33 @@ impl Start {
                 Ok(self.assumed(id, &config))
             }
         }
+    }
+
+    /// The image, got as its policy demands.
+    async fn image(&self, path: &str, name: &str, policy: Option<&str>) -> Result<Image, StartError> {
+        tokio::select! {
+            image = self.context.images.ensure(&self.pod, path, name, policy) => image.map_err(|error| self.no_image(error)),
+            () = self.cancelled.cancelled() => Err(StartError::Cancelled),
+        }
+    }
+
+    /// Makes those volumes of the container that are images.
+    async fn mount_images(&self, path: &str) -> Result<(), StartError> {
+        let mounted = |name: &str| self.container.volume_mounts.iter().flatten().any(|m| m.name == name);
+        let volumes = pod::spec(&self.pod).volumes.iter().flatten();
+        for volume in volumes.filter(|volume| mounted(&volume.name)) {
+            let Some(source) = &volume.image else {
+                continue;
+            };
+            let reference = source.reference.as_deref().unwrap_or_default();
+            self.image(path, reference, source.pull_policy.as_deref()).await?;
+            let made = self.context.volumes.mount_image(&self.pod, volume, reference).await;
+            made.map_err(|error| {
+                self.warn(path, format!("Error: {error}"));
+                self.failed(FailureKind::Create, "CreateContainerError", error.to_string())
+            })?;
+        }
+        Ok(())
     }
 
     /// A hook that fails ends the container; meanwhile the container does not count as started.
@@ -165,13 +196,17 @@ impl Start {
             true => &context.host_ips,
             false => &self.sandbox.ips,
         };
+        let services = context.services.list();
         let sources = env::Sources {
             objects: &objects,
+            services: &services,
             pod_ips,
             host_ips: &context.host_ips,
             node: context.figures,
         };
         let env = env::environment(&self.pod, &self.container, &sources)?;
+        let mut mounts = context.volumes.mounts(&self.pod, &self.container, &env)?;
+        mounts.extend(context.volumes.hosts(&self.pod, &self.container, pod_ips)?);
         container::config(Parts {
             pod: &self.pod,
             role: self.role,
@@ -179,7 +214,7 @@ impl Start {
             attempt: self.attempt,
             image_user,
             env: &env,
-            mounts: context.volumes.mounts(&self.pod, &self.container, &env)?,
+            mounts,
             node_memory_bytes: context.node_memory_bytes,
         })
     }

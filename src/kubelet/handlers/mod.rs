@@ -1,6 +1,8 @@
 //! What probes and lifecycle hooks do: a command in the container, an HTTP request, a connection
 //! (upstream: `pkg/probe`, `pkg/kubelet/lifecycle/handlers.go`).
 
+pub mod grpc;
+
 use crate::runtime::{ExecRequest, Reader, Runtime};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
