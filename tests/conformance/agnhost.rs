@@ -1,8 +1,9 @@
 //! The server in the test images: this binary under the name `agnhost` (upstream: test/images/agnhost, of which
 //! this has what our tests need).
 //!
-//! - `agnhost serve [--http PORT] [--udp PORT] [--slow-end SECONDS]` answers on TCP and UDP; the end on SIGTERM can
-//!   be put off. Each request is a line of its output.
+//! - `agnhost serve [--http PORT] [--udp PORT] [--grpc PORT] [--slow-end SECONDS]` answers on TCP and UDP; the end on
+//!   SIGTERM can be put off. Each request is a line of its output. gRPC is the health service, which is well for ever
+//!   or for `--grpc-well-seconds N`.
 //! - `agnhost say WORDS` prints its arguments as JSON.
 //! - `agnhost wait` does nothing until SIGTERM.
 //!
@@ -22,6 +23,7 @@ pub const PATH: &str = "agnhost";
 
 static BEGUN: OnceLock<Instant> = OnceLock::new();
 static ENDING: AtomicI32 = AtomicI32::new(0);
+static GRPC_WELL_SECONDS: AtomicU64 = AtomicU64::new(u64::MAX);
 static SLOW_END_SECONDS: AtomicU64 = AtomicU64::new(0);
 
 /// Whether this process is the server and not the tests.
@@ -87,6 +89,11 @@ fn serve(words: &[String]) {
                 let socket = UdpSocket::bind(("0.0.0.0", port)).expect("the UDP port");
                 std::thread::spawn(move || answer_datagrams(&socket));
             }
+            "--grpc" => {
+                let listener = TcpListener::bind(("0.0.0.0", port)).expect("the gRPC port");
+                std::thread::spawn(move || answer_health_checks(listener));
+            }
+            "--grpc-well-seconds" => GRPC_WELL_SECONDS.store(number, Ordering::Relaxed),
             "--slow-end" => SLOW_END_SECONDS.store(number, Ordering::Relaxed),
             other => panic!("{other} is not known"),
         }
@@ -99,6 +106,49 @@ fn hostname() -> String {
     nix::unistd::gethostname()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
+}
+
+/// `grpc.health.v1.Health/Check` over HTTP/2: SERVING, or NOT_SERVING.
+fn answer_health_checks(listener: TcpListener) {
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answer = || {
+        let well = BEGUN
+            .get()
+            .is_some_and(|begun| begun.elapsed().as_secs() < GRPC_WELL_SECONDS.load(Ordering::Relaxed));
+        let message: &[u8] = if well {
+            b"\0\0\0\0\x02\x08\x01"
+        } else {
+            b"\0\0\0\0\x02\x08\x02"
+        };
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        let frames = [
+            Frame::data(bytes::Bytes::from_static(message)),
+            Frame::trailers(trailers),
+        ];
+        let body = StreamBody::new(futures_util::stream::iter(
+            frames.map(Ok::<_, std::convert::Infallible>),
+        ));
+        http::Response::builder()
+            .header("content-type", "application/grpc")
+            .body(body)
+    };
+    runtime.expect("a runtime").block_on(async move {
+        listener.set_nonblocking(true).expect("a listener that does not block");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("the listener");
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| async move {
+                println!("gRPC {}", request.uri().path());
+                answer()
+            });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let connection = hyper::server::conn::http2::Builder::new(executor)
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
 }
 
 fn answer_datagrams(socket: &UdpSocket) {

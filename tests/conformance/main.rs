@@ -27,6 +27,8 @@ mod lifecycle;
 mod list;
 mod nodes;
 mod pods;
+mod prints;
+mod quantity;
 mod resource;
 mod runner;
 
@@ -43,13 +45,21 @@ mod lists;
 mod namespaces;
 mod network;
 mod node;
+mod node_containers;
+mod node_env;
+mod node_life;
 mod node_pods;
+mod node_probes;
+mod node_resize;
+mod node_security;
 mod policies;
 mod quota;
 mod quota_usage;
 mod scheduling;
 mod storage;
 mod taints;
+mod volume_updates;
+mod volumes;
 mod watchers;
 
 use std::process::ExitCode;
@@ -72,13 +82,21 @@ fn main() -> ExitCode {
         namespaces::tests(),
         network::tests(),
         node::tests(),
+        node_containers::tests(),
+        node_env::tests(),
+        node_life::tests(),
         node_pods::tests(),
+        node_probes::tests(),
+        node_resize::tests(),
+        node_security::tests(),
         policies::tests(),
         quota::tests(),
         quota_usage::tests(),
         scheduling::tests(),
         storage::tests(),
         taints::tests(),
+        volume_updates::tests(),
+        volumes::tests(),
         watchers::tests(),
     ];
     runner::main(tests.into_iter().flatten().collect())

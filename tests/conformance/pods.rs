@@ -175,7 +175,11 @@ impl Pods {
 
     /// Waits until the API does not have it any more.
     pub async fn gone(&self, name: &str) {
-        let deadline = Instant::now() + PODS_PATIENCE;
+        self.gone_within(name, PODS_PATIENCE).await;
+    }
+
+    pub async fn gone_within(&self, name: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
         loop {
             match self.resource.get(name).await {
                 Err(status) if status.code == 404 => return,
