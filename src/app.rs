@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod priority_classes;
 mod signals;
+mod storage_class;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +81,11 @@ pub enum AppError {
         name: &'static str,
         source: Box<kube::Error>,
     },
+    #[error("cannot make the storage class {name}: {source}")]
+    StorageClass {
+        name: &'static str,
+        source: Box<kube::Error>,
+    },
     #[error("cannot make {what}: {source}")]
     Network {
         what: &'static str,
@@ -135,6 +141,7 @@ async fn run_parts(
             let api = core.api.clone();
             Box::new(move |controller| account_client(&api, controller))
         },
+        volumes_directory: volumes_directory(settings, core.data_dir.path())?,
     };
     let tokens = controllers::Tokens {
         issue: {
@@ -244,7 +251,11 @@ impl Core {
         core.api.allocators.recover().await;
         let client = core.client("system:apiserver", &["system:masters"]);
         // Side by side, so that they share commits.
-        tokio::try_join!(namespaces::create(&client), priority_classes::create(&client))?;
+        tokio::try_join!(
+            namespaces::create(&client),
+            priority_classes::create(&client),
+            storage_class::create(&client)
+        )?;
         network::create(&client, settings, &core.api, address).await?;
         core.api.bootstrap().await.map_err(AppError::Roles)?;
         write_kubeconfig(&core.kubeconfig_path(), address, &core.pki)?;
@@ -342,6 +353,15 @@ fn account_client(api: &Arc<ApiServer>, controller: &str) -> kube::Client {
         &user,
         &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
     )
+}
+
+/// Where the volumes of the built-in class are made.
+fn volumes_directory(settings: &Settings, data_dir: &std::path::Path) -> Result<PathBuf, AppError> {
+    let path = match settings.node.volumes_dir.as_path() {
+        path if path.as_os_str().is_empty() => data_dir.join("volumes"),
+        path => path.to_owned(),
+    };
+    std::path::absolute(&path).map_err(|source| AppError::Write { path, source })
 }
 
 fn storage_options(settings: &Settings, data_dir: &DataDir) -> storage::Options {

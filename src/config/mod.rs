@@ -81,6 +81,8 @@ pub struct NodeSettings {
     pub kubelet_listen: ListenAddress,
     /// At most this many pods run here.
     pub pods_max: u32,
+    /// Where the volumes of the class `local-path` are made. Empty: `volumes` in the data directory.
+    pub volumes_dir: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +139,7 @@ impl Default for NodeSettings {
             ip: String::new(),
             kubelet_listen: ListenAddress::any(10250),
             pods_max: 110,
+            volumes_dir: PathBuf::new(),
         }
     }
 }

@@ -11,7 +11,9 @@
 //! - [`history`]: revisions of the templates of sets.
 
 mod api_services;
+mod attachdetach;
 mod certificates;
+mod claims;
 mod clusterroleaggregation;
 mod custom_resources;
 mod daemonset;
@@ -20,6 +22,7 @@ mod disruption;
 mod endpoint;
 mod endpointslice;
 mod endpointslicemirroring;
+mod ephemeral_volume;
 mod expectations;
 mod garbage_collector;
 mod history;
@@ -28,10 +31,12 @@ mod job;
 mod namespace;
 mod nodelifecycle;
 mod ownership;
+mod persistentvolume;
 mod pod_template;
 mod pods;
 mod replicaset;
 mod replication;
+mod resourceclaim;
 mod resourcequota;
 mod revisions;
 mod rootcacertpublisher;
@@ -40,17 +45,21 @@ mod serviceaccount;
 mod serviceaccounttoken;
 mod slow_start;
 mod statefulset;
+mod storage_protection;
 mod tainteviction;
+mod volume_expand;
 
 use crate::client::discovery::Discovery;
 use crate::client::events::Recorder;
 use crate::client::informer::Informers;
 use crate::telemetry::Tasks;
 use crate::transport::pki::Pki;
+pub use claims::LOCAL_PATH;
 use kube::Client;
 use kube::runtime::reflector::{Lookup, Store};
 pub use serviceaccounttoken::Tokens;
 use std::hash::Hash;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +74,8 @@ pub struct Clients {
     pub shared: Client,
     /// The service account of the controller that is named, with the role of that controller.
     pub own: Box<dyn Fn(&str) -> Client + Send + Sync>,
+    /// Where the volumes of the built-in class are made.
+    pub volumes_directory: PathBuf,
 }
 
 /// What every controller works with.
@@ -76,6 +87,8 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// The cluster's certificate authority.
     pub pki: Arc<Pki>,
+    /// Where the volumes of the built-in class are made.
+    pub volumes_directory: PathBuf,
     clients: Clients,
     /// The tasks that write events.
     recorders: TaskTracker,
@@ -88,6 +101,7 @@ impl Context {
             discovery: Discovery::start(clients.shared.clone(), shutdown.clone()),
             shutdown,
             pki,
+            volumes_directory: clients.volumes_directory.clone(),
             clients,
             recorders: TaskTracker::new(),
         }
@@ -142,6 +156,7 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
     }
     // One line each, in the alphabet's order.
     spawn!(
+        attachdetach,
         certificates,
         daemonset,
         deployment,
@@ -149,15 +164,20 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
         endpoint,
         endpointslice,
         endpointslicemirroring,
+        ephemeral_volume,
         garbage_collector,
         job,
         nodelifecycle,
+        persistentvolume,
         replicaset,
         replication,
+        resourceclaim,
         resourcequota,
         rootcacertpublisher,
         statefulset,
+        storage_protection,
         tainteviction,
+        volume_expand,
     );
     while let Some(end) = tasks.next_end().await {
         if let Some(error) = end.failure {

@@ -17,8 +17,7 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-network] EndpointSlice should create and delete EndpointSlices for a Service with a selector that matches no pods",
             slices_without_pods,
-        )
-        .waits_for("the garbage collector"),
+        ),
         test(
             "[sig-network] EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete",
             mirrored,

@@ -1,8 +1,8 @@
 //! What storage is described by, as objects; immutable ConfigMaps and Secrets.
 
-use crate::cluster::{Cluster, refused};
+use crate::cluster::{Cluster, eventually, refused};
 use crate::lifecycle::{Subject, cluster_wide, namespaced};
-use crate::resource::pod;
+use crate::resource::{Resource, merge_into, pod};
 use crate::runner::{Test, test};
 use serde_json::{Value, json};
 
@@ -139,11 +139,9 @@ async fn storage_class(cluster: Cluster) {
 }
 
 async fn attributes_class(cluster: Cluster) {
-    let object = json!({"driverName": DRIVER, "parameters": {"iops": "100"}});
-    cluster_wide(GROUP, "volumeattributesclasses", "VolumeAttributesClass", object)
-        .run(&cluster)
-        .await;
     let classes = cluster.resource(GROUP, "volumeattributesclasses", None);
+    let object = json!({"driverName": DRIVER, "parameters": {"iops": "100"}});
+    under_controllers(&cluster, &classes, object).await;
     let name = cluster.unique("class");
     let object = json!({"metadata": {"name": name}, "driverName": DRIVER, "parameters": {"iops": "1"}});
     classes.create(&object).await.unwrap();
@@ -196,53 +194,115 @@ fn claim_spec() -> Value {
     })
 }
 
-async fn volume_lifecycle(cluster: Cluster) {
-    cluster_wide(
-        "v1",
-        "persistentvolumes",
-        "PersistentVolume",
-        json!({"spec": volume_spec()}),
-    )
-    .change(json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}}))
-    .with_finalizers()
-    .run(&cluster)
+/// Objects that controllers write beside us: made, read, listed, changed, replaced, and deleted one by one and together.
+async fn under_controllers(cluster: &Cluster, resource: &Resource, object: Value) {
+    let label = cluster.unique("held");
+    let selector = format!("test={label}");
+    let names: Vec<String> = (0..3).map(|_| cluster.unique("held")).collect();
+    for name in &names {
+        let mut object = object.clone();
+        merge_into(
+            &mut object,
+            json!({"metadata": {"name": name, "labels": {"test": label}}}),
+        );
+        let made = resource.create(&object).await.unwrap();
+        assert_eq!(
+            (&made["metadata"]["name"], made["metadata"]["uid"].is_string()),
+            (&json!(name), true)
+        );
+        assert_eq!(
+            resource.get(name).await.unwrap()["metadata"]["uid"],
+            made["metadata"]["uid"]
+        );
+    }
+    assert_eq!(resource.labelled(&selector).await.len(), 3);
+    let mark = json!({"metadata": {"labels": {"mark": "patched"}}});
+    assert_eq!(
+        resource.merge(&names[0], mark).await.unwrap()["metadata"]["labels"]["mark"],
+        "patched"
+    );
+    // Somebody else may write between our read and our write.
+    let replaced = eventually("it is replaced", async || {
+        let mut object = resource.get(&names[0]).await.unwrap();
+        merge_into(&mut object, json!({"metadata": {"labels": {"mark": "replaced"}}}));
+        match resource.replace(&object).await {
+            Ok(replaced) => Some(replaced),
+            Err(status) => {
+                assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"), "{status:?}");
+                None
+            }
+        }
+    })
     .await;
-    namespaced(
-        "v1",
-        "persistentvolumeclaims",
-        "PersistentVolumeClaim",
-        json!({"spec": claim_spec()}),
-    )
-    .with_finalizers()
-    .run(&cluster)
+    assert_eq!(replaced["metadata"]["labels"]["mark"], "replaced");
+    assert_eq!(resource.labelled("mark=replaced").await.len(), 1);
+    resource.delete(&names[0]).await.unwrap();
+    eventually("one is gone", async || resource.get(&names[0]).await.err()).await;
+    assert_eq!(resource.labelled(&selector).await.len(), 2);
+    resource.delete_collection(&selector).await.unwrap();
+    eventually("all are gone", async || {
+        resource.labelled(&selector).await.is_empty().then_some(())
+    })
     .await;
 }
 
+async fn volume_lifecycle(cluster: Cluster) {
+    let volumes = cluster.core("persistentvolumes", None);
+    under_controllers(&cluster, &volumes, json!({"spec": volume_spec()})).await;
+    let namespace = cluster.namespace("claims").await;
+    let claims = cluster.core("persistentvolumeclaims", Some(&namespace));
+    under_controllers(&cluster, &claims, json!({"spec": claim_spec()})).await;
+}
+
 async fn volume_status(cluster: Cluster) {
-    cluster_wide(
-        "v1",
-        "persistentvolumes",
-        "PersistentVolume",
-        json!({"spec": volume_spec()}),
-    )
-    .status(json!({"message": "by a test", "reason": "Test"}))
-    .with_finalizers()
-    .run(&cluster)
-    .await;
-    let condition = json!({
-        "type": "StatusUpdate", "status": "True", "reason": "Test", "message": "by a test",
-        "lastTransitionTime": "2026-01-02T03:04:05Z",
-    });
-    namespaced(
-        "v1",
-        "persistentvolumeclaims",
-        "PersistentVolumeClaim",
-        json!({"spec": claim_spec()}),
-    )
-    .status(json!({"conditions": [condition]}))
-    .with_finalizers()
-    .run(&cluster)
-    .await;
+    // Status is written as a part of the object, read back, and not touched by a write of the rest.
+    let check = async |resource: &Resource, name: &str, status: Value, (key, replaced): (&str, Value)| {
+        let patched = resource
+            .merge_sub(name, "status", json!({"status": status}))
+            .await
+            .unwrap();
+        let read = resource.get_sub(name, "status").await.unwrap();
+        for (key, value) in status.as_object().unwrap() {
+            assert_eq!((&patched["status"][key], &read["status"][key]), (value, value));
+        }
+        eventually("the status is replaced", async || {
+            let mut object = resource.get(name).await.unwrap();
+            object["status"][key] = replaced.clone();
+            resource.replace_sub("status", &object).await.ok()
+        })
+        .await;
+        let mark = json!({"metadata": {"labels": {"mark": "main"}}, "status": {key: null}});
+        let main = resource.merge(name, mark).await.unwrap();
+        assert_eq!(
+            (&main["status"][key], &main["metadata"]["labels"]["mark"]),
+            (&replaced, &json!("main"))
+        );
+        resource.delete(name).await.unwrap();
+        eventually("it is gone", async || resource.get(name).await.err()).await;
+    };
+    let volumes = cluster.core("persistentvolumes", None);
+    let name = cluster.unique("volume");
+    let made = json!({"metadata": {"name": name}, "spec": volume_spec()});
+    volumes.create(&made).await.unwrap();
+    // What a controller says of the phase comes first, so that it does not take our words back with it.
+    let available = async || (volumes.get(&name).await.unwrap()["status"]["phase"] == "Available").then_some(());
+    eventually("the volume is available", available).await;
+    let words = json!({"message": "by a test", "reason": "Test"});
+    check(&volumes, &name, words, ("message", json!("by another"))).await;
+    let namespace = cluster.namespace("claims").await;
+    let claims = cluster.core("persistentvolumeclaims", Some(&namespace));
+    claims
+        .create(&json!({"metadata": {"name": "one"}, "spec": claim_spec()}))
+        .await
+        .unwrap();
+    let condition = |message: &str| {
+        json!([{
+            "type": "StatusUpdate", "status": "True", "reason": "Test", "message": message,
+            "lastTransitionTime": "2026-01-02T03:04:05Z",
+        }])
+    };
+    let conditions = json!({"conditions": condition("by a test")});
+    check(&claims, "one", conditions, ("conditions", condition("by another"))).await;
 }
 
 /// Data can be changed until the object says that it is immutable; then neither can be taken back.

@@ -112,6 +112,7 @@ impl Cluster {
                     client(&user, &["system:serviceaccounts", "system:serviceaccounts:kube-system"])
                 })
             },
+            volumes_directory: std::env::temp_dir().join("krust-volumes"),
         };
         let tokens = Tokens {
             issue: Box::new(|_, _, _, _| None),

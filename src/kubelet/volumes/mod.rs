@@ -4,6 +4,7 @@
 //! Preparing is idempotent; doing it again brings changed ConfigMaps and Secrets into running pods.
 
 mod atomic;
+mod claims;
 mod content;
 mod directory;
 mod hosts;
@@ -59,6 +60,8 @@ pub enum SetUpError {
     NoSharedFiles { kind: String, reason: String },
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("{0}")]
+    Claim(String),
     #[error("token request failed: {0}")]
     Token(#[source] Box<kube::Error>),
     #[error("token request failed: the answer holds no token")]
@@ -127,6 +130,9 @@ impl Volumes {
         if let Some(host_path) = &volume.host_path {
             return directory::host_path(host_path, &self.files);
         }
+        if let Some(name) = claims::claim_name(pod, volume) {
+            return self.prepare_claim(pod, volume, &name).await;
+        }
         let Some(plugin) = plugin(volume) else {
             return Err(SetUpError::UnsupportedType(type_name(volume)));
         };
@@ -158,6 +164,22 @@ impl Volumes {
             std::fs::create_dir_all(parent).map_err(io("create", parent))?;
         }
         Ok(self.runtime.mount_image(image, &path).await?)
+    }
+
+    async fn prepare_claim(&self, pod: &Pod, volume: &Volume, name: &str) -> Result<(), SetUpError> {
+        let claims::Found { source, made_here } = claims::find(&self.client, pod, volume, name).await?;
+        match (made_here, &self.files) {
+            (false, files) => directory::host_path(&source, files)?,
+            (true, FileSharing::Unavailable(reason)) => {
+                return Err(SetUpError::NoSharedFiles {
+                    kind: type_name(volume),
+                    reason: reason.clone(),
+                });
+            }
+            (true, _) => claims::make(Path::new(&source.path))?,
+        }
+        self.make_pod_directory(pod)?;
+        claims::remember(&self.path(pod, claims::PLUGIN, &volume.name), Path::new(&source.path))
     }
 
     /// Only root looks below a pod's directory; the engine mounts the volumes themselves.

@@ -1,6 +1,6 @@
 //! Which paths of the node a container sees, and where (upstream: `kubelet_pods.go` `makeMounts`, `subpath`).
 
-use super::{Volumes, plugin};
+use super::{Volumes, claims, plugin};
 use crate::kubelet::container::env::Environment;
 use crate::kubelet::container::{ConfigError, sub_path};
 use crate::kubelet::pod;
@@ -54,17 +54,23 @@ impl Volumes {
                 message,
             })?,
         };
-        let written_by_us = volume.empty_dir.is_none() && volume.host_path.is_none();
+        let claimed = claims::claim_name(pod, volume).is_some();
+        let written_by_us = volume.empty_dir.is_none() && volume.host_path.is_none() && !claimed;
+        let claim = volume.persistent_volume_claim.as_ref();
+        let read_only_claim = claim.is_some_and(|claim| claim.read_only == Some(true));
         Ok(Mount {
             container_path: mount.mount_path.clone(),
             host_path: host_path.display().to_string(),
-            readonly: mount.read_only.unwrap_or(false) || written_by_us,
+            readonly: mount.read_only.unwrap_or(false) || written_by_us || read_only_claim,
         })
     }
 
     fn volume_root(&self, pod: &Pod, volume: &Volume) -> Option<PathBuf> {
         match &volume.host_path {
             Some(source) => Some(PathBuf::from(&source.path)),
+            None if claims::claim_name(pod, volume).is_some() => {
+                claims::remembered(&self.path(pod, claims::PLUGIN, &volume.name))
+            }
             None => Some(self.path(pod, plugin(volume)?, &volume.name)),
         }
     }

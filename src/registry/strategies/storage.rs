@@ -44,7 +44,6 @@ pub fn storage_class() -> Stored {
             errors.extend(immutable(new.get(mode), old.get(mode), mode));
             errors
         })
-        .unattended(NO_DRIVERS)
 }
 
 fn class_rules(class: &Object) -> Vec<FieldError> {

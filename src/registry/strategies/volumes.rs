@@ -12,7 +12,6 @@ use crate::registry::strategy::Object;
 use crate::registry::validation::immutable;
 use serde_json::{Map, Value, json};
 
-const NOT_ATTENDED: &str = "volumes and claims are stored, but nothing binds, provisions or mounts them yet";
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 const RECLAIM_POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
@@ -59,7 +58,6 @@ pub fn persistent_volume() -> Stored {
         })
         .update_rules(volume_update)
         .status(|| json!({"phase": "Pending"}))
-        .unattended(NOT_ATTENDED)
 }
 
 pub fn persistent_volume_claim() -> Stored {
@@ -72,7 +70,6 @@ pub fn persistent_volume_claim() -> Stored {
         })
         .update_rules(claim_update)
         .status(|| json!({"phase": "Pending"}))
-        .unattended(NOT_ATTENDED)
 }
 
 /// Defaults of a claim's spec, also in templates.

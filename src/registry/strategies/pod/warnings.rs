@@ -74,7 +74,7 @@ const SECCOMP: [Unsupported; 1] = [Unsupported {
 }];
 
 /// Volumes, and sources of projected volumes, that the node agent mounts.
-const VOLUMES: [&str; 7] = [
+const VOLUMES: [&str; 9] = [
     "emptyDir",
     "hostPath",
     "configMap",
@@ -82,6 +82,8 @@ const VOLUMES: [&str; 7] = [
     "downwardAPI",
     "projected",
     "image",
+    "persistentVolumeClaim",
+    "ephemeral",
 ];
 const PROJECTED: [&str; 3] = ["configMap", "secret", "downwardAPI"];
 

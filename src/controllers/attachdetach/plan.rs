@@ -1,0 +1,221 @@
+//! Which attachments a node is to have (upstream: `pkg/controller/volume/attachdetach`, `pkg/volume/csi`). Pure.
+
+use k8s_openapi::api::core::v1::{AttachedVolume, Node, PersistentVolume};
+use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A volume of a CSI driver.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Volume {
+    pub name: String,
+    pub driver: String,
+    pub handle: String,
+    /// It may be attached to one node only.
+    pub exclusive: bool,
+}
+
+pub fn volume(volume: &PersistentVolume) -> Option<Volume> {
+    let spec = volume.spec.as_ref()?;
+    let csi = spec.csi.as_ref()?;
+    let shared = ["ReadWriteMany", "ReadOnlyMany"];
+    let modes = spec.access_modes.as_deref().unwrap_or_default();
+    Some(Volume {
+        name: volume.name_any(),
+        driver: csi.driver.clone(),
+        handle: csi.volume_handle.clone(),
+        exclusive: !modes.is_empty() && !modes.iter().any(|mode| shared.contains(&mode.as_str())),
+    })
+}
+
+/// The name that everybody expects of an attachment.
+pub fn attachment_name(volume: &Volume, node: &str) -> String {
+    let hash = Sha256::digest(format!("{}{}{node}", volume.handle, volume.driver));
+    format!("csi-{}", hex::encode(hash))
+}
+
+/// How a node's status names a volume.
+pub fn unique_name(volume: &Volume) -> String {
+    format!("kubernetes.io/csi/{}^{}", volume.driver, volume.handle)
+}
+
+fn attachment(volume: &Volume, node: &str) -> VolumeAttachment {
+    VolumeAttachment {
+        metadata: ObjectMeta {
+            name: Some(attachment_name(volume, node)),
+            ..Default::default()
+        },
+        spec: VolumeAttachmentSpec {
+            attacher: volume.driver.clone(),
+            node_name: node.to_owned(),
+            source: VolumeAttachmentSource {
+                persistent_volume_name: Some(volume.name.clone()),
+                inline_volume_spec: None,
+            },
+        },
+        status: None,
+    }
+}
+
+/// What is known of a node.
+pub struct Observed<'a> {
+    pub node: &'a Node,
+    /// The volumes of the pods there that need an attachment.
+    pub wanted: &'a [Volume],
+    /// All attachments that name the node.
+    pub attachments: &'a [Arc<VolumeAttachment>],
+    /// The volume of an attachment.
+    pub volume_of: &'a dyn Fn(&VolumeAttachment) -> Option<Volume>,
+    /// Whether a volume is attached to another node.
+    pub is_elsewhere: &'a dyn Fn(&Volume) -> bool,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    pub create: Vec<VolumeAttachment>,
+    pub delete: Vec<String>,
+    /// Volumes that must leave another node first.
+    pub blocked: Vec<String>,
+    /// What the node's status is to list; None if it does.
+    pub attached: Option<Vec<AttachedVolume>>,
+}
+
+pub fn plan(observed: &Observed<'_>) -> Plan {
+    let node = observed.node.name_any();
+    let status = observed.node.status.clone().unwrap_or_default();
+    let in_use = status.volumes_in_use.unwrap_or_default();
+    let wanted: BTreeMap<String, &Volume> = observed
+        .wanted
+        .iter()
+        .map(|volume| (attachment_name(volume, &node), volume))
+        .collect();
+    let mut plan = Plan::default();
+    let mut attached: BTreeMap<String, AttachedVolume> = BTreeMap::new();
+    for attachment in observed.attachments {
+        let name = attachment.name_any();
+        // Only those of our own making are ours to delete.
+        let Some(volume) = (observed.volume_of)(attachment).filter(|volume| attachment_name(volume, &node) == name)
+        else {
+            continue;
+        };
+        let unique = unique_name(&volume);
+        let unneeded = !wanted.contains_key(&name);
+        if unneeded && !in_use.contains(&unique) && attachment.metadata.deletion_timestamp.is_none() {
+            plan.delete.push(name);
+        } else if attachment.status.as_ref().is_some_and(|status| status.attached) {
+            let volume = AttachedVolume {
+                name: unique.clone(),
+                device_path: String::new(),
+            };
+            attached.insert(unique, volume);
+        }
+    }
+    for (name, volume) in wanted {
+        if observed
+            .attachments
+            .iter()
+            .any(|attachment| attachment.name_any() == name)
+        {
+            continue;
+        }
+        if volume.exclusive && (observed.is_elsewhere)(volume) {
+            plan.blocked.push(volume.name.clone());
+        } else {
+            plan.create.push(attachment(volume, &node));
+        }
+    }
+    let held = status.volumes_attached.unwrap_or_default();
+    let mut attached: Vec<AttachedVolume> = attached.into_values().collect();
+    // Those of other kinds are not ours.
+    attached.extend(
+        held.iter()
+            .filter(|one| !one.name.starts_with("kubernetes.io/csi/"))
+            .cloned(),
+    );
+    let same = attached.len() == held.len() && attached.iter().all(|one| held.contains(one));
+    plan.attached = (!same).then_some(attached);
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn node(status: Value) -> Node {
+        serde_json::from_value(json!({"metadata": {"name": "n"}, "status": status})).unwrap()
+    }
+
+    fn csi(name: &str) -> Volume {
+        let volume = json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "csi": {"driver": "d.io", "volumeHandle": format!("h-{name}")}}});
+        volume_from(volume)
+    }
+
+    fn volume_from(value: Value) -> Volume {
+        volume(&serde_json::from_value(value).unwrap()).unwrap()
+    }
+
+    fn look(node: &Node, wanted: &[Volume], attachments: &[Arc<VolumeAttachment>], elsewhere: bool) -> Plan {
+        plan(&Observed {
+            node,
+            wanted,
+            attachments,
+            volume_of: &|attachment| attachment.spec.source.persistent_volume_name.as_deref().map(csi),
+            is_elsewhere: &|_| elsewhere,
+        })
+    }
+
+    #[test]
+    fn attachments_come_and_go_with_pods() {
+        let free = node(json!({}));
+        let made = look(&free, &[csi("v")], &[], false);
+        let attachment = made.create[0].clone();
+        assert_eq!(
+            attachment.name_any(),
+            format!("csi-{}", hex::encode(Sha256::digest("h-vd.ion")))
+        );
+        assert_eq!(
+            (attachment.spec.attacher.as_str(), attachment.spec.node_name.as_str()),
+            ("d.io", "n")
+        );
+        let waiting = Arc::new(attachment.clone());
+        assert_eq!(look(&free, &[csi("v")], &[waiting.clone()], false), Plan::default());
+        let mut done = attachment;
+        done.status = Some(serde_json::from_value(json!({"attached": true})).unwrap());
+        let done = [Arc::new(done)];
+        let attached = look(&free, &[csi("v")], &done, false).attached.unwrap();
+        assert_eq!(attached[0].name, "kubernetes.io/csi/d.io^h-v");
+        let listed = json!([{"name": "kubernetes.io/csi/d.io^h-v", "devicePath": ""}]);
+        let knows = node(json!({"volumesAttached": listed}));
+        assert_eq!(look(&knows, &[csi("v")], &done, false), Plan::default());
+        let used = node(json!({"volumesAttached": listed, "volumesInUse": ["kubernetes.io/csi/d.io^h-v"]}));
+        assert_eq!(
+            look(&used, &[], &done, false),
+            Plan::default(),
+            "the node still uses it"
+        );
+        let gone = look(&knows, &[], &done, false);
+        assert_eq!((gone.delete.len(), gone.attached.unwrap().len()), (1, 0));
+    }
+
+    #[test]
+    fn others_attachments_and_exclusive_volumes_are_left_alone() {
+        let by_hand = json!({"metadata": {"name": "mine"}, "spec": {"attacher": "d.io", "nodeName": "n", "source": {"persistentVolumeName": "v"}}});
+        let by_hand: VolumeAttachment = serde_json::from_value(by_hand).unwrap();
+        assert_eq!(
+            look(&node(json!({})), &[], &[Arc::new(by_hand)], false),
+            Plan::default()
+        );
+        let blocked = look(&node(json!({})), &[csi("v")], &[], true);
+        assert_eq!((blocked.create.len(), blocked.blocked), (0, vec!["v".to_owned()]));
+        let shared = volume_from(
+            json!({"metadata": {"name": "s"}, "spec": {"accessModes": ["ReadWriteMany"],
+            "csi": {"driver": "d.io", "volumeHandle": "h"}}}),
+        );
+        assert_eq!(look(&node(json!({})), &[shared], &[], true).create.len(), 1);
+    }
+}
