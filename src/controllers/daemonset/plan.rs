@@ -414,4 +414,6 @@ pub fn differs(set: &DaemonSet, status: &DaemonSetStatus) -> bool {
 }
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;

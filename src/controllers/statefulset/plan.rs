@@ -338,4 +338,6 @@ pub fn differs(set: &StatefulSet, status: &StatefulSetStatus) -> bool {
 }
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
