@@ -31,13 +31,16 @@ mod prints;
 mod quantity;
 mod resource;
 mod runner;
+mod sets;
 
 mod apps;
 mod auth;
 mod cli;
 mod custom_resources;
 mod custom_resources_published;
+mod daemon_sets;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod events;
 mod field_validation;
@@ -56,6 +59,7 @@ mod policies;
 mod quota;
 mod quota_usage;
 mod scheduling;
+mod stateful_sets;
 mod storage;
 mod taints;
 mod volume_updates;
@@ -74,7 +78,9 @@ fn main() -> ExitCode {
         cli::tests(),
         custom_resources::tests(),
         custom_resources_published::tests(),
+        daemon_sets::tests(),
         discovery::tests(),
+        disruption::tests(),
         endpoints::tests(),
         events::tests(),
         field_validation::tests(),
@@ -93,6 +99,7 @@ fn main() -> ExitCode {
         quota::tests(),
         quota_usage::tests(),
         scheduling::tests(),
+        stateful_sets::tests(),
         storage::tests(),
         taints::tests(),
         volume_updates::tests(),

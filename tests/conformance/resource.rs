@@ -96,10 +96,12 @@ impl Resource {
     }
 
     pub async fn merge_sub(&self, name: &str, subresource: &str, patch: Value) -> Answered {
+        self.patch_sub(name, subresource, &Patch::Merge(patch)).await
+    }
+
+    pub async fn patch_sub(&self, name: &str, subresource: &str, patch: &Patch<Value>) -> Answered {
         let parameters = PatchParams::default();
-        let request = self
-            .request
-            .patch_subresource(subresource, name, &parameters, &Patch::Merge(patch));
+        let request = self.request.patch_subresource(subresource, name, &parameters, patch);
         self.call(request.unwrap()).await
     }
 
