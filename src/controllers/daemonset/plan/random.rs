@@ -5,8 +5,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-const SEEDS: u64 = 400;
-const STEPS: usize = 150;
+const SEEDS: u64 = 200;
+const STEPS: usize = 120;
 const NODES: u32 = 6;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -238,14 +238,20 @@ impl World {
 
     fn delete(&mut self, name: u32) {
         let Some(pod) = self.pods.get_mut(&name) else { return };
-        let before = pod.clone();
+        let (is_old, node) = (pod.hash != self.hash, pod.node);
         pod.going = true;
+        // What seems to be down goes for nothing.
+        let seemed_available = self.seen.get(&name).is_some_and(Daemon::is_available);
         self.show(name);
-        if self.rough || !before.is_available() || before.hash == self.hash {
+        if self.rough || !is_old || !seemed_available {
             return;
         }
         // All nodes are fit here.
         let is_served = |node: &u32| self.pods.values().any(|pod| pod.node == *node && pod.is_available());
+        if self.surge {
+            assert!(is_served(&node), "node {node} is not served: {:?}", self.pods);
+            return;
+        }
         let unavailable = self.nodes.keys().filter(|node| !is_served(node)).count();
         let most = max_unavailable(&self.set, NODES as i32).unwrap() as usize;
         assert!(
@@ -257,17 +263,16 @@ impl World {
 
     /// All become quiet: what is left to do is done, and then nothing is.
     fn settle(&mut self) {
-        self.rough = false;
         for _ in 0..1000 {
             self.seconds += 2000;
             let mut acted = self.sync();
             let names: Vec<u32> = self.pods.keys().chain(self.seen.keys()).copied().collect();
+            let before = self.seen.clone();
             for name in names {
-                let before = self.pods.get(&name).cloned();
                 self.work_on(name);
                 self.show(name);
-                acted |= before != self.pods.get(&name).cloned();
             }
+            acted |= before != self.seen;
             if !acted {
                 return;
             }
