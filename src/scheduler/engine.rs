@@ -116,18 +116,18 @@ impl Engine {
         match (old, new) {
             (old, Some(node)) => {
                 let name = node.metadata.name.clone().unwrap_or_default();
-                let before = old.cloned();
                 let event = self.cache.put_node(node);
+                if event == NodeEvent::Nothing {
+                    return;
+                }
                 let Some(node) = self.cache.node(&name).cloned() else {
                     return;
                 };
-                match (event, &before) {
-                    (NodeEvent::Added, _) => self.happened(&Event::NodeAdded(&node), now),
+                match (event, old) {
                     (NodeEvent::Changed(what), Some(old)) => {
                         self.happened(&Event::NodeChanged { old, node: &node, what }, now);
                     }
-                    (NodeEvent::Changed(_), None) => self.happened(&Event::NodeAdded(&node), now),
-                    (NodeEvent::Nothing, _) => {}
+                    _ => self.happened(&Event::NodeAdded(&node), now),
                 }
             }
             (Some(old), None) => {

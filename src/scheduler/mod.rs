@@ -58,11 +58,7 @@ const TURN: Duration = Duration::from_millis(5);
 pub async fn run(client: kube::Client, configuration: Configuration, shutdown: CancellationToken) {
     let informers = Informers::new(client.clone(), shutdown.clone());
     let (news, mut told) = mpsc::unbounded_channel();
-    let names = configuration
-        .profiles()
-        .into_iter()
-        .map(|profile| profile.scheduler_name);
-    let mut binder = Binder::new(client, &informers, names);
+    let mut binder = Binder::new(client, &informers);
     let synced = feed::subscribe(&informers, &news);
     let mut engine = Engine::new(&configuration, rand::random());
     let mut buffer: Vec<News> = Vec::with_capacity(NEWS_MAX);

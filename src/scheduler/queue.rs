@@ -92,10 +92,6 @@ impl Queue {
         self.waiting.get(uid).map(|waiting| &waiting.pod)
     }
 
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// A pod was created or changed. `again`: the change is worth a try.
     pub fn put(&mut self, pod: Arc<PodInfo>, again: bool) {
         if let Some(waiting) = self.waiting.get_mut(&pod.uid) {
@@ -117,9 +113,13 @@ impl Queue {
 
     /// No node took the pod: it waits for an event that may help, and at least for its back-off.
     pub fn refuse(&mut self, pod: Arc<PodInfo>, by: BTreeSet<&'static str>, now: Instant) {
+        let ready = now + self.next_backoff(&pod.uid);
+        self.take(&pod.uid);
+        self.keep_refused(pod, by, ready, now);
+    }
+
+    fn keep_refused(&mut self, pod: Arc<PodInfo>, by: BTreeSet<&'static str>, ready: Instant, now: Instant) {
         let uid = pod.uid.clone();
-        let ready = now + self.next_backoff(&uid);
-        self.take(&uid);
         self.refused.insert((now, uid.clone()));
         if by.is_empty() {
             self.by_nothing.insert(uid.clone());
@@ -270,14 +270,16 @@ impl Queue {
             && *since + REFUSED_MAX <= now
         {
             let uid = uid.clone();
-            if self.held.contains_key(&uid) {
-                break;
-            }
-            if let Some(waiting) = self.take(&uid) {
-                return Some(Popped {
-                    pod: waiting.pod,
-                    by_time: true,
-                });
+            let is_held = self.held.contains_key(&uid);
+            match self.take(&uid) {
+                Some(waiting) if is_held => self.keep_refused(waiting.pod, waiting.refused_by, waiting.ready, now),
+                Some(waiting) => {
+                    return Some(Popped {
+                        pod: waiting.pod,
+                        by_time: true,
+                    });
+                }
+                None => {}
             }
         }
         None

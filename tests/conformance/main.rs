@@ -56,6 +56,7 @@ mod node_probes;
 mod node_resize;
 mod node_security;
 mod policies;
+mod preemption;
 mod quota;
 mod quota_usage;
 mod scheduling;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         node_resize::tests(),
         node_security::tests(),
         policies::tests(),
+        preemption::tests(),
         quota::tests(),
         quota_usage::tests(),
         scheduling::tests(),

@@ -1,7 +1,7 @@
 //! Priority classes as objects, and pods that the scheduler places on nodes that only exist as objects.
 
 use crate::cluster::{Cluster, eventually, refused};
-use crate::resource::{merge_into, pod};
+use crate::resource::{Resource, merge_into, pod};
 use crate::runner::{Test, test};
 use kube::api::{ListParams, Patch};
 use serde_json::{Value, json};
@@ -19,6 +19,18 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-scheduling] SchedulerPredicates validates that NodeSelector is respected if not matching",
             no_node_matches,
+        ),
+        test(
+            "[sig-scheduling] SchedulerPredicates validates that NodeSelector is respected if matching",
+            a_node_matches,
+        ),
+        test(
+            "[sig-scheduling] SchedulerPredicates validates resource limits of pods that are allowed to run",
+            no_room_left,
+        ),
+        test(
+            "[sig-scheduling] SchedulerPredicates validates that there exists conflict between pods with same hostPort and protocol but one using 0.0.0.0 hostIP",
+            host_port_is_taken,
         ),
         test(
             "[sig-node] RuntimeClass should schedule a Pod requesting a RuntimeClass without PodOverhead",
@@ -158,6 +170,129 @@ async fn node(cluster: &Cluster, labels: Value) -> String {
     });
     nodes.create(&node).await.unwrap();
     name
+}
+
+/// The node that the scheduler gives the pod.
+async fn placed(pods: &Resource, name: &str) -> String {
+    eventually("the pod has a node", async || {
+        let pod = pods.get(name).await.unwrap();
+        pod["spec"]["nodeName"].as_str().map(str::to_owned)
+    })
+    .await
+}
+
+/// Why the scheduler has none for it.
+async fn unschedulable(pods: &Resource, name: &str) -> String {
+    let condition = eventually("the scheduler says no", async || {
+        let pod = pods.get(name).await.unwrap();
+        assert!(pod["spec"].get("nodeName").is_none(), "{pod}");
+        scheduled(&pod).cloned()
+    })
+    .await;
+    assert_eq!(condition["status"], "False");
+    assert_eq!(condition["reason"], "Unschedulable");
+    condition["message"].as_str().unwrap().to_owned()
+}
+
+async fn a_node_matches(cluster: Cluster) {
+    let namespace = cluster.namespace("matching").await;
+    let (first, second) = (node(&cluster, json!({})).await, node(&cluster, json!({})).await);
+    let pods = cluster.core("pods", Some(&namespace));
+    // Without a label it goes to any node that it tolerates; then the label decides, which is new on that node.
+    let tolerations = json!([{"key": "only", "operator": "Exists"}]);
+    let names = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [first]}]},
+        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [second]}]}]);
+    let either =
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": names}}});
+    let spec = json!({"tolerations": tolerations, "affinity": either});
+    pods.create(&pod("anywhere", spec)).await.unwrap();
+    let chosen = placed(&pods, "anywhere").await;
+    assert!(chosen == first || chosen == second, "{chosen}");
+    let key = cluster.unique("label");
+    let nodes = cluster.core("nodes", None);
+    let labelled = json!({"metadata": {"labels": {key.clone(): "42"}}});
+    let spec = json!({"tolerations": tolerations, "nodeSelector": {key: "42"}});
+    pods.create(&pod("there", spec)).await.unwrap();
+    assert!(
+        unschedulable(&pods, "there")
+            .await
+            .contains("didn't match Pod's node affinity/selector")
+    );
+    nodes.merge(&second, labelled).await.unwrap();
+    assert_eq!(placed(&pods, "there").await, second);
+    for name in [first, second] {
+        nodes.delete(&name).await.unwrap();
+    }
+}
+
+async fn no_room_left(cluster: Cluster) {
+    let namespace = cluster.namespace("room").await;
+    let key = cluster.unique("room");
+    let pods = cluster.core("pods", Some(&namespace));
+    let limited = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
+    let spec = |cpu: &str| {
+        let mut object = sized("", limited(cpu));
+        merge_into(
+            &mut object["spec"],
+            json!({"nodeSelector": {key.clone(): "1"}, "tolerations": [{"key": "only", "operator": "Exists"}]}),
+        );
+        object["spec"].take()
+    };
+    // Each of the nodes with four processors is filled to 70 percent.
+    let mut names = Vec::new();
+    for n in 0..2 {
+        names.push(node(&cluster, json!({key.clone(): "1"})).await);
+        pods.create(&pod(&format!("filler-{n}"), spec("2800m"))).await.unwrap();
+    }
+    let mut filled = [placed(&pods, "filler-0").await, placed(&pods, "filler-1").await];
+    filled.sort();
+    let mut expected = names.clone();
+    expected.sort();
+    assert_eq!(filled[..], expected[..], "one on each");
+    pods.create(&pod("additional", spec("2"))).await.unwrap();
+    let message = unschedulable(&pods, "additional").await;
+    assert!(message.contains("2 Insufficient cpu"), "{message}");
+    // What ends makes room.
+    pods.delete_with("filler-0", &kube::api::DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    assert_eq!(
+        placed(&pods, "additional").await,
+        filled_by(&names, &placed(&pods, "filler-1").await)
+    );
+    for name in names {
+        cluster.core("nodes", None).delete(&name).await.unwrap();
+    }
+}
+
+/// The node that is not `other`.
+fn filled_by(names: &[String], other: &str) -> String {
+    names.iter().find(|name| *name != other).unwrap().clone()
+}
+
+async fn host_port_is_taken(cluster: Cluster) {
+    let namespace = cluster.namespace("ports").await;
+    let host = cluster.unique("host");
+    let node = node(&cluster, json!({"kubernetes.io/hostname": host})).await;
+    let pods = cluster.core("pods", Some(&namespace));
+    let spec = |address: &str, protocol: &str| {
+        let mut spec = on(&node);
+        merge_into(&mut spec, json!({"nodeSelector": {"kubernetes.io/hostname": host}}));
+        let port = json!({"containerPort": 80, "hostPort": 54322, "protocol": protocol, "hostIP": address});
+        spec["containers"] = json!([{"name": "main", "image": "registry.example/pause:1", "ports": [port]}]);
+        spec
+    };
+    pods.create(&pod("first", spec("", "TCP"))).await.unwrap();
+    assert_eq!(placed(&pods, "first").await, node);
+    pods.create(&pod("second", spec("10.1.2.3", "TCP"))).await.unwrap();
+    let message = unschedulable(&pods, "second").await;
+    assert!(
+        message.contains("1 node(s) didn't have free ports for the requested pod ports"),
+        "{message}"
+    );
+    pods.create(&pod("third", spec("10.1.2.3", "UDP"))).await.unwrap();
+    assert_eq!(placed(&pods, "third").await, node, "another protocol");
+    cluster.core("nodes", None).delete(&node).await.unwrap();
 }
 
 fn on(node: &str) -> Value {

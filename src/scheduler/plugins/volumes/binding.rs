@@ -1,32 +1,43 @@
 //! Volumes that are bound must be reachable from the node; for claims that wait for a pod, one must be found or made there
 //! (upstream: `volumebinding`).
 
-use super::{SELECTED_NODE, annotation, class_of, class_of_volume, is_bound, not_found, reaches, uses, volume_of};
+use super::{SELECTED_NODE, annotation, class_of, class_of_volume, is_bound, not_found, reach, uses, volume_of};
 use crate::quantity::Quantity;
 use crate::scheduler::framework::{Code, Cx, Event, EventKind, Filter, Plugin, PreFilter, Reason, Refusal, Verdict};
 use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::objects::Objects;
 use crate::scheduler::pod_info::PodInfo;
-use crate::scheduler::selector::{Labels, Selector, labels_of};
+use crate::scheduler::selector::{Labels, NodeTerms, Selector, labels_of};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, TopologySelectorTerm};
 use k8s_openapi::api::storage::v1::{CSIStorageCapacity, StorageClass};
-use std::collections::HashSet;
 use std::sync::Arc;
 
 pub struct VolumeBinding;
 
+/// A volume, and from where it can be reached.
+type Reach = (Arc<PersistentVolume>, Option<NodeTerms>);
+
 /// A pod's claims by what is to be done about them.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Claims {
-    bound: Vec<Arc<PersistentVolumeClaim>>,
-    /// The node decides.
-    waiting: Vec<Arc<PersistentVolumeClaim>>,
+    /// The volumes of claims that are bound; None for one that is not there.
+    bound: Vec<Option<Reach>>,
+    /// The node decides. The smallest first.
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    claim: Arc<PersistentVolumeClaim>,
+    /// It was decided that it is made for this node.
+    node: Option<String>,
+    /// Volumes that would do: the one that was made for it, else the smallest first.
+    volumes: Vec<Reach>,
 }
 
 #[derive(Clone)]
 struct Reachable<'a> {
     cx: Cx<'a>,
-    claims: Claims,
+    claims: Arc<Claims>,
 }
 
 /// What is to be done about claims before the pod can be bound to the node.
@@ -78,9 +89,20 @@ fn find(objects: &Objects, pod: &PodInfo) -> Result<Claims, Refusal> {
             )));
         }
         if is_bound(claim) {
-            claims.bound.push(claim.clone());
+            let volume = objects.volumes.get("", volume_of(claim));
+            claims.bound.push(volume.map(|volume| (volume.clone(), reach(volume))));
         } else if volume_of(claim).is_empty() && waits_for_consumer(objects, claim) {
-            claims.waiting.push(claim.clone());
+            let assumed = objects.assumed.nodes.get(&key(claim)).map(String::as_str);
+            let node = assumed.or(annotation(claim, SELECTED_NODE)).map(str::to_owned);
+            claims.waiting.push(Waiting {
+                claim: claim.clone(),
+                volumes: if node.is_none() {
+                    candidates(objects, claim)
+                } else {
+                    Vec::new()
+                },
+                node,
+            });
         } else {
             immediate = true;
         }
@@ -90,6 +112,7 @@ fn find(objects: &Objects, pod: &PodInfo) -> Result<Claims, Refusal> {
             "pod has unbound immediate PersistentVolumeClaims",
         ));
     }
+    claims.waiting.sort_by_key(|waiting| requested(&waiting.claim));
     Ok(claims)
 }
 
@@ -116,36 +139,34 @@ fn on_node(objects: &Objects, claims: &Claims, info: &NodeInfo) -> Result<Bindin
     };
     let mut reasons: Vec<Reason> = Vec::new();
     let (mut exist, mut reachable) = (true, true);
-    for claim in &claims.bound {
-        match objects.volumes.get("", volume_of(claim)) {
+    let is_there = |terms: &Option<NodeTerms>| terms.as_ref().is_none_or(|terms| terms.matches(node));
+    for bound in &claims.bound {
+        match bound {
             None => exist = false,
-            Some(volume) => reachable &= reaches(node, volume),
+            Some((_, terms)) => reachable &= is_there(terms),
         }
     }
     let mut bindings = Bindings::default();
     let (mut satisfied, mut enough) = (true, true);
     let mut to_provision: Vec<&Arc<PersistentVolumeClaim>> = Vec::new();
-    let mut to_match: Vec<&Arc<PersistentVolumeClaim>> = Vec::new();
-    for claim in &claims.waiting {
-        let assumed = objects.assumed.nodes.get(&key(claim)).map(String::as_str);
-        match assumed.or(annotation(claim, SELECTED_NODE)) {
-            Some(selected) if selected == info.name => to_provision.push(claim),
-            Some(_) => satisfied = false,
-            None => to_match.push(claim),
+    let mut taken: Vec<&Arc<PersistentVolume>> = Vec::new();
+    for waiting in &claims.waiting {
+        if let Some(selected) = &waiting.node {
+            satisfied &= *selected == info.name;
+            to_provision.push(&waiting.claim);
+            continue;
+        }
+        let free = |volume: &Arc<PersistentVolume>| !taken.iter().any(|other| Arc::ptr_eq(other, volume));
+        let mut volumes = waiting.volumes.iter();
+        match volumes.find(|(volume, terms)| free(volume) && is_there(terms)) {
+            Some((volume, _)) => {
+                taken.push(volume);
+                bindings.volumes.push((waiting.claim.clone(), volume.clone()));
+            }
+            None => to_provision.push(&waiting.claim),
         }
     }
     if satisfied {
-        to_match.sort_by_key(|claim| requested(claim));
-        let mut taken = HashSet::new();
-        for claim in to_match {
-            match smallest_match(objects, claim, node, &taken) {
-                Some(volume) => {
-                    taken.insert(volume.metadata.name.clone().unwrap_or_default());
-                    bindings.volumes.push((claim.clone(), volume.clone()));
-                }
-                None => to_provision.push(claim),
-            }
-        }
         for claim in to_provision {
             match can_provision(objects, claim, node)? {
                 Provision::Yes => bindings.provisions.push(claim.clone()),
@@ -193,46 +214,40 @@ fn capacity(volume: &PersistentVolume) -> Quantity {
     amount(capacity.and_then(|capacity| capacity.get("storage")))
 }
 
-/// The volume that was made for the claim, else the smallest free one that will do.
-fn smallest_match<'a>(
-    objects: &'a Objects,
-    claim: &PersistentVolumeClaim,
-    node: &Node,
-    taken: &HashSet<String>,
-) -> Option<&'a Arc<PersistentVolume>> {
+/// The volume that was made for the claim, else the free ones that would do, the smallest first.
+fn candidates(objects: &Objects, claim: &PersistentVolumeClaim) -> Vec<Reach> {
     let claim_key = key(claim);
-    let spec = claim.spec.as_ref()?;
+    let Some(spec) = claim.spec.as_ref() else {
+        return Vec::new();
+    };
     let selector = spec.selector.as_ref().map(|selector| Selector::new(Some(selector)));
     let wanted = requested(claim);
-    let mut best: Option<&Arc<PersistentVolume>> = None;
+    let mut found: Vec<(Quantity, &Arc<PersistentVolume>)> = Vec::new();
     for volume in objects.volumes.all() {
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         let Some(of_volume) = volume.spec.as_ref() else {
             continue;
         };
         let assumed = objects.assumed.volumes.get(name);
-        if taken.contains(name)
-            || assumed.is_some_and(|other| *other != claim_key)
+        let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
+        let attributes = |name: &Option<String>| name.clone().unwrap_or_default();
+        let size = capacity(volume);
+        if assumed.is_some_and(|other| *other != claim_key)
             || class_of_volume(volume) != class_of(claim)
             || volume.metadata.deletion_timestamp.is_some()
+            || size < wanted
+            || mode(&of_volume.volume_mode) != mode(&spec.volume_mode)
+            || attributes(&of_volume.volume_attributes_class_name) != attributes(&spec.volume_attributes_class_name)
         {
             continue;
         }
-        let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
-        let attributes = |name: &Option<String>| name.clone().unwrap_or_default();
-        let fits = capacity(volume) >= wanted
-            && mode(&of_volume.volume_mode) == mode(&spec.volume_mode)
-            && attributes(&of_volume.volume_attributes_class_name) == attributes(&spec.volume_attributes_class_name)
-            && reaches(node, volume);
         if let Some(reference) = &of_volume.claim_ref {
-            let ours = reference.namespace == claim.metadata.namespace
+            let same_uid = |uid: &String| uid.is_empty() || Some(uid) == claim.metadata.uid.as_ref();
+            if reference.namespace == claim.metadata.namespace
                 && reference.name == claim.metadata.name
-                && reference
-                    .uid
-                    .as_ref()
-                    .is_none_or(|uid| uid.is_empty() || Some(uid) == claim.metadata.uid.as_ref());
-            if ours && fits {
-                return Some(volume);
+                && reference.uid.as_ref().is_none_or(same_uid)
+            {
+                return vec![(volume.clone(), reach(volume))];
             }
             continue;
         }
@@ -240,16 +255,18 @@ fn smallest_match<'a>(
         let modes = of_volume.access_modes.as_deref().unwrap_or_default();
         let has_modes = spec.access_modes.iter().flatten().all(|mode| modes.contains(mode));
         let labels = labels_of(&volume.metadata.labels);
-        if fits
-            && has_modes
+        if has_modes
             && matches!(phase, None | Some("" | "Available"))
             && selector.as_ref().is_none_or(|selector| selector.matches(labels))
-            && best.is_none_or(|best| capacity(volume) < capacity(best))
         {
-            best = Some(volume);
+            found.push((size, volume));
         }
     }
-    best
+    found.sort_by_key(|(size, _)| *size);
+    found
+        .into_iter()
+        .map(|(_, volume)| (volume.clone(), reach(volume)))
+        .collect()
 }
 
 enum Provision {
@@ -321,7 +338,10 @@ impl Plugin for VolumeBinding {
             return PreFilter::Skip;
         }
         match find(cx.objects, pod) {
-            Ok(claims) => PreFilter::run(Reachable { cx, claims }),
+            Ok(claims) => PreFilter::run(Reachable {
+                cx,
+                claims: Arc::new(claims),
+            }),
             Err(refusal) => PreFilter::Reject(refusal),
         }
     }

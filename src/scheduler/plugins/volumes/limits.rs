@@ -7,6 +7,7 @@ use crate::scheduler::objects::Objects;
 use crate::scheduler::pod_info::PodInfo;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 pub struct NodeVolumeLimits;
 
@@ -15,6 +16,21 @@ struct Limits<'a> {
     cx: Cx<'a>,
     /// Driver and volume.
     wanted: HashSet<(String, String)>,
+    /// By node: what is attached there, also for pods that are gone.
+    attached: Arc<HashMap<String, Vec<(String, String)>>>,
+}
+
+fn attached(objects: &Objects) -> HashMap<String, Vec<(String, String)>> {
+    let mut by_node: HashMap<String, Vec<(String, String)>> = HashMap::new();
+    for attachment in objects.attachments.all() {
+        let volume = attachment.spec.source.persistent_volume_name.as_deref();
+        let volume = volume.and_then(|name| objects.volumes.get("", name));
+        if let Some(csi) = volume.and_then(|volume| volume.spec.as_ref()?.csi.as_ref()) {
+            let id = (csi.driver.clone(), csi.volume_handle.clone());
+            by_node.entry(attachment.spec.node_name.clone()).or_default().push(id);
+        }
+    }
+    by_node
 }
 
 /// The driver and a name that is the same wherever the volume is used.
@@ -42,7 +58,11 @@ impl Plugin for NodeVolumeLimits {
         if wanted.is_empty() {
             return PreFilter::Skip;
         }
-        PreFilter::run(Limits { cx, wanted })
+        PreFilter::run(Limits {
+            cx,
+            wanted,
+            attached: Arc::new(attached(cx.objects)),
+        })
     }
     fn listens(&self, event: EventKind) -> bool {
         use EventKind::{Claim, CsiNode, PodRemoved, VolumeAttachmentRemoved};
@@ -79,13 +99,7 @@ impl<'a> Filter<'a> for Limits<'a> {
             return Ok(());
         }
         let mut there: HashSet<(String, String)> = node.pods.iter().flat_map(|pod| ids(objects, pod)).collect();
-        // What is still attached for pods that are gone takes room, too.
-        for attachment in objects.attachments.all().filter(|a| a.spec.node_name == node.name) {
-            let volume = attachment.spec.source.persistent_volume_name.as_deref();
-            let volume = volume.and_then(|name| objects.volumes.get("", name));
-            let csi = volume.and_then(|volume| volume.spec.as_ref()?.csi.as_ref());
-            there.extend(csi.map(|csi| (csi.driver.clone(), csi.volume_handle.clone())));
-        }
+        there.extend(self.attached.get(&node.name).into_iter().flatten().cloned());
         for (driver, limit) in limits {
             let of_driver = |volumes: &mut dyn Iterator<Item = &(String, String)>| {
                 volumes.filter(|(name, _)| name == driver).count()

@@ -46,11 +46,17 @@ pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     !volume_of(claim).is_empty() && annotation(claim, BIND_COMPLETED).is_some()
 }
 
+/// From where the volume can be reached; None: from everywhere.
+pub fn reach(volume: &PersistentVolume) -> Option<NodeTerms> {
+    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    affinity
+        .and_then(|affinity| affinity.required.as_ref())
+        .map(NodeTerms::new)
+}
+
 /// The node can reach the volume.
 pub fn reaches(node: &Node, volume: &PersistentVolume) -> bool {
-    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
-    let required = affinity.and_then(|affinity| affinity.required.as_ref());
-    required.is_none_or(|required| NodeTerms::new(required).matches(node))
+    reach(volume).is_none_or(|terms| terms.matches(node))
 }
 
 fn uses(pod: &PodInfo, claim: &PersistentVolumeClaim) -> bool {

@@ -1,22 +1,24 @@
 //! The scheduler's calls to the API: volumes and bindings, victims, and the condition and event that say why there is no
 //! node (upstream: `defaultbinder`, `volumebinding`, `preemption/executor.go`, `handleSchedulingFailure`).
 
+mod events;
+mod room;
+mod volumes;
+
 use super::diagnosis::as_note;
 use super::engine::{Action, Report};
 use super::plugins::dynamic_resources::{claim_names, is_reserved_for};
-use super::plugins::volumes::binding::{Bindings, key};
-use super::plugins::volumes::{SELECTED_NODE, annotation, is_bound, reaches, volume_of};
+use super::plugins::volumes::binding::Bindings;
 use super::pod_info::PodInfo;
 use crate::client::informer::{Informer, Informers};
+use events::{Events, Told};
 use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource, ResourceExt};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -65,8 +67,7 @@ fn is_gone(error: &kube::Error) -> bool {
 #[derive(Clone)]
 struct Calls {
     client: Client,
-    /// By the name of the profile, under which events come.
-    recorders: Arc<HashMap<String, Recorder>>,
+    events: Events,
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     nodes: Informer<Node>,
@@ -82,14 +83,7 @@ pub struct Binder {
 }
 
 impl Binder {
-    pub fn new(client: Client, informers: &Informers, profiles: impl Iterator<Item = String>) -> Self {
-        let recorder = |name: String| {
-            let reporter = Reporter {
-                controller: name.clone(),
-                instance: None,
-            };
-            (name, Recorder::new(client.clone(), reporter))
-        };
+    pub fn new(client: Client, informers: &Informers) -> Self {
         let (claims, volumes) = (
             informers.of::<PersistentVolumeClaim>(),
             informers.of::<PersistentVolume>(),
@@ -101,7 +95,7 @@ impl Binder {
         volumes.on_change(move |_| also_changed.send_modify(|count| *count += 1));
         Self {
             calls: Calls {
-                recorders: Arc::new(profiles.map(recorder).collect()),
+                events: Events::new(client.clone()),
                 client,
                 claims,
                 volumes,
@@ -181,8 +175,14 @@ impl Calls {
         match self.try_bind(&pod, &node, &bindings, timeout).await {
             Ok(()) => {
                 let note = format!("Successfully assigned {} to {node}", pod.key());
-                self.record(&pod, EventType::Normal, "Scheduled", "Binding", note, None)
-                    .await;
+                let told = Told {
+                    warning: false,
+                    reason: "Scheduled",
+                    action: "Binding",
+                    note,
+                    related: None,
+                };
+                self.events.tell(pod.scheduler_name(), &pod, told).await;
                 CallResult::Bound { bindings }
             }
             Err(error) => {
@@ -234,88 +234,6 @@ impl Calls {
         Ok(())
     }
 
-    /// Tells the volume controllers what was decided, and waits until they have done it.
-    async fn bind_volumes(&self, bindings: &Bindings, node: &str) -> Result<(), String> {
-        for (claim, volume) in &bindings.volumes {
-            let meta = &claim.metadata;
-            let patch = json!({
-                "metadata": {
-                    "resourceVersion": volume.metadata.resource_version,
-                    "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"},
-                },
-                "spec": {"claimRef": {
-                    "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": meta.namespace, "name": meta.name,
-                    "uid": meta.uid, "resourceVersion": meta.resource_version,
-                }},
-            });
-            let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
-            let patched = volumes
-                .patch(&volume.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-                .await;
-            patched.map_err(|error| said(&error))?;
-        }
-        for claim in &bindings.provisions {
-            if annotation(claim, SELECTED_NODE) == Some(node) {
-                continue;
-            }
-            let patch = json!({"metadata": {
-                "resourceVersion": claim.metadata.resource_version,
-                "annotations": {SELECTED_NODE: node},
-            }});
-            let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-            let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-            let patched = claims
-                .patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-                .await;
-            let written = patched.map_err(|error| said(&error))?;
-            let revision = written.metadata.resource_version.unwrap_or_default();
-            self.claims.seen(&revision).await;
-        }
-        let mut changed = self.storage_changed.clone();
-        loop {
-            changed.mark_unchanged();
-            if self.are_bound(bindings, node)? {
-                return Ok(());
-            }
-            changed
-                .changed()
-                .await
-                .map_err(|_| "binding volumes: context canceled")?;
-        }
-    }
-
-    fn are_bound(&self, bindings: &Bindings, node: &str) -> Result<bool, String> {
-        let of_volumes = bindings.volumes.iter().map(|(claim, _)| (claim, false));
-        let of_provisions = bindings.provisions.iter().map(|claim| (claim, true));
-        let mut all = true;
-        for (claim, provisioned) in of_volumes.chain(of_provisions) {
-            let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
-            let Some(now) = self.claims.get(&namespace, &name) else {
-                return Err(format!("persistentvolumeclaim {name:?} not found"));
-            };
-            if provisioned && annotation(&now, SELECTED_NODE) != Some(node) {
-                // The provisioner cannot do it there.
-                return Err(format!("provisioning failed for PVC {:?}", key(claim)));
-            }
-            if !is_bound(&now) {
-                all = false;
-                continue;
-            }
-            let volume = self.volumes.get("", volume_of(&now));
-            match (volume, self.nodes.get("", node)) {
-                (Some(volume), Some(object)) if !reaches(&object, &volume) => {
-                    let volume = volume.name_any();
-                    return Err(format!(
-                        "pv {volume:?} node affinity doesn't match node {node:?}: no matching NodeSelectorTerms"
-                    ));
-                }
-                (Some(_), _) => {}
-                (None, _) => all = false,
-            }
-        }
-        Ok(all)
-    }
-
     /// Adds the pod to the users of its claims for devices.
     async fn reserve_claims(&self, pod: &PodInfo) -> kube::Result<()> {
         let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &pod.namespace);
@@ -364,9 +282,14 @@ impl Calls {
             self.patch_status(&pod, status).await;
         }
         if !by_time || changed.is_some() {
-            let note = as_note(&message);
-            self.record(&pod, EventType::Warning, "FailedScheduling", "Scheduling", note, None)
-                .await;
+            let told = Told {
+                warning: true,
+                reason: "FailedScheduling",
+                action: "Scheduling",
+                note: as_note(&message),
+                related: None,
+            };
+            self.events.tell(pod.scheduler_name(), &pod, told).await;
         }
         CallResult::Reported
     }
@@ -387,115 +310,6 @@ impl Calls {
             Ok(_) => {}
             Err(error) if is_gone(&error) => {}
             Err(error) => tracing::warn!(pod = %pod.key(), %error, "could not write the status of a pod"),
-        }
-    }
-
-    async fn make_room(
-        self,
-        pod: &PodInfo,
-        node: &str,
-        victims: Vec<Arc<PodInfo>>,
-        displaced: Vec<Arc<PodInfo>>,
-    ) -> CallResult {
-        for other in &displaced {
-            self.nominate(other, None).await;
-        }
-        let mut failed = Vec::new();
-        for victim in victims {
-            if victim.is_terminating() {
-                continue;
-            }
-            match self.evict(pod, &victim).await {
-                Ok(true) => {
-                    let note = format!("Preempted by pod {} on node {node}", pod.uid);
-                    let by = Some(pod.pod.object_ref(&()));
-                    self.record_as(pod, &victim, EventType::Normal, "Preempted", "Preempting", note, by)
-                        .await;
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(pod = %pod.key(), victim = %victim.key(), %error, "a pod could not be preempted");
-                    failed.push(victim.uid.clone());
-                }
-            }
-        }
-        CallResult::RoomMade {
-            uid: pod.uid.clone(),
-            failed,
-            displaced,
-        }
-    }
-
-    /// False if it was gone already.
-    async fn evict(&self, pod: &PodInfo, victim: &PodInfo) -> kube::Result<bool> {
-        let pods = self.pods(&victim.namespace);
-        let condition = json!({
-            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-            "message": format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name()),
-            "observedGeneration": victim.pod.metadata.generation, "lastProbeTime": null, "lastTransitionTime": now(),
-        });
-        let patch = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
-        let patched = pods
-            .patch_status(&victim.name, &PatchParams::default(), &Patch::Strategic(patch))
-            .await;
-        // Another pod of that name is none of our business.
-        let is_other =
-            |error: &kube::Error| matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409));
-        match patched {
-            Ok(_) => {}
-            Err(error) if is_other(&error) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(victim.uid.clone()),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        match pods.delete(&victim.name, &params).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_other(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn record(
-        &self,
-        pod: &PodInfo,
-        type_: EventType,
-        reason: &str,
-        action: &str,
-        note: String,
-        secondary: Option<ObjectReference>,
-    ) {
-        self.record_as(pod, pod, type_, reason, action, note, secondary).await;
-    }
-
-    /// An event about `about`, from the profile of `pod`.
-    #[allow(clippy::too_many_arguments)]
-    async fn record_as(
-        &self,
-        pod: &PodInfo,
-        about: &PodInfo,
-        type_: EventType,
-        reason: &str,
-        action: &str,
-        note: String,
-        secondary: Option<ObjectReference>,
-    ) {
-        let Some(recorder) = self.recorders.get(pod.scheduler_name()) else {
-            return;
-        };
-        let event = Event {
-            type_,
-            reason: reason.into(),
-            note: Some(note),
-            action: action.into(),
-            secondary,
-        };
-        if let Err(error) = recorder.publish(&event, &about.pod.object_ref(&())).await {
-            tracing::warn!(pod = %about.key(), %error, reason, "could not record an event");
         }
     }
 }
