@@ -105,12 +105,6 @@ impl Resource {
         self.call(request.unwrap()).await
     }
 
-    pub async fn patch_sub(&self, name: &str, subresource: &str, patch: &Patch<Value>) -> Answered {
-        let parameters = PatchParams::default();
-        let request = self.request.patch_subresource(subresource, name, &parameters, patch);
-        self.call(request.unwrap()).await
-    }
-
     pub async fn replace_sub(&self, subresource: &str, object: &Value) -> Answered {
         let parameters = PostParams::default();
         let request = self
