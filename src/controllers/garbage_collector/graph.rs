@@ -410,7 +410,8 @@ impl Graph {
         (meant, others)
     }
 
-    /// What else `dependents` take an object for: the next after `absent` in order, around the end.
+    /// What else `dependents` take an object for that was not looked for in vain yet: the next after `absent` in order,
+    /// around the end.
     fn alternate(&self, dependents: &[Uid], absent: &Identity, in_cluster: bool) -> Option<Identity> {
         let mut candidates = BTreeSet::new();
         for node in dependents.iter().filter_map(|dependent| self.nodes.get(dependent)) {
@@ -420,7 +421,7 @@ impl Graph {
                     // Such kinds have no namespaces.
                     candidate.namespace = absent.namespace.clone();
                 }
-                if candidate != *absent {
+                if candidate != *absent && !self.absent.has(&candidate) {
                     candidates.insert(candidate);
                 }
             }
