@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::apiserver::admission::owner_references;
 use crate::apiserver::authentication::discovery;
 use crate::apiserver::authentication::jwt::{KeyError, SigningKey};
 use crate::apiserver::authentication::service_accounts::{Reference, TokenAuthority};
@@ -237,6 +238,7 @@ impl Core {
             authenticator: authenticator(settings, address, key)?,
             service_ranges: network::service_ranges(settings)?,
             node_ports: network::node_ports(settings)?,
+            admission_plugins: admission_plugins(settings)?,
             ..ApiServerOptions::new(storage.clone(), registry)
         });
         let mut core = Core {
@@ -274,6 +276,9 @@ impl Core {
         core.tasks.spawn("apiserver", served);
         let followed = core.api.clone().follow_definitions(core.stop.clone());
         core.tasks.spawn("custom resources", followed);
+        let ttl = Duration::from_secs(settings.server.event_ttl_seconds);
+        let expired = core.api.clone().expire_events(ttl, core.stop.clone());
+        core.tasks.spawn("event expiry", expired);
         let client = core.client("system:apiserver", &["system:masters"]);
         let extensions = controllers::run_extensions(client, core.stop.clone());
         core.tasks.spawn("API extensions", extensions);
@@ -315,6 +320,17 @@ impl Core {
         self.tasks.drain(limit + Duration::from_secs(1)).await;
         self.storage.close().await;
         tracing::info!("stopped");
+    }
+}
+
+fn admission_plugins(settings: &Settings) -> Result<Vec<String>, AppError> {
+    let asked = &settings.server.enable_admission_plugins;
+    match asked.iter().find(|name| *name != owner_references::NAME) {
+        None => Ok(asked.clone()),
+        Some(unknown) => Err(AppError::Setting {
+            key: "server.enable_admission_plugins",
+            reason: format!("{unknown:?} is not allowed: it must be {}", owner_references::NAME),
+        }),
     }
 }
 

@@ -27,6 +27,8 @@ mod list;
 mod negotiation;
 #[path = "api/options.rs"]
 mod options;
+#[path = "api/owner_references.rs"]
+mod owner_references;
 #[path = "api/parity.rs"]
 mod parity;
 #[path = "api/patch.rs"]

@@ -22,6 +22,7 @@ pub mod context;
 mod custom_resources;
 pub mod discovery;
 pub mod error;
+mod event_expiry;
 pub mod filters;
 pub mod handlers;
 pub mod health;
@@ -56,6 +57,7 @@ use poem::endpoint::{BoxEndpoint, EndpointExt, make};
 use poem::{Request, Response};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What an API server is made of.
@@ -72,6 +74,8 @@ pub struct ApiServerOptions {
     pub service_ranges: Vec<Cidr>,
     /// Which ports of nodes Services may have.
     pub node_ports: RangeInclusive<u16>,
+    /// Admission plug-ins that are off unless they are named here.
+    pub admission_plugins: Vec<String>,
 }
 
 impl ApiServerOptions {
@@ -86,6 +90,7 @@ impl ApiServerOptions {
             writing_requests_max: 200,
             service_ranges: Cidr::parse(allocation::SERVICE_RANGE).into_iter().collect(),
             node_ports: allocation::NODE_PORTS,
+            admission_plugins: Vec::new(),
         }
     }
 }
@@ -106,6 +111,7 @@ pub struct ApiServer {
     pub allocators: Arc<Allocators>,
     pub authorizer: Authorizer,
     pub authenticator: Authenticator,
+    admission_plugins: Vec<String>,
     in_flight: InFlight,
     discovery: Discovery,
     custom_resources: CustomResources,
@@ -131,6 +137,7 @@ impl ApiServer {
             registry: options.registry,
             kubelet_client: options.kubelet_client,
             authenticator: options.authenticator,
+            admission_plugins: options.admission_plugins,
             in_flight: InFlight::new(options.reading_requests_max, options.writing_requests_max),
             discovery: Discovery::default(),
             shared: Shared::default(),
@@ -161,6 +168,17 @@ impl ApiServer {
     /// when nobody asks for anything.
     pub async fn follow_definitions(self: Arc<Self>, stop: CancellationToken) {
         stop.run_until_cancelled(custom_resources::follow(self)).await;
+    }
+
+    /// Deletes events that nobody has written for this long, until `stop`.
+    pub async fn expire_events(self: Arc<Self>, ttl: Duration, stop: CancellationToken) {
+        stop.run_until_cancelled(event_expiry::run(self.storage.clone(), ttl))
+            .await;
+    }
+
+    /// An admission plug-in that is off by default is on here.
+    pub fn enables_admission(&self, plugin: &str) -> bool {
+        self.admission_plugins.iter().any(|name| name == plugin)
     }
 
     /// Ends the watches, so that connections can be drained.

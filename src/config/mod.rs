@@ -36,6 +36,10 @@ pub struct ServerSettings {
     pub tls_sans: Vec<String>,
     /// A file of fixed tokens, one a line: token, user name, user id, and groups in quotes. Empty: none.
     pub token_auth_file: PathBuf,
+    /// Admission plug-ins to turn on besides those that are always on: `OwnerReferencesPermissionEnforcement`.
+    pub enable_admission_plugins: Vec<String>,
+    /// How long events are kept after they were last written.
+    pub event_ttl_seconds: u64,
     /// Connections served at once; more wait.
     pub connections_max: usize,
     /// How long requests and writes may take to end when the server is told to stop.
@@ -116,6 +120,8 @@ impl Default for ServerSettings {
             data_dir: PathBuf::new(),
             tls_sans: Vec::new(),
             token_auth_file: PathBuf::new(),
+            enable_admission_plugins: Vec::new(),
+            event_ttl_seconds: 3600,
             connections_max: 20_000,
             shutdown_timeout_seconds: 10,
         }

@@ -157,3 +157,68 @@ async fn the_systems_namespaces_stay() {
         .await
         .failure(403, "Forbidden");
 }
+
+#[tokio::test]
+async fn deletions_say_what_becomes_of_dependents() {
+    let server = Server::start().await;
+    for (options, finalizers) in [
+        (
+            json!({"propagationPolicy": "Foreground"}),
+            json!(["foregroundDeletion"]),
+        ),
+        (json!({"propagationPolicy": "Orphan"}), json!(["orphan"])),
+        (json!({"orphanDependents": true}), json!(["orphan"])),
+    ] {
+        server.config_map("a", json!({})).await;
+        let uri = format!("{CONFIG_MAPS}/a");
+        let marked = server.delete_with(&uri, options).await.expect(200);
+        assert_eq!(marked["metadata"]["finalizers"], finalizers);
+        assert!(marked["metadata"]["deletionTimestamp"].is_string());
+        server.get(&uri).await.expect(200);
+        // A later deletion may want something else.
+        let status = server
+            .delete_with(&uri, json!({"propagationPolicy": "Background"}))
+            .await
+            .expect(200);
+        assert_eq!(status["status"], "Success");
+    }
+    for name in ["a", "b"] {
+        server.config_map(name, json!({"app": "x"})).await;
+    }
+    server
+        .delete(&format!("{CONFIG_MAPS}?labelSelector=app%3Dx&propagationPolicy=Orphan"))
+        .await
+        .expect(200);
+    let left = server.get(CONFIG_MAPS).await.expect(200);
+    let left = left["items"].as_array().unwrap();
+    assert_eq!(left.len(), 2);
+    assert!(
+        left.iter()
+            .all(|map| map["metadata"]["finalizers"] == json!(["orphan"]))
+    );
+}
+
+#[tokio::test]
+async fn jobs_and_replication_controllers_leave_their_pods_behind_by_default() {
+    let server = Server::start().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let container = json!({"name": "c", "image": "i"});
+    let job = json!({
+        "metadata": {"name": "j"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    });
+    server.post(jobs, job.clone()).await.expect(201);
+    let deleted = server.delete(&format!("{jobs}/j")).await;
+    assert_eq!(deleted.expect(200)["metadata"]["finalizers"], json!(["orphan"]));
+    assert!(
+        deleted
+            .warnings()
+            .iter()
+            .any(|warning| warning.contains("child pods are preserved by default")),
+        "{:?}",
+        deleted.warnings()
+    );
+    let background = server.delete(&format!("{jobs}/j?propagationPolicy=Background")).await;
+    assert_eq!(background.expect(200)["status"], "Success");
+    assert_eq!(background.warnings(), [""; 0]);
+}

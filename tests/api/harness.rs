@@ -90,6 +90,15 @@ impl Server {
 
     /// One that remembers only so many changes.
     pub async fn with_history(history_events_max: usize) -> Self {
+        Self::with(history_events_max, &[]).await
+    }
+
+    /// One with admission plug-ins that are off by default.
+    pub async fn with_admission(plugins: &[&str]) -> Self {
+        Self::with(Options::memory().history_events_max, plugins).await
+    }
+
+    async fn with(history_events_max: usize, plugins: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let registry = Registry::builtin();
         let options = Options {
@@ -97,7 +106,10 @@ impl Server {
             ..Options::sqlite(&directory.path().join("krust.db"))
         };
         let storage = Storage::open(options, registry.clone()).await.unwrap();
-        let api = ApiServer::new(ApiServerOptions::new(storage, registry));
+        let api = ApiServer::new(ApiServerOptions {
+            admission_plugins: plugins.iter().map(|name| (*name).to_owned()).collect(),
+            ..ApiServerOptions::new(storage, registry)
+        });
         let server = Self {
             endpoint: api.endpoint(),
             api,

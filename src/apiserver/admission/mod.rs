@@ -8,6 +8,7 @@ mod definition_terminating;
 mod limit_ranger;
 mod namespace_lifecycle;
 pub mod node_restriction;
+pub mod owner_references;
 mod persistent_volume_claim_resize;
 mod priority;
 pub mod resource_quota;
@@ -47,7 +48,7 @@ impl Subject<'_> {
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 /// Every plug-in, in upstream's order. [`resource_quota`] comes last of all, with the write itself.
-const PLUGINS: [(&str, Plugin); 16] = [
+const PLUGINS: [(&str, Plugin); 17] = [
     ("DefinitionTerminating", definition_terminating::admit),
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("LimitRanger", limit_ranger::admit),
@@ -57,6 +58,7 @@ const PLUGINS: [(&str, Plugin); 16] = [
     ("Priority", priority::admit),
     ("DefaultTolerationSeconds", default_toleration_seconds::admit),
     ("DefaultStorageClass", default_class::storage),
+    (owner_references::NAME, owner_references::admit),
     ("PersistentVolumeClaimResize", persistent_volume_claim_resize::admit),
     ("RuntimeClass", runtime_class::admit),
     ("CertificateApproval", certificates::approval),
