@@ -46,6 +46,7 @@ mod serviceaccounttoken;
 mod slow_start;
 mod statefulset;
 mod storage_protection;
+mod storage_version_migrator;
 mod tainteviction;
 mod volume_expand;
 
@@ -140,7 +141,6 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
     };
     let mut tasks = Tasks::default();
     let stop = || shutdown.clone();
-    tasks.spawn("namespace", namespace::run(own("namespace-controller"), stop()));
     tasks.spawn("serviceaccount", serviceaccount::run(accounts, stop()));
     // Upstream's runs as the manager itself, too: it holds the signing key.
     tasks.spawn("serviceaccounttoken", serviceaccounttoken::run(shared, tokens, stop()));
@@ -167,6 +167,7 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
         ephemeral_volume,
         garbage_collector,
         job,
+        namespace,
         nodelifecycle,
         persistentvolume,
         replicaset,
@@ -176,6 +177,7 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
         rootcacertpublisher,
         statefulset,
         storage_protection,
+        storage_version_migrator,
         tainteviction,
         volume_expand,
     );

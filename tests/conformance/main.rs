@@ -44,6 +44,7 @@ mod disruption;
 mod endpoints;
 mod events;
 mod field_validation;
+mod garbage_collector;
 mod lists;
 mod namespaces;
 mod network;
@@ -62,6 +63,7 @@ mod quota_usage;
 mod scheduling;
 mod stateful_sets;
 mod storage;
+mod storage_migration;
 mod taints;
 mod volume_updates;
 mod volumes;
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         endpoints::tests(),
         events::tests(),
         field_validation::tests(),
+        garbage_collector::tests(),
         lists::tests(),
         namespaces::tests(),
         network::tests(),
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         scheduling::tests(),
         stateful_sets::tests(),
         storage::tests(),
+        storage_migration::tests(),
         taints::tests(),
         volume_updates::tests(),
         volumes::tests(),

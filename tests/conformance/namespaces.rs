@@ -1,8 +1,10 @@
 //! Namespaces as objects: labels, status, finalizers, and the end of what is in them.
 
 use crate::cluster::{Cluster, eventually, refused};
-use crate::resource::merge_into;
-use crate::runner::{Test, test};
+use crate::pods::sleeper;
+use crate::resource::{items, merge_into};
+use crate::runner::{Test, pod_test, test};
+use kube::api::ListParams;
 use serde_json::json;
 
 pub fn tests() -> Vec<Test> {
@@ -24,6 +26,14 @@ pub fn tests() -> Vec<Test> {
             services_go,
         ),
         test("[sig-api-machinery] Namespaces should patch a Namespace", patch),
+        pod_test(
+            "[sig-api-machinery] Namespaces should ensure that all pods are removed when a namespace is deleted",
+            pods_go,
+        ),
+        pod_test(
+            "[sig-api-machinery] OrderedNamespaceDeletion namespace deletion should delete pod first",
+            pods_go_first,
+        ),
     ]
 }
 
@@ -130,4 +140,57 @@ async fn services_go(cluster: Cluster) {
     namespaces.create(&json!({"metadata": {"name": name}})).await.unwrap();
     refused(services.get("test-service").await, 404, "NotFound");
     namespaces.delete(&name).await.unwrap();
+}
+
+async fn pods_go(cluster: Cluster) {
+    let pods = cluster.pods("emptied").await;
+    pods.ready(&sleeper("test-pod")).await;
+    let name = pods.namespace.clone();
+    let namespaces = cluster.core("namespaces", None);
+    namespaces.delete(&name).await.unwrap();
+    eventually("the namespace is gone", async || {
+        namespaces.get(&name).await.is_err().then_some(())
+    })
+    .await;
+    namespaces.create(&json!({"metadata": {"name": name}})).await.unwrap();
+    let left = pods.core("pods").list(&ListParams::default()).await.unwrap();
+    assert!(items(&left).is_empty(), "{left}");
+    namespaces.delete(&name).await.unwrap();
+}
+
+async fn pods_go_first(cluster: Cluster) {
+    let pods = cluster.pods("ordered").await;
+    let name = pods.namespace.clone();
+    let (namespaces, maps) = (cluster.core("namespaces", None), pods.core("configmaps"));
+    let mut held = sleeper("held");
+    held["metadata"]["finalizers"] = json!(["tests.example.com/held"]);
+    pods.create(&held).await;
+    maps.create(&json!({"metadata": {"name": "used"}})).await.unwrap();
+    namespaces.delete(&name).await.unwrap();
+    let read = eventually("the namespace says what it waits for", async || {
+        let read = namespaces.get(&name).await.unwrap();
+        let conditions = read["status"]["conditions"].as_array()?;
+        let says = |kind: &str, text: &str| {
+            conditions.iter().any(|condition| {
+                condition["type"] == kind && condition["status"] == "True" && condition["message"] == text
+            })
+        };
+        let remaining = "Some resources are remaining: pods. has 1 resource instances";
+        let finalizers =
+            "Some content in the namespace has finalizers remaining: tests.example.com/held in 1 resource instances";
+        (says("NamespaceContentRemaining", remaining) && says("NamespaceFinalizersRemaining", finalizers))
+            .then_some(read.clone())
+    })
+    .await;
+    assert_eq!(read["status"]["phase"], "Terminating");
+    let pod = pods.core("pods").get("held").await.unwrap();
+    assert!(pod["metadata"]["deletionTimestamp"].is_string());
+    let map = maps.get("used").await.unwrap();
+    assert!(map["metadata"]["deletionTimestamp"].is_null(), "pods go first");
+    let released = json!({"metadata": {"finalizers": null}});
+    pods.core("pods").merge("held", released).await.unwrap();
+    eventually("the namespace is gone", async || {
+        namespaces.get(&name).await.is_err().then_some(())
+    })
+    .await;
 }

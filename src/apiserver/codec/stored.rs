@@ -58,6 +58,12 @@ fn is_as_stored(kind: &Kind, entry: &Entry) -> bool {
             .is_none_or(|custom| custom.is_current(entry.revision))
 }
 
+/// Whether an entry is stored in the version in which objects of its kind are stored now.
+pub fn is_current(kind: &Kind, entry: &Entry) -> bool {
+    let head = format!(r#"{{"apiVersion":"{}""#, kind.storage_group_version);
+    entry.bytes.starts_with(head.as_bytes())
+}
+
 /// Whether the bytes of all objects of `kind` are what is asked for.
 pub fn all_as_stored(storage: &Storage, kind: &Kind) -> bool {
     let Some(custom) = &kind.custom else {

@@ -1,142 +1,161 @@
 //! Empties terminating namespaces and then releases them (upstream: `pkg/controller/namespace`).
+//!
+//! - [`content`]: deletes what is in a namespace; [`plan`]: what that is and what is left of it.
+//! - [`conditions`]: what people are told of it meanwhile.
+//! - [`waiting`]: looks again when something of what was left has changed.
 
+mod conditions;
+mod content;
 mod plan;
+mod waiting;
 
-use futures_util::{StreamExt, TryStreamExt};
+use super::Context;
+use crate::client::ObjectKey;
+use crate::client::discovery::Discovery;
+use crate::client::work_queue::{Next, WorkQueue};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
-use kube::core::PartialObjectMeta;
-use kube::discovery::{Discovery, Scope, verbs};
-use kube::runtime::controller::{Action, Controller};
-use kube::runtime::watcher;
-use kube::{Client, ResourceExt};
-use plan::Step;
-use std::sync::Arc;
+use kube::Client;
+use kube::api::{Api, PostParams};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use waiting::Waiting;
 
-/// What a namespace's content is waited for at most before everything is looked at again.
-const WAIT_MAX_SECONDS: u32 = 60;
+/// As many as upstream.
+const WORKERS: usize = 10;
+/// Who was let in before the deletion has written by then.
+const LAST_WRITES: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("discovering resources: {0}")]
-    Discovery(#[source] kube::Error),
-    #[error("deleting {resource} in {namespace}: {source}")]
-    Delete {
-        resource: String,
-        namespace: String,
-        source: kube::Error,
-    },
-    #[error("finalizing namespace {namespace}: {source}")]
-    Finalize { namespace: String, source: kube::Error },
+    #[error("reading the namespace: {0}")]
+    Read(#[source] kube::Error),
+    #[error("writing the namespace: {0}")]
+    Write(#[source] kube::Error),
+    #[error("{0}")]
+    Content(String),
 }
 
-/// Runs until `shutdown`.
-pub async fn run(client: Client, shutdown: CancellationToken) {
-    let controller = Controller::new(Api::<Namespace>::all(client.clone()), watcher::Config::default());
-    let namespaces = controller.store();
-    let work = controller
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(reconcile, retry, Arc::new(client))
-        .for_each(|_| std::future::ready(()));
-    super::until_stopped(work, namespaces, shutdown).await;
-}
-
-fn retry(namespace: Arc<Namespace>, error: &Error, _client: Arc<Client>) -> Action {
-    tracing::warn!(namespace = %namespace.name_any(), %error, "a terminating namespace is not empty yet");
-    Action::requeue(Duration::from_secs(1))
-}
-
-async fn reconcile(namespace: Arc<Namespace>, client: Arc<Client>) -> Result<Action, Error> {
-    match plan::next_step(&namespace) {
-        Step::Nothing => {}
-        Step::Empty => {
-            empty(&client, &namespace.name_any()).await?;
-            finalize(&client, &namespace).await?;
-        }
-    }
-    Ok(Action::await_change())
-}
-
-/// Deletes all content and returns when there is none left.
-async fn empty(client: &Client, namespace: &str) -> Result<(), Error> {
-    let discovery = Discovery::new(client.clone()).run().await.map_err(Error::Discovery)?;
-    let resources = discovery.groups().flat_map(|group| group.recommended_resources());
-    let deletable = resources.filter(|(_, capabilities)| {
-        capabilities.scope == Scope::Namespaced
-            && capabilities.supports_operation(verbs::DELETE)
-            && capabilities.supports_operation(verbs::LIST)
-    });
-    let mut resources: Vec<ApiResource> = deletable.map(|(resource, _)| resource).collect();
-    resources.sort_by_key(|resource| plan::deletion_rank(&resource.plural));
-    for resource in resources {
-        let failed = |source| Error::Delete {
-            resource: resource.plural.clone(),
-            namespace: namespace.to_owned(),
-            source,
-        };
-        empty_of(client, namespace, &resource).await.map_err(failed)?;
-    }
-    Ok(())
-}
-
-async fn empty_of(client: &Client, namespace: &str, resource: &ApiResource) -> kube::Result<()> {
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
-    loop {
-        let list = api.list_metadata(&ListParams::default()).await?;
-        if list.items.is_empty() {
-            return Ok(());
-        }
-        if list
-            .items
-            .iter()
-            .any(|object| object.metadata.deletion_timestamp.is_none())
+/// Runs until the context's shutdown.
+pub async fn run(context: &Context) {
+    let client = context.client("namespace-controller");
+    let queue: WorkQueue<ObjectKey> = WorkQueue::new("namespace");
+    let added = queue.clone();
+    context.informers.of::<Namespace>().on_change(move |change| {
+        let was_ours = change.old.as_deref().is_some_and(plan::is_ours);
+        if let Some(namespace) = change.new.as_deref()
+            && plan::is_ours(namespace)
+            && !was_ours
         {
-            for object in list
-                .items
-                .iter()
-                .filter(|object| object.metadata.deletion_timestamp.is_none())
-            {
-                match api.delete(&object.name_any(), &DeleteParams::background()).await {
-                    Ok(_) => {}
-                    Err(kube::Error::Api(status)) if status.is_not_found() => {}
-                    Err(error) => return Err(error),
-                }
+            added.add_after(ObjectKey::of(namespace), LAST_WRITES);
+        }
+    });
+    let controller = Controller {
+        namespaces: Api::all(client.clone()),
+        discovery: context.discovery.clone(),
+        waiting: Waiting::new(client.clone(), queue.clone(), context.shutdown.clone()),
+        client,
+    };
+    queue.run(WORKERS, &context.shutdown, |key| controller.sync(key)).await;
+    controller.waiting.stopped().await;
+}
+
+struct Controller {
+    client: Client,
+    namespaces: Api<Namespace>,
+    discovery: Discovery,
+    waiting: Waiting,
+}
+
+impl Controller {
+    async fn sync(&self, key: ObjectKey) -> Result<Next, Error> {
+        let name = &key.name;
+        let namespace = self.namespaces.get_opt(name).await.map_err(Error::Read)?;
+        let Some(namespace) = namespace.filter(plan::is_ours) else {
+            self.waiting.forget(name);
+            return Ok(Next::Done);
+        };
+        let (resources, failure) = match self.discovery.fresh().await {
+            Ok(resources) => {
+                let failure = plan::discovery_failure(&resources.stale);
+                (resources, failure)
             }
-            continue;
+            // What was known before can go in any case.
+            Err(error) => (self.discovery.current().await, Some(error.to_string())),
+        };
+        let since = namespace.metadata.deletion_timestamp.as_ref();
+        let content = content::Namespace {
+            client: &self.client,
+            name,
+            since: since.map_or_else(Timestamp::now, |time| time.0),
+        };
+        let emptied = content.empty(&resources, failure).await;
+        let Some(namespace) = self.tell(namespace, &emptied.findings).await? else {
+            return Ok(Next::Done);
+        };
+        let findings = emptied.findings;
+        if !emptied.remaining.is_empty() {
+            self.waiting.wait(name, emptied.remaining);
         }
-        // Somebody's grace period or finalizer: wait until one object is gone.
-        wait_for_deletion(&api, list.metadata.resource_version.as_deref().unwrap_or("0")).await?;
+        if findings.discovery.is_some() || !findings.failures.is_empty() {
+            let failures = findings.discovery.into_iter().chain(findings.failures);
+            return Err(Error::Content(failures.collect::<Vec<_>>().join(", ")));
+        }
+        if findings.remaining.is_empty() {
+            self.finalize(namespace).await?;
+        }
+        Ok(Next::Done)
     }
-}
 
-async fn wait_for_deletion(api: &Api<DynamicObject>, resource_version: &str) -> kube::Result<()> {
-    let params = WatchParams::default().timeout(WAIT_MAX_SECONDS);
-    let mut events = api.watch_metadata(&params, resource_version).await?.boxed();
-    while let Some(event) = events.try_next().await? {
-        let event: WatchEvent<PartialObjectMeta<DynamicObject>> = event;
-        if matches!(event, WatchEvent::Deleted(_) | WatchEvent::Error(_)) {
-            break;
+    /// Writes the conditions if they are others now. None: the namespace is gone.
+    async fn tell(
+        &self,
+        mut namespace: Namespace,
+        findings: &conditions::Findings,
+    ) -> Result<Option<Namespace>, Error> {
+        let uid = namespace.metadata.uid.clone();
+        loop {
+            let status = namespace.status.get_or_insert_default();
+            if !conditions::update(status, findings, Timestamp::now()) {
+                return Ok(Some(namespace));
+            }
+            let name = namespace.metadata.name.clone().unwrap_or_default();
+            let params = PostParams::default();
+            match self.namespaces.replace_status(&name, &params, &namespace).await {
+                Ok(written) => return Ok(Some(written)),
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => return Err(Error::Write(error)),
+            }
+            match self.namespaces.get_opt(&name).await.map_err(Error::Read)? {
+                Some(current) if current.metadata.uid == uid => namespace = current,
+                _ => return Ok(None),
+            }
         }
     }
-    Ok(())
-}
 
-/// Takes `kubernetes` out of spec.finalizers, which lets the API server remove the namespace.
-async fn finalize(client: &Client, namespace: &Namespace) -> Result<(), Error> {
-    let name = namespace.name_any();
-    let api: Api<Namespace> = Api::all(client.clone());
-    let body = plan::without_finalizer(namespace);
-    match api
-        .replace_subresource("finalize", &name, &PostParams::default(), &body)
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(source) => Err(Error::Finalize {
-            namespace: name,
-            source,
-        }),
+    /// Takes `kubernetes` out of spec.finalizers, which lets the API server remove the namespace.
+    async fn finalize(&self, mut namespace: Namespace) -> Result<(), Error> {
+        let uid = namespace.metadata.uid.clone();
+        let name = namespace.metadata.name.clone().unwrap_or_default();
+        loop {
+            let body = plan::without_finalizer(&namespace);
+            let params = PostParams::default();
+            match self
+                .namespaces
+                .replace_subresource("finalize", &name, &params, &body)
+                .await
+            {
+                Ok(_) => break,
+                Err(kube::Error::Api(status)) if status.code == 404 => break,
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => return Err(Error::Write(error)),
+            }
+            match self.namespaces.get_opt(&name).await.map_err(Error::Read)? {
+                Some(current) if current.metadata.uid == uid => namespace = current,
+                _ => break,
+            }
+        }
+        self.waiting.forget(&name);
+        Ok(())
     }
 }
