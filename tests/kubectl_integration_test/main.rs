@@ -8,6 +8,7 @@ mod support;
 
 mod api;
 mod apply;
+mod cascade;
 mod clients;
 mod commands;
 mod containerd;
