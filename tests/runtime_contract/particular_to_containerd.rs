@@ -21,6 +21,21 @@ async fn another() -> Arc<ContainerdRuntime> {
 }
 
 #[test]
+fn an_abandoned_exec_is_ended() {
+    test(async |subject: &Subject| crate::cases::real::an_abandoned_exec_is_ended(subject).await);
+}
+
+#[test]
+fn resources_change_under_a_running_container() {
+    test(async |subject: &Subject| crate::cases::real::resources_change(subject).await);
+}
+
+#[test]
+fn images_as_directories() {
+    test(async |subject: &Subject| crate::cases::real::images_as_directories(subject).await);
+}
+
+#[test]
 fn everything_is_found_again() {
     test(async |subject: &Subject| {
         let config = subject.pod("found");

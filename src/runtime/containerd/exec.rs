@@ -44,11 +44,18 @@ pub(super) async fn exec(parts: &Arc<Parts>, id: &str, request: &ExecRequest) ->
         .ok_or_else(|| failed("exec in", id, "the container has no process"))?;
     let process = serde_json::to_vec(&process).map_err(|error| failed("exec in", id, error))?;
     let exec_id = uuid::Uuid::new_v4().simple().to_string();
-    let pipes = Pipes::create(&engine.directory(id).join("exec").join(&exec_id), request)
-        .map_err(|error| failed("make pipes for an exec in", id, error))?;
+    // From here on, whatever is there of it is taken away when nobody holds it any more.
+    let running = Arc::new(Exec {
+        parts: Arc::clone(parts),
+        container_id: id.to_string(),
+        directory: engine.directory(id).join("exec").join(&exec_id),
+        exec_id: exec_id.clone(),
+    });
+    let pipes =
+        Pipes::create(&running.directory, request).map_err(|error| failed("make pipes for an exec in", id, error))?;
     let message = ExecProcessRequest {
         container_id: id.to_string(),
-        exec_id: exec_id.clone(),
+        exec_id,
         stdin: pipes.path(0, request.stdin),
         // Without a reader of its own the output goes nowhere.
         stdout: pipes.path(1, request.stdout),
@@ -59,23 +66,13 @@ pub(super) async fn exec(parts: &Arc<Parts>, id: &str, request: &ExecRequest) ->
             value: process,
         }),
     };
-    let added = engine.tasks().exec(engine.request(message)).await;
-    added.map_err(|status| engine.error("exec in", "container", id, status))?;
-    let running = Arc::new(Exec {
-        parts: Arc::clone(parts),
-        container_id: id.to_string(),
-        exec_id,
-        directory: pipes.directory.clone(),
-    });
     let (stdin, stdout, stderr) = pipes
         .open(request)
         .map_err(|error| failed("open pipes for an exec in", id, error))?;
-    let start = StartRequest {
-        container_id: id.to_string(),
-        exec_id: running.exec_id.clone(),
-    };
-    let started = engine.tasks().start(engine.request(start)).await;
-    started.map_err(|status| engine.error("exec in", "container", id, status))?;
+    // In a task of its own, which goes on when nobody waits any more: a kill that overtakes the start would find nothing
+    // to end.
+    let started = tokio::spawn(start(Arc::clone(&running), message)).await;
+    started.map_err(|error| failed("exec in", id, error))??;
     let reader = |pipe: Receiver| -> Reader { Box::pin(pipe) };
     Ok(ExecSession {
         stdin: stdin.map(|pipe| -> Writer {
@@ -87,6 +84,19 @@ pub(super) async fn exec(parts: &Arc<Parts>, id: &str, request: &ExecRequest) ->
         stderr: stderr.map(reader),
         control: Box::new(ExecHandle(running)),
     })
+}
+
+/// Adds the process, and starts it.
+async fn start(exec: Arc<Exec>, message: ExecProcessRequest) -> Result<()> {
+    let engine = exec.engine();
+    let refused = |status| engine.error("exec in", "container", &exec.container_id, status);
+    engine.tasks().exec(engine.request(message)).await.map_err(refused)?;
+    let start = StartRequest {
+        container_id: exec.container_id.clone(),
+        exec_id: exec.exec_id.clone(),
+    };
+    let started = engine.tasks().start(engine.request(start)).await;
+    started.map(drop).map_err(refused)
 }
 
 /// The named pipes of one process.

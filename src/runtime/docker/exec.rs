@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// Bytes that a session holds for a slow reader before the process has to wait.
 const PIPE_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 32 * 1024;
-/// How long the engine may take to know the pid of an exec that runs.
+/// How long the engine may take to know the pid of an exec that was started.
 const PID_WAIT_MAX: Duration = Duration::from_secs(5);
 
 type Connection = TokioIo<Upgraded>;
@@ -48,13 +48,25 @@ pub(super) async fn exec(engine: &Arc<Engine>, hub: &Hub, id: &str, request: &Ex
     let events = hub.subscribe();
     let path = format!("/exec/{exec_id}/start");
     let body = serde_json::json!({ "Detach": false, "Tty": request.tty });
-    let connection = engine.raw.upgrade("exec", "container", id, &path, Some(body)).await?;
     let guard = Guard {
         engine: Arc::clone(engine),
         exec_id,
         container_id: id.to_string(),
         ended: AtomicBool::new(false),
     };
+    // In a task of its own, which goes on when nobody waits any more: once the engine was asked to start it, only its
+    // answer tells when there is something to be ended.
+    let starting = tokio::spawn(async move {
+        let id = &guard.container_id;
+        let upgraded = guard
+            .engine
+            .raw
+            .upgrade("exec", "container", id, &path, Some(body))
+            .await;
+        (guard, upgraded)
+    });
+    let (guard, upgraded) = starting.await.map_err(|error| failed("exec", id, error.to_string()))?;
+    let connection = upgraded?;
     let control = |streams| -> Box<dyn ExecControl> { Box::new(ExecEnd { guard, events, streams }) };
     Ok(session(connection, request, request.tty, control))
 }
@@ -225,8 +237,9 @@ impl Drop for Guard {
     }
 }
 
-/// Kills the process of an exec. The engine says that it runs, and passes on what it prints, before it knows its pid: that
-/// is waited for, but no longer than [`PID_WAIT_MAX`].
+/// Kills the process of an exec. The engine takes the connection before it says that the exec runs, and says that, and
+/// passes on what it prints, before it knows its pid: both are waited for, but no longer than [`PID_WAIT_MAX`]. One that
+/// has ended has an exit code.
 async fn end_abandoned(engine: &Engine, exec_id: &str, container_id: &str) {
     let since = Instant::now();
     let mut pause = Duration::from_millis(5);
@@ -234,7 +247,7 @@ async fn end_abandoned(engine: &Engine, exec_id: &str, container_id: &str) {
         let Ok(found) = engine.docker.inspect_exec(exec_id).await else {
             return;
         };
-        if found.running != Some(true) {
+        if found.running != Some(true) && found.exit_code.is_some() {
             return;
         }
         let pid = found.pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();

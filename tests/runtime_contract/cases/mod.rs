@@ -1,6 +1,7 @@
 //! The cases that every backend passes.
 
 mod lifecycle;
+pub mod real;
 mod streams;
 
 pub use lifecycle::*;

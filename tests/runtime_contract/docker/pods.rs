@@ -374,24 +374,17 @@ fn terminals_deliver_every_byte_and_resize() {
 
 #[test]
 fn an_abandoned_exec_is_ended() {
-    on_engine(async |subject| {
-        let (_, id) = subject.start("abandoned", IDLE).await;
-        let request = exec_request(&["sh", "-c", "echo started; exec sleep 4321"]);
-        let mut session = subject.runtime.exec(&id, &request).await.unwrap();
-        let mut started = [0; 8];
-        session.stdout.as_mut().unwrap().read_exact(&mut started).await.unwrap();
-        drop(session);
-        let since = Instant::now();
-        loop {
-            let (processes, ..) = subject
-                .exec(&id, &["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"])
-                .await;
-            if !processes.contains("sleep 4321 ") {
-                break;
-            }
-            assert!(since.elapsed() < Duration::from_secs(20), "{processes}");
-        }
-    });
+    on_engine(async |subject| crate::cases::real::an_abandoned_exec_is_ended(&subject).await);
+}
+
+#[test]
+fn resources_change_under_a_running_container() {
+    on_engine(async |subject| crate::cases::real::resources_change(&subject).await);
+}
+
+#[test]
+fn images_as_directories() {
+    on_engine(async |subject| crate::cases::real::images_as_directories(&subject).await);
 }
 
 #[test]
