@@ -71,8 +71,26 @@ pub fn restart_policy(pod: &Pod) -> RestartPolicy {
     RestartPolicy::parse(spec(pod).restart_policy.as_deref().unwrap_or_default())
 }
 
+/// Whether a container that ended with `exit_code` runs again: by the first of its rules that fits, else by its policy
+/// (upstream: `ContainerShouldRestart`).
+pub fn restarts(pod: &Pod, role: Role, container: &Container, exit_code: i32) -> bool {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let fits = rules.any(|rule| {
+        rule.action == "Restart"
+            && rule.exit_codes.as_ref().is_some_and(|codes| {
+                let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+                match codes.operator.as_str() {
+                    "In" => listed,
+                    "NotIn" => !listed,
+                    _ => false,
+                }
+            })
+    });
+    fits || container_restart_policy(pod, role, container).restarts(exit_code)
+}
+
 /// The policy of one container: its own where it has one, else the pod's.
-pub fn container_restart_policy(pod: &Pod, role: Role, container: &Container) -> RestartPolicy {
+fn container_restart_policy(pod: &Pod, role: Role, container: &Container) -> RestartPolicy {
     match (role, container.restart_policy.as_deref()) {
         (Role::Ephemeral, _) => RestartPolicy::Never,
         (Role::Sidecar, _) => RestartPolicy::Always,
@@ -189,6 +207,34 @@ mod tests {
     fn durations_read_as_in_go() {
         for (seconds, text) in [(0, "0s"), (10, "10s"), (80, "1m20s"), (300, "5m0s"), (3605, "1h0m5s")] {
             assert_eq!(go_duration(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn rules_come_before_policies() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {"restartPolicy": "Never", "containers": [
+            {"name": "ruled", "restartPolicy": "Never", "restartPolicyRules": [
+                {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}},
+            ]},
+            {"name": "all-but", "restartPolicy": "Never", "restartPolicyRules": [
+                {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 1]}},
+            ]},
+            {"name": "own", "restartPolicy": "OnFailure"},
+            {"name": "plain"},
+        ]}}))
+        .unwrap();
+        let restarts = |index: usize, code| restarts(&pod, Role::App, &app_containers(&pod)[index], code);
+        for (index, code, again) in [
+            (0, 42, true),
+            (0, 1, false),
+            (0, 0, false),
+            (1, 2, true),
+            (1, 1, false),
+            (2, 1, true),
+            (2, 0, false),
+            (3, 1, false),
+        ] {
+            assert_eq!(restarts(index, code), again, "{index} {code}");
         }
     }
 

@@ -80,7 +80,7 @@ fn finished(pod: &Pod, memory: &Memory) -> bool {
             latest.state == ContainerState::Exited
                 && !memory.in_flight.contains(&Step::Start(c.name.clone()))
                 && !memory.replaced.contains(&latest.id)
-                && !pod::container_restart_policy(pod, role, c).restarts(latest.exit_code)
+                && !pod::restarts(pod, role, c, latest.exit_code)
         })
     };
     let init_failed = pod::init_containers(pod).any(|(role, c)| {
@@ -188,9 +188,8 @@ impl<'a> Run<'a> {
             ContainerState::Created => self.start(container),
             ContainerState::Exited => {
                 let again = latest.sandbox_id != self.sandbox_id && role == Role::Init;
-                let policy = pod::container_restart_policy(self.pod, role, container);
                 let replaced = self.memory.replaced.contains(&latest.id);
-                if again || replaced || policy.restarts(latest.exit_code) {
+                if again || replaced || pod::restarts(self.pod, role, container, latest.exit_code) {
                     self.restart(container, latest);
                 }
             }

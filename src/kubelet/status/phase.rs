@@ -1,7 +1,7 @@
 //! The phase of a pod from its containers' states (upstream: `kubelet_pods.go` `getPhase`).
 
-use crate::kubelet::pod::{self, RestartPolicy, Role};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use crate::kubelet::pod::{self, Role};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
 /// How a container counts for the phase.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,6 @@ fn count(list: Option<&Vec<ContainerStatus>>, name: &str) -> Count {
 
 /// `ending`: the pod is being finished, nothing is restarted.
 pub fn compute(pod: &Pod, status: &PodStatus, ending: bool) -> &'static str {
-    let policy = pod::restart_policy(pod);
     let apps: Vec<Count> = pod::app_containers(pod)
         .iter()
         .map(|c| count(status.container_statuses.as_ref(), &c.name))
@@ -45,7 +44,7 @@ pub fn compute(pod: &Pod, status: &PodStatus, ending: bool) -> &'static str {
         let state = count(status.init_container_statuses.as_ref(), &container.name);
         match (role, state) {
             (Role::Init, Count::Stopped(0)) => {}
-            (Role::Init, Count::Stopped(_)) if policy == RestartPolicy::Never => return "Failed",
+            (Role::Init, Count::Stopped(code)) if !pod::restarts(pod, role, container, code) => return "Failed",
             (Role::Init, _) if !initialized => return "Pending",
             (Role::Sidecar, state) if state != Count::Running && !initialized => return "Pending",
             _ => {}
@@ -62,12 +61,13 @@ pub fn compute(pod: &Pod, status: &PodStatus, ending: bool) -> &'static str {
         return "Running";
     }
     let all_succeeded = apps.iter().all(|count| *count == Count::Stopped(0));
-    match (ending, policy, all_succeeded) {
-        (true, _, true) => "Succeeded",
-        (true, _, false) => "Failed",
-        (false, RestartPolicy::Always, _) => "Running",
-        (false, _, true) => "Succeeded",
-        (false, RestartPolicy::Never, false) => "Failed",
-        (false, RestartPolicy::OnFailure, false) => "Running",
+    let again = |(container, count): (&Container, &Count)| match count {
+        Count::Stopped(code) => pod::restarts(pod, Role::App, container, *code),
+        _ => false,
+    };
+    match all_succeeded {
+        _ if !ending && pod::app_containers(pod).iter().zip(&apps).any(again) => "Running",
+        true => "Succeeded",
+        false => "Failed",
     }
 }

@@ -41,8 +41,7 @@ const OF_POD: [Unsupported; 14] = [
 ];
 
 /// Fields of a container of any list.
-const OF_CONTAINER: [Unsupported; 5] = [
-    field(&["restartPolicyRules"]),
+const OF_CONTAINER: [Unsupported; 4] = [
     field(&["securityContext", "appArmorProfile"]),
     Unsupported {
         path: &["securityContext", "procMount"],
