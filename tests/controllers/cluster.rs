@@ -8,9 +8,10 @@ use krust::apiserver::{ApiServer, ApiServerOptions};
 use krust::client::informer::{Informer, Informers};
 use krust::controllers::{self, Clients, Tokens};
 use krust::registry::Registry;
-use krust::scheduler;
+use krust::scheduler::{self, configuration::Configuration};
 use krust::storage::{Options, Storage};
 use krust::transport::InProcessIdentity;
+use krust::transport::pki::{Pki, ServerNames};
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -40,6 +41,7 @@ pub struct Cluster {
     seed: u64,
     admin: Client,
     pods: Informer<Pod>,
+    pki: Arc<Pki>,
     broken: Broken,
     /// Ends what acts, and what does not misbehave.
     acting: Option<(CancellationToken, JoinSet<()>)>,
@@ -59,6 +61,7 @@ impl Cluster {
             groups: vec!["system:masters".into()],
         };
         let admin = krust::client::in_process(api.endpoint(), identity, "test");
+        let pki = Pki::load_or_create(&directory.path().join("pki"), ServerNames::default()).unwrap();
         let (stop, mut quiet) = (CancellationToken::new(), JoinSet::new());
         for name in [NAMESPACE, "kube-system", "kube-node-lease"] {
             let namespaces = dynamic(&admin, "v1", "namespaces", None);
@@ -82,6 +85,7 @@ impl Cluster {
             admin,
             broken: invariants::follow(&pods),
             pods,
+            pki: Arc::new(pki),
             acting: None,
             quiet: (stop, quiet),
             _directory: directory,
@@ -119,8 +123,12 @@ impl Cluster {
             authority: String::new(),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(controllers::run(clients, tokens, stop.clone()));
-        tasks.spawn(scheduler::run(client("system:kube-scheduler", &[]), stop.clone()));
+        tasks.spawn(controllers::run(clients, tokens, self.pki.clone(), stop.clone()));
+        tasks.spawn(scheduler::run(
+            client("system:kube-scheduler", &[]),
+            Configuration::default(),
+            stop.clone(),
+        ));
         self.acting = Some((stop, tasks));
     }
 
