@@ -54,7 +54,8 @@ async fn each_after_its_time(cluster: Cluster) {
     for (name, seconds) in [("soon", 2), ("late", 6)] {
         let going = async || {
             let pod = pods.resource.get(name).await.ok();
-            pod.as_ref().is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string())
+            pod.as_ref()
+                .is_none_or(|pod| pod["metadata"]["deletionTimestamp"].is_string())
                 .then_some(pod)
         };
         let what = format!("{name} leaves");

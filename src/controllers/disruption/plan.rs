@@ -184,6 +184,9 @@ fn printed(selector: &LabelSelector) -> String {
 }
 
 #[cfg(test)]
+mod random;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
