@@ -23,7 +23,8 @@ pub struct Set {
 pub fn spec(label: &str, more: Value) -> Value {
     let container = json!({
         "name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", SCRIPT],
-        "readinessProbe": {"exec": {"command": ["test", "-f", "/tmp/ready"]}, "periodSeconds": 1},
+        // A second, which is the default, may be too short while everything starts at once.
+        "readinessProbe": {"exec": {"command": ["test", "-f", "/tmp/ready"]}, "periodSeconds": 1, "timeoutSeconds": 20},
     });
     let mut spec = json!({
         "selector": {"matchLabels": {"app": label}},
@@ -139,6 +140,17 @@ impl Set {
 
     pub async fn mend_pod(&self, pod: &str) {
         self.pods.shell(pod, "", "touch /tmp/ready").await;
+    }
+
+    /// Deletes a pod and waits until another one has its name.
+    pub async fn replace_pod(&self, pod: &str) {
+        let before = self.pods.resource.get(pod).await.unwrap();
+        self.pods.resource.delete(pod).await.unwrap();
+        let is_new = |now: &[Value]| {
+            let mut of_the_name = now.iter().filter(|now| name(now) == pod);
+            of_the_name.any(|now| now["metadata"]["uid"] != before["metadata"]["uid"])
+        };
+        self.until_pods("replaced", is_new).await;
     }
 
     pub async fn scale(&self, replicas: i32) {

@@ -87,10 +87,15 @@ async fn ordered_scaling(cluster: Cluster) {
     };
     assert!(times(&pods[2]).0 >= times(&pods[1]).1, "{pods:#?}");
     // Down: halts, too, and the last one goes first.
-    set.break_pod("set-1").await;
+    for pod in ["set-0", "set-1", "set-2"] {
+        set.break_pod(pod).await;
+    }
+    set.until_status(json!({"replicas": 3, "readyReplicas": 0})).await;
     set.scale(0).await;
     set.stays(3, |pods| pods.len() == 3).await;
-    set.mend_pod("set-1").await;
+    for pod in ["set-0", "set-1", "set-2"] {
+        set.mend_pod(pod).await;
+    }
     let mut order = Vec::new();
     while !pods.is_empty() {
         let left = set.until_pods("fewer", |left| left.len() < pods.len()).await;
@@ -195,7 +200,7 @@ async fn canary(cluster: Cluster) {
     assert_eq!(images(&set.all_pods().await), expected);
     // Each comes back at its own side of the partition.
     for pod in ["set-0", "set-2"] {
-        set.pods.delete(pod).await;
+        set.replace_pod(pod).await;
     }
     set.until_status(ready(3)).await;
     let pods = set.all_pods().await;
