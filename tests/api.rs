@@ -35,6 +35,8 @@ mod parity;
 mod patch;
 #[path = "api/protobuf.rs"]
 mod protobuf;
+#[path = "api/quota.rs"]
+mod quota;
 #[path = "api/rbac.rs"]
 mod rbac;
 #[path = "api/replay.rs"]

@@ -108,6 +108,48 @@ async fn signing_requests(cluster: Cluster) {
     let kept = requests.replace(&changed).await.unwrap();
     assert_eq!(kept["status"]["conditions"][0]["type"], "Approved");
     requests.delete(&name).await.unwrap();
+    signed_by_the_cluster(&cluster, &requests).await;
+}
+
+/// A client of the API server gets its certificate once it is approved; what the signer does not sign fails.
+async fn signed_by_the_cluster(cluster: &Cluster, requests: &Resource) {
+    let approve = async |usages: &[&str]| {
+        let name = cluster.unique("client");
+        let object = json!({
+            "metadata": {"name": name},
+            "spec": {"request": base64(request("jane").pem().unwrap()), "signerName": "kubernetes.io/kube-apiserver-client",
+                "usages": usages, "expirationSeconds": 3600}});
+        let created = requests.create(&object).await.unwrap();
+        assert!(created["status"]["certificate"].is_null());
+        let mut approved = requests.get_sub(&name, "approval").await.unwrap();
+        approved["status"] = json!({"conditions": [condition("Approved")]});
+        requests.replace_sub("approval", &approved).await.unwrap();
+        name
+    };
+    let name = approve(&["client auth"]).await;
+    let certificate = eventually("the certificate", async || {
+        let request = requests.get(&name).await.unwrap();
+        request["status"]["certificate"].as_str().map(str::to_owned)
+    })
+    .await;
+    let pem = base64::engine::general_purpose::STANDARD.decode(certificate).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
+    let certificate = pem.parse_x509().unwrap();
+    assert_eq!(certificate.subject().to_string(), "CN=jane");
+    assert_eq!(certificate.issuer().to_string(), "CN=kubernetes");
+    let lasts = certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
+    assert_eq!(lasts, 3600 + 300, "an hour from now on, and five minutes for slow clocks");
+    let name = approve(&["server auth"]).await;
+    let failed = eventually("the failure", async || {
+        let request = requests.get(&name).await.unwrap();
+        let conditions = request["status"]["conditions"].as_array().unwrap().clone();
+        conditions.into_iter().find(|condition| condition["type"] == "Failed")
+    })
+    .await;
+    assert_eq!(
+        (&failed["reason"], &failed["message"]),
+        (&json!("SignerValidationFailure"), &json!("invalid usage for client certificate: server auth"))
+    );
 }
 
 async fn pod_certificates(cluster: Cluster) {

@@ -33,6 +33,7 @@ mod resource;
 mod runner;
 mod sets;
 
+mod account_pods;
 mod apps;
 mod auth;
 mod cli;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         return agnhost::main();
     }
     let tests = [
+        account_pods::tests(),
         apps::tests(),
         auth::tests(),
         cli::tests(),
