@@ -14,6 +14,7 @@ mod priority;
 pub mod resource_quota;
 mod runtime_class;
 pub mod service_account;
+mod storage_in_use;
 mod taint_nodes;
 
 use super::authorization::escalation;
@@ -48,7 +49,7 @@ impl Subject<'_> {
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 /// Every plug-in, in upstream's order. [`resource_quota`] comes last of all, with the write itself.
-const PLUGINS: [(&str, Plugin); 17] = [
+const PLUGINS: [(&str, Plugin); 18] = [
     ("DefinitionTerminating", definition_terminating::admit),
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("LimitRanger", limit_ranger::admit),
@@ -58,6 +59,7 @@ const PLUGINS: [(&str, Plugin); 17] = [
     ("Priority", priority::admit),
     ("DefaultTolerationSeconds", default_toleration_seconds::admit),
     ("DefaultStorageClass", default_class::storage),
+    ("StorageObjectInUseProtection", storage_in_use::admit),
     (owner_references::NAME, owner_references::admit),
     ("PersistentVolumeClaimResize", persistent_volume_claim_resize::admit),
     ("RuntimeClass", runtime_class::admit),

@@ -20,6 +20,8 @@ const IMAGES_MAX: usize = 50;
 /// Upstream's hard eviction thresholds: below them the node is under pressure, and pods cannot count on the rest.
 const MEMORY_RESERVE_BYTES: u64 = 100 << 20;
 const DISK_RESERVE_PERCENT: u64 = 10;
+/// On a large disk a tenth is much, and a node under pressure takes no pods: with so much left it goes on.
+const DISK_RESERVE_BYTES_MAX: u64 = 4 << 30;
 const INODES_RESERVE_PERCENT: u64 = 5;
 const PROCESSES_RESERVE_PERCENT: u64 = 1;
 
@@ -191,7 +193,8 @@ fn conditions(facts: &Facts, mut conditions: Vec<NodeCondition>, now: SystemTime
         .memory_available_bytes
         .is_some_and(|left| left < MEMORY_RESERVE_BYTES);
     let disk = usage.disk.is_some_and(|disk| {
-        low(disk.available_bytes, disk.size_bytes, DISK_RESERVE_PERCENT)
+        (low(disk.available_bytes, disk.size_bytes, DISK_RESERVE_PERCENT)
+            && disk.available_bytes < DISK_RESERVE_BYTES_MAX)
             || low(disk.inodes_free, disk.inodes, INODES_RESERVE_PERCENT)
     });
     let processes = usage.processes.is_some_and(|processes| {
