@@ -1,4 +1,4 @@
-//! Flow control and admission policies as objects, and migrations of stored versions.
+//! Flow control and admission policies as objects.
 
 use crate::cluster::Cluster;
 use crate::lifecycle::cluster_wide;
@@ -22,10 +22,6 @@ pub fn tests() -> Vec<Test> {
         test(
             "[sig-api-machinery] MutatingAdmissionPolicy [Privileged:ClusterAdmin] should support MutatingAdmissionPolicyBinding API operations",
             mutating_bindings,
-        ),
-        test(
-            "[sig-api-machinery] StorageVersionMigration CRUD Tests storagemigration.k8s.io/v1 StorageVersionMigration",
-            migrations,
         ),
         test(
             "[sig-api-machinery] ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should support ValidatingAdmissionPolicy API operations",
@@ -149,18 +145,6 @@ async fn mutating_bindings(cluster: Cluster) {
         json!({"spec": spec}),
     )
     .change(json!({"spec": {"matchResources": {"namespaceSelector": {"matchLabels": {"a": "b"}}}}}))
-    .run(&cluster)
-    .await;
-}
-
-async fn migrations(cluster: Cluster) {
-    let spec = json!({"resource": {"group": "apps", "resource": "deployments"}});
-    cluster_wide(
-        "storagemigration.k8s.io/v1",
-        "storageversionmigrations",
-        "StorageVersionMigration",
-        json!({"spec": spec}),
-    )
     .run(&cluster)
     .await;
 }

@@ -208,7 +208,7 @@ mod tests {
     fn what_others_own_is_left_to_them() {
         let set = set("Delete", "Delete");
         let another = owner("Cache", "c", "other", true);
-        assert_eq!(corrected(&[another.clone()], &set, 0), None);
+        assert_eq!(corrected(std::slice::from_ref(&another), &set, 0), None);
         let ours = owner("StatefulSet", "web", "set", true);
         let both = [another, ours];
         assert_eq!(corrected(&both, &set, 0), Some(vec!["other".to_owned()]));
