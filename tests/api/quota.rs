@@ -18,7 +18,12 @@ impl Server {
     async fn count(&self, name: &str, used: Value) {
         let mut quota = self.get(&format!("{QUOTAS}/{name}")).await.expect(200);
         let hard = quota["spec"]["hard"].clone();
-        let mut all: Value = hard.as_object().unwrap().keys().map(|key| (key.clone(), json!("0"))).collect();
+        let mut all: Value = hard
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|key| (key.clone(), json!("0")))
+            .collect();
         for (key, value) in used.as_object().unwrap() {
             all[key] = value.clone();
         }
@@ -50,7 +55,10 @@ async fn many_at_once_get_no_more_than_there_is() {
     for refused in answers.iter().filter(|answer| answer.status != 201) {
         let status = refused.failure(403, "Forbidden");
         let message = status["message"].as_str().unwrap();
-        assert!(message.contains("is forbidden: exceeded quota: cpu, requested: requests.cpu=300m"), "{message}");
+        assert!(
+            message.contains("is forbidden: exceeded quota: cpu, requested: requests.cpu=300m"),
+            "{message}"
+        );
     }
     assert_eq!(server.used("pods").await, json!({"pods": "6"}));
     assert_eq!(server.used("cpu").await, json!({"requests.cpu": "1800m"}));
@@ -73,11 +81,17 @@ async fn what_is_not_written_is_not_charged() {
     server.post(PODS, odd).await.failure(422, "Invalid");
     assert_eq!(server.used("q").await, json!({"pods": "1"}));
     server.post(PODS, pod("two")).await.expect(201);
-    server.post(&format!("{PODS}?dryRun=All"), pod("three")).await.failure(403, "Forbidden");
+    server
+        .post(&format!("{PODS}?dryRun=All"), pod("three"))
+        .await
+        .failure(403, "Forbidden");
     // A status that nobody knows lets nothing in, and one that is not there at all lets everything.
     let mut quota = server.get(&format!("{QUOTAS}/q")).await.expect(200);
     quota["status"] = json!({"hard": {"pods": "2"}});
-    server.put(&format!("{QUOTAS}/q/status"), quota.clone()).await.expect(200);
+    server
+        .put(&format!("{QUOTAS}/q/status"), quota.clone())
+        .await
+        .expect(200);
     assert_eq!(
         server.post(PODS, pod("three")).await.failure(403, "Forbidden")["message"],
         "pods \"three\" is forbidden: status unknown for quota: q, resources: pods"
@@ -90,7 +104,10 @@ async fn what_is_not_written_is_not_charged() {
     // Who is counting meanwhile must begin again.
     let mut counted = empty;
     counted["status"] = json!({"hard": {"pods": "2"}, "used": {"pods": "2"}});
-    server.put(&format!("{QUOTAS}/q/status"), counted).await.failure(409, "Conflict");
+    server
+        .put(&format!("{QUOTAS}/q/status"), counted)
+        .await
+        .failure(409, "Conflict");
 }
 
 #[tokio::test]
@@ -107,14 +124,21 @@ async fn changes_are_charged_too() {
         .patch(&format!("{services}/s"), "merge", json!({"spec": {"type": "NodePort"}}))
         .await;
     let message = grown.failure(403, "Forbidden")["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("exceeded quota: q, requested: services.nodeports=2, used: services.nodeports=0"), "{message}");
+    assert!(
+        message.contains("exceeded quota: q, requested: services.nodeports=2, used: services.nodeports=0"),
+        "{message}"
+    );
     // In place, a pod may ask for as much as is left.
     server.post(PODS, asking("p", "400m")).await.expect(201);
-    let resize = |cpu: &str| json!({"spec": {"containers": [{"name": "app", "resources": {"requests": {"cpu": cpu}}}]}});
+    let resize =
+        |cpu: &str| json!({"spec": {"containers": [{"name": "app", "resources": {"requests": {"cpu": cpu}}}]}});
     let uri = format!("{PODS}/p/resize");
     server.patch(&uri, "strategic-merge", resize("900m")).await.expect(200);
     assert_eq!(server.used("q").await["requests.cpu"], "900m");
-    server.patch(&uri, "strategic-merge", resize("1100m")).await.failure(403, "Forbidden");
+    server
+        .patch(&uri, "strategic-merge", resize("1100m"))
+        .await
+        .failure(403, "Forbidden");
     assert_eq!(server.used("q").await["requests.cpu"], "900m");
 }
 
@@ -131,7 +155,9 @@ async fn objects_of_custom_kinds_are_counted() {
     server.post(definitions, definition).await.expect(201);
     let widgets = "/apis/example.com/v1/namespaces/default/widgets";
     server.until(widgets, |answer| answer.status == 200).await;
-    server.quota("q", json!({"hard": {"count/widgets.example.com": "1"}})).await;
+    server
+        .quota("q", json!({"hard": {"count/widgets.example.com": "1"}}))
+        .await;
     let widget = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}});
     server.post(widgets, widget("one")).await.expect(201);
     assert_eq!(server.used("q").await, json!({"count/widgets.example.com": "1"}));

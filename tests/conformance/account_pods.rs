@@ -44,10 +44,16 @@ async fn mounted(cluster: Cluster) {
     let status = review(&cluster, &read("token").await).await;
     assert_eq!(status["authenticated"], true, "{status}");
     let user = &status["user"];
-    assert_eq!(user["username"], format!("system:serviceaccount:{}:robot", pods.namespace));
+    assert_eq!(
+        user["username"],
+        format!("system:serviceaccount:{}:robot", pods.namespace)
+    );
     let extra = &user["extra"];
     assert_eq!(extra["authentication.kubernetes.io/pod-name"], json!(["holder"]));
-    assert_eq!(extra["authentication.kubernetes.io/pod-uid"], json!([ready["metadata"]["uid"]]));
+    assert_eq!(
+        extra["authentication.kubernetes.io/pod-uid"],
+        json!([ready["metadata"]["uid"]])
+    );
 }
 
 async fn projected(cluster: Cluster) {

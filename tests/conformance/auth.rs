@@ -138,7 +138,11 @@ async fn signed_by_the_cluster(cluster: &Cluster, requests: &Resource) {
     assert_eq!(certificate.subject().to_string(), "CN=jane");
     assert_eq!(certificate.issuer().to_string(), "CN=kubernetes");
     let lasts = certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
-    assert_eq!(lasts, 3600 + 300, "an hour from now on, and five minutes for slow clocks");
+    assert_eq!(
+        lasts,
+        3600 + 300,
+        "an hour from now on, and five minutes for slow clocks"
+    );
     let name = approve(&["server auth"]).await;
     let failed = eventually("the failure", async || {
         let request = requests.get(&name).await.unwrap();
@@ -148,7 +152,10 @@ async fn signed_by_the_cluster(cluster: &Cluster, requests: &Resource) {
     .await;
     assert_eq!(
         (&failed["reason"], &failed["message"]),
-        (&json!("SignerValidationFailure"), &json!("invalid usage for client certificate: server auth"))
+        (
+            &json!("SignerValidationFailure"),
+            &json!("invalid usage for client certificate: server auth")
+        )
     );
 }
 

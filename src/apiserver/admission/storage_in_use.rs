@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 const FINALIZERS: [(&str, &str, &str); 3] = [
     ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
     ("", "persistentvolumes", "kubernetes.io/pv-protection"),
-    ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
+    (
+        "storage.k8s.io",
+        "volumeattributesclasses",
+        "kubernetes.io/vac-protection",
+    ),
 ];
 
 pub fn admit(_ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
@@ -29,7 +33,9 @@ pub fn admit(_ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resu
 }
 
 fn hold(object: &mut Object, finalizer: &str) {
-    let finalizers = child_or_new(object, "metadata").entry("finalizers").or_insert_with(|| json!([]));
+    let finalizers = child_or_new(object, "metadata")
+        .entry("finalizers")
+        .or_insert_with(|| json!([]));
     match finalizers {
         Value::Array(finalizers) if finalizers.iter().any(|one| one == finalizer) => {}
         Value::Array(finalizers) => finalizers.push(json!(finalizer)),
