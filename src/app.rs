@@ -6,6 +6,7 @@
 //! clients first, then the server, then the database.
 
 mod data_dir;
+mod device_expressions;
 mod kubeconfig;
 mod namespaces;
 mod network;
@@ -133,9 +134,11 @@ async fn run_parts(
     };
     let stop = parts.stop.clone();
     let client = core.client("system:kube-scheduler", &[]);
-    parts
-        .tasks
-        .spawn("scheduler", scheduler::run(client, scheduling, stop.clone()));
+    let expressions = Arc::new(device_expressions::DeviceExpressions::default());
+    parts.tasks.spawn(
+        "scheduler",
+        scheduler::run(client, scheduling, expressions, stop.clone()),
+    );
     let clients = controllers::Clients {
         shared: core.client("system:kube-controller-manager", &[]),
         own: {

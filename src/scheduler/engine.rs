@@ -4,16 +4,18 @@
 use super::cache::{Cache, NodeEvent, PodEvent};
 use super::configuration::Configuration;
 use super::diagnosis::Diagnosis;
-use super::framework::{Cx, Event, is_worth_a_try};
+use super::framework::{Cx, Event, Refusal, is_worth_a_try};
 use super::nominations::Nominations;
 use super::objects::Objects;
 use super::plan::{Attempt, Choice, Search};
+use super::plugins::dynamic_resources;
 use super::plugins::volumes::binding::{self, Bindings};
 use super::pod_info::{PodInfo, is_terminal, node_name};
 use super::preemption::{self, Outcome};
 use super::profile::Profile;
 use super::queue::{Popped, Queue};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -28,6 +30,8 @@ pub enum Action {
         pod: Arc<PodInfo>,
         node: String,
         bindings: Bindings,
+        /// Claims for devices that get some by this.
+        claims: Vec<Arc<ResourceClaim>>,
         timeout: Duration,
     },
     /// Tell why there is no node.
@@ -54,29 +58,47 @@ pub struct Report {
 }
 
 enum Decision {
-    Bind(String, Bindings, Duration),
+    Bind(String, Needs, Duration),
     NoNodes,
     Error(String),
     Nothing(Diagnosis, Option<Outcome>),
 }
 
-/// What has to be done about the pod's claims on the node.
-fn bindings(cx: Cx<'_>, profile: &Profile, pod: &PodInfo, node: &str) -> Result<Bindings, Diagnosis> {
+/// What has to be done about volumes and devices before a pod is bound.
+#[derive(Default)]
+struct Needs {
+    bindings: Bindings,
+    claims: Vec<Arc<ResourceClaim>>,
+}
+
+fn needs(cx: Cx<'_>, profile: &Profile, pod: &PodInfo, node: &str) -> Result<Needs, Diagnosis> {
+    let mut needs = Needs::default();
     let Some(node) = cx.cache.node(node) else {
-        return Ok(Bindings::default());
+        return Ok(needs);
     };
-    if pod.claims.is_empty() || profile.filter("VolumeBinding").is_none() {
-        return Ok(Bindings::default());
+    let refused = |plugin: &'static str| {
+        move |refusal: Refusal| {
+            let mut diagnosis = Diagnosis {
+                nodes_count: 1,
+                ..Diagnosis::default()
+            };
+            diagnosis.plugins.insert(plugin);
+            diagnosis.refusals.insert(node.slot, refusal);
+            diagnosis
+        }
+    };
+    if !pod.claims.is_empty() && profile.filter("VolumeBinding").is_some() {
+        needs.bindings = binding::decide(cx, pod, node).map_err(refused("VolumeBinding"))?;
     }
-    binding::decide(cx, pod, node).map_err(|refusal| {
-        let mut diagnosis = Diagnosis {
-            nodes_count: 1,
-            ..Diagnosis::default()
-        };
-        diagnosis.plugins.insert("VolumeBinding");
-        diagnosis.refusals.insert(node.slot, refusal);
-        diagnosis
-    })
+    let wants_devices = pod
+        .spec()
+        .resource_claims
+        .as_ref()
+        .is_some_and(|claims| !claims.is_empty());
+    if wants_devices && profile.filter("DynamicResources").is_some() {
+        needs.claims = dynamic_resources::decide(cx, pod, node).map_err(refused("DynamicResources"))?;
+    }
+    Ok(needs)
 }
 
 pub struct Engine {
@@ -261,9 +283,9 @@ impl Engine {
         };
         let mut room = None;
         match decision {
-            Decision::Bind(node, bindings, timeout) => {
+            Decision::Bind(node, needs, timeout) => {
                 self.withdraw(&pod, Some(&node), now);
-                return Some(vec![self.assume(pod, node, bindings, timeout)]);
+                return Some(vec![self.assume(pod, node, needs, timeout)]);
             }
             Decision::NoNodes => {
                 report.message = "no nodes available to schedule pods".into();
@@ -312,8 +334,8 @@ impl Engine {
             nominations: &self.nominations,
         };
         let (mut diagnosis, filters) = match attempt.choose(&mut self.search) {
-            Choice::Node(node) => match bindings(cx, profile, pod, &node) {
-                Ok(bindings) => return Some(Decision::Bind(node, bindings, profile.bind_timeout)),
+            Choice::Node(node) => match needs(cx, profile, pod, &node) {
+                Ok(needs) => return Some(Decision::Bind(node, needs, profile.bind_timeout)),
                 Err(diagnosis) => (diagnosis, None),
             },
             Choice::Error(message) => return Some(Decision::Error(message)),
@@ -337,7 +359,8 @@ impl Engine {
         Some(Decision::Nothing(diagnosis, outcome))
     }
 
-    fn assume(&mut self, pod: Arc<PodInfo>, node: String, bindings: Bindings, timeout: Duration) -> Action {
+    fn assume(&mut self, pod: Arc<PodInfo>, node: String, needs: Needs, timeout: Duration) -> Action {
+        let Needs { bindings, claims } = needs;
         self.cache.assume(pod.clone(), &node);
         self.in_flight.insert(pod.uid.clone(), pod.clone());
         for (claim, volume) in &bindings.volumes {
@@ -347,10 +370,15 @@ impl Engine {
         for claim in &bindings.provisions {
             self.objects.assumed.nodes.insert(binding::key(claim), node.clone());
         }
+        for claim in &claims {
+            let uid = claim.metadata.uid.clone().unwrap_or_default();
+            self.objects.assumed.allocations.insert(uid, claim.clone());
+        }
         Action::Bind {
             pod,
             node,
             bindings,
+            claims,
             timeout,
         }
     }
@@ -373,7 +401,11 @@ impl Engine {
         }
     }
 
-    fn forget_bindings(&mut self, bindings: &Bindings) {
+    fn forget_needs(&mut self, bindings: &Bindings, claims: &[Arc<ResourceClaim>]) {
+        for claim in claims {
+            let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+            self.objects.assumed.allocations.remove(uid);
+        }
         for (_, volume) in &bindings.volumes {
             let name = volume.metadata.name.as_deref().unwrap_or_default();
             self.objects.assumed.volumes.remove(name);
@@ -384,13 +416,24 @@ impl Engine {
     }
 
     /// The API has bound the pod; the watch will tell, if it has not yet.
-    pub fn bound(&mut self, bindings: &Bindings) {
-        self.forget_bindings(bindings);
+    pub fn bound(&mut self, bindings: &Bindings, claims: &[Arc<ResourceClaim>]) {
+        self.forget_needs(bindings, claims);
     }
 
     /// The binding has failed.
-    pub fn not_bound(&mut self, uid: &str, bindings: &Bindings, message: String, now: Instant) -> Option<Action> {
-        self.forget_bindings(bindings);
+    pub fn not_bound(
+        &mut self,
+        uid: &str,
+        bindings: &Bindings,
+        claims: &[Arc<ResourceClaim>],
+        message: String,
+        now: Instant,
+    ) -> Option<Action> {
+        self.forget_needs(bindings, claims);
+        for claim in claims {
+            let (old, new) = (Some(&**claim), None);
+            self.happened(&Event::ResourceClaim { old, new }, now);
+        }
         if let Some(pod) = self.cache.forget(uid) {
             self.happened(&Event::PodRemoved(&pod), now);
         }

@@ -5,6 +5,7 @@
 //! - [`queue`]: pods that wait: active, backing off, or refused until something may help.
 //! - [`plugins`]: filters and scores, one rule per file; [`framework`] says what a rule is.
 //! - [`plan`]: the decision for one pod; [`preemption`]: who would have to go for it.
+//! - [`devices`]: which devices claims get.
 //! - [`engine`]: what happens goes in, what is to be done comes out; no calls.
 //! - [`bind`]: the calls to the API.
 //!
@@ -13,6 +14,7 @@
 mod bind;
 mod cache;
 pub mod configuration;
+pub mod devices;
 mod diagnosis;
 mod engine;
 mod feed;
@@ -36,8 +38,10 @@ mod tests;
 use crate::client::informer::Informers;
 use bind::{Binder, CallResult};
 use configuration::Configuration;
+use devices::Expressions;
 use engine::Engine;
 use feed::News;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -55,12 +59,18 @@ const NEWS_MAX: usize = 1024;
 const TURN: Duration = Duration::from_millis(5);
 
 /// Runs until `shutdown`. Bindings under way are finished before it returns.
-pub async fn run(client: kube::Client, configuration: Configuration, shutdown: CancellationToken) {
+pub async fn run(
+    client: kube::Client,
+    configuration: Configuration,
+    expressions: Arc<dyn Expressions>,
+    shutdown: CancellationToken,
+) {
     let informers = Informers::new(client.clone(), shutdown.clone());
     let (news, mut told) = mpsc::unbounded_channel();
     let mut binder = Binder::new(client, &informers);
     let synced = feed::subscribe(&informers, &news);
     let mut engine = Engine::new(&configuration, rand::random());
+    engine.objects.expressions = Some(expressions);
     let mut buffer: Vec<News> = Vec::with_capacity(NEWS_MAX);
     // Nothing is placed before all lists are in: a pod must not go to a node that looks empty only to us.
     let mut synced = std::pin::pin!(synced);
@@ -113,9 +123,14 @@ fn schedule(engine: &mut Engine, binder: &mut Binder) {
 fn on_call(engine: &mut Engine, binder: &mut Binder, result: CallResult) {
     let now = Instant::now();
     match result {
-        CallResult::Bound { bindings } => engine.bound(&bindings),
-        CallResult::NotBound { uid, bindings, message } => {
-            if let Some(report) = engine.not_bound(&uid, &bindings, message, now) {
+        CallResult::Bound { bindings, claims } => engine.bound(&bindings, &claims),
+        CallResult::NotBound {
+            uid,
+            bindings,
+            claims,
+            message,
+        } => {
+            if let Some(report) = engine.not_bound(&uid, &bindings, &claims, message, now) {
                 binder.start(report);
             }
         }

@@ -1,6 +1,7 @@
 //! What plug-ins read besides nodes and pods: volumes, claims, classes, budgets, and whom pods belong to
 //! (upstream: the scheduler's listers and its assume caches).
 
+use super::devices::Expressions;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -52,7 +53,7 @@ impl<K> Table<K> {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Objects {
     pub claims: Table<PersistentVolumeClaim>,
     pub volumes: Table<PersistentVolume>,
@@ -69,6 +70,8 @@ pub struct Objects {
     pub resource_claims: Table<ResourceClaim>,
     pub resource_slices: Table<ResourceSlice>,
     pub device_classes: Table<DeviceClass>,
+    /// Evaluates selectors of devices.
+    pub expressions: Option<Arc<dyn Expressions>>,
     /// What pods whose binding is under way are about to take.
     pub assumed: Assumed,
 }

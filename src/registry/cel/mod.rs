@@ -32,7 +32,7 @@ pub use error::Error;
 pub use eval::Lookup;
 pub use source::CompileError;
 pub use types::Type;
-pub use value::{List, Map, Text, Value};
+pub use value::{Entries, List, Map, Text, Value};
 
 use ast::Expr;
 use library::Native;

@@ -20,7 +20,7 @@ pub const SYSTEM_PRIORITY_CLASSES: [(&str, i64); 2] = [
     ("system-node-critical", 2_000_001_000),
     ("system-cluster-critical", 2_000_000_000),
 ];
-const NO_DEVICES: &str = "device claims are stored, but nothing allocates devices yet";
+const NO_DEVICES: &str = "the scheduler gives devices to claims, but the node agent does not prepare them yet";
 
 pub fn ingress() -> Stored {
     Stored::new(network::INGRESS)

@@ -27,10 +27,12 @@ use tokio::task::JoinSet;
 pub enum CallResult {
     Bound {
         bindings: Bindings,
+        claims: Vec<Arc<ResourceClaim>>,
     },
     NotBound {
         uid: String,
         bindings: Bindings,
+        claims: Vec<Arc<ResourceClaim>>,
         message: String,
     },
     RoomMade {
@@ -141,6 +143,7 @@ impl Binder {
                 pod,
                 node,
                 bindings,
+                claims,
                 timeout,
             } => {
                 let tasks = if bindings.is_empty() {
@@ -148,7 +151,7 @@ impl Binder {
                 } else {
                     &mut self.slow
                 };
-                tasks.spawn(async move { calls.bind(pod, node, bindings, timeout).await });
+                tasks.spawn(async move { calls.bind(pod, node, bindings, claims, timeout).await });
             }
             Action::Report(report) => {
                 self.tasks.spawn(async move { calls.report(report).await });
@@ -171,8 +174,15 @@ impl Calls {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    async fn bind(self, pod: Arc<PodInfo>, node: String, bindings: Bindings, timeout: Duration) -> CallResult {
-        match self.try_bind(&pod, &node, &bindings, timeout).await {
+    async fn bind(
+        self,
+        pod: Arc<PodInfo>,
+        node: String,
+        bindings: Bindings,
+        claims: Vec<Arc<ResourceClaim>>,
+        timeout: Duration,
+    ) -> CallResult {
+        match self.try_bind(&pod, &node, &bindings, &claims, timeout).await {
             Ok(()) => {
                 let note = format!("Successfully assigned {} to {node}", pod.key());
                 let told = Told {
@@ -183,13 +193,14 @@ impl Calls {
                     related: None,
                 };
                 self.events.tell(pod.scheduler_name(), &pod, told).await;
-                CallResult::Bound { bindings }
+                CallResult::Bound { bindings, claims }
             }
             Err(error) => {
                 tracing::warn!(pod = %pod.key(), %node, %error, "a pod was not bound; it is tried again unless it is gone");
                 CallResult::NotBound {
                     uid: pod.uid.clone(),
                     bindings,
+                    claims,
                     message: error.to_string(),
                 }
             }
@@ -201,6 +212,7 @@ impl Calls {
         pod: &PodInfo,
         node: &str,
         bindings: &Bindings,
+        claims: &[Arc<ResourceClaim>],
         timeout: Duration,
     ) -> Result<(), BindError> {
         if !bindings.is_empty() {
@@ -210,7 +222,7 @@ impl Calls {
                 .unwrap_or_else(|_| Err("binding volumes: context deadline exceeded".into()))
                 .map_err(BindError::Volume)?;
         }
-        self.reserve_claims(pod).await.map_err(BindError::Claim)?;
+        self.reserve_claims(pod, claims).await.map_err(BindError::Claim)?;
         self.create_binding(pod, node).await.map_err(BindError::Binding)
     }
 
@@ -234,13 +246,18 @@ impl Calls {
         Ok(())
     }
 
-    /// Adds the pod to the users of its claims for devices.
-    async fn reserve_claims(&self, pod: &PodInfo) -> kube::Result<()> {
+    /// Writes which devices claims get, and adds the pod to the users of its claims.
+    async fn reserve_claims(&self, pod: &PodInfo, chosen: &[Arc<ResourceClaim>]) -> kube::Result<()> {
         let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &pod.namespace);
         for name in claim_names(pod).unwrap_or_default() {
-            let claim = api.get(&name).await?;
+            let mut claim = api.get(&name).await?;
             if is_reserved_for(&claim, pod) {
                 continue;
+            }
+            let chosen = chosen.iter().find(|chosen| chosen.metadata.uid == claim.metadata.uid);
+            let allocation = chosen.and_then(|chosen| chosen.status.as_ref()?.allocation.clone());
+            if allocation.is_some() {
+                claim = protect(&api, claim).await?;
             }
             let mut users = claim.status.and_then(|status| status.reserved_for).unwrap_or_default();
             users.push(ResourceClaimConsumerReference {
@@ -249,9 +266,14 @@ impl Calls {
                 name: pod.name.clone(),
                 uid: pod.uid.clone(),
             });
+            let mut status = json!({"reservedFor": users});
+            if let Some(allocation) = allocation {
+                status["allocation"] = json!(allocation);
+            }
+            // Whoever has changed the claim meanwhile is in the right.
             let patch = json!({
                 "metadata": {"resourceVersion": claim.metadata.resource_version},
-                "status": {"reservedFor": users},
+                "status": status,
             });
             api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
                 .await?;
@@ -312,6 +334,21 @@ impl Calls {
             Err(error) => tracing::warn!(pod = %pod.key(), %error, "could not write the status of a pod"),
         }
     }
+}
+
+/// A claim with devices does not go away before they are given back.
+async fn protect(api: &Api<ResourceClaim>, claim: ResourceClaim) -> kube::Result<ResourceClaim> {
+    const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+    let mut finalizers = claim.metadata.finalizers.clone().unwrap_or_default();
+    if finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+        return Ok(claim);
+    }
+    finalizers.push(FINALIZER.into());
+    let patch = json!({"metadata": {
+        "resourceVersion": claim.metadata.resource_version, "finalizers": finalizers,
+    }});
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
 
 /// Whole seconds, as metadata's times are.

@@ -1,6 +1,7 @@
 //! Tables of situations, randomised runs and a bench of the pure part.
 
 mod bench;
+mod devices;
 mod hints;
 mod preempting;
 mod random;

@@ -237,9 +237,11 @@ impl Model {
         let call = self.calls.swap_remove(at);
         let result = self.do_call(&call, fail_percent);
         match (&call, result) {
-            (Action::Bind { bindings, .. }, Ok(())) => self.engine.bound(bindings),
+            (Action::Bind { bindings, .. }, Ok(())) => self.engine.bound(bindings, &[]),
             (Action::Bind { pod, bindings, .. }, Err(_)) => {
-                let report = self.engine.not_bound(&pod.uid, bindings, "failed".into(), self.now);
+                let report = self
+                    .engine
+                    .not_bound(&pod.uid, bindings, &[], "failed".into(), self.now);
                 self.calls.extend(report);
             }
             (Action::Preempt { pod, displaced, .. }, result) => {

@@ -134,8 +134,8 @@ impl World {
         let actions = self.step();
         self.remove(&uid);
         for action in &actions {
-            if let Action::Bind { bindings, .. } = action {
-                self.engine.bound(bindings);
+            if let Action::Bind { bindings, claims, .. } = action {
+                self.engine.bound(bindings, claims);
             }
         }
         told(&actions)
