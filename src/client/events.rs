@@ -10,7 +10,7 @@ use kube::Resource;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,11 @@ const REMEMBERED_EVENTS_MAX: usize = 4096;
 const BURST: f64 = 25.0;
 const REFILL_SECONDS: f64 = 300.0;
 const MESSAGE_BYTES_MAX: usize = 1024;
+/// From so many different messages on, reports that are otherwise the same become one event, as upstream …
+const SIMILAR_MESSAGES_MAX: usize = 10;
+/// … until there was none for so long.
+const SIMILAR_SECONDS: i64 = 600;
+const SIMILAR_PREFIX: &str = "(combined from similar events): ";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -69,6 +74,7 @@ impl Recorder {
             known: BTreeMap::new(),
             order: VecDeque::new(),
             budgets: BTreeMap::new(),
+            similar: Similar::default(),
         };
         (Self { queue }, writer.run(reports, shutdown))
     }
@@ -166,6 +172,37 @@ struct Writer {
     known: BTreeMap<Key, Known>,
     order: VecDeque<Key>,
     budgets: BTreeMap<String, Budget>,
+    similar: Similar,
+}
+
+/// The messages of reports that differ in nothing else, by their key without message.
+#[derive(Default)]
+struct Similar(BTreeMap<Key, (BTreeSet<String>, Timestamp)>);
+
+impl Similar {
+    /// `key`, or the one that it shares with others from now on. Pure but for what it remembers.
+    fn key(&mut self, key: Key, at: Timestamp) -> Key {
+        if self.0.len() >= REMEMBERED_EVENTS_MAX {
+            self.0.clear();
+        }
+        let shared = Key {
+            message: String::new(),
+            ..key.clone()
+        };
+        let (messages, last) = self.0.entry(shared.clone()).or_insert_with(|| (BTreeSet::new(), at));
+        if at.as_second() - last.as_second() > SIMILAR_SECONDS {
+            messages.clear();
+        }
+        *last = at;
+        if messages.len() < SIMILAR_MESSAGES_MAX {
+            messages.insert(key.message.clone());
+        }
+        if messages.len() < SIMILAR_MESSAGES_MAX {
+            key
+        } else {
+            shared
+        }
+    }
 }
 
 impl Writer {
@@ -221,9 +258,16 @@ impl Writer {
             reason: report.reason.clone(),
             message: report.message.clone(),
         };
+        let key = self.similar.key(key, report.at);
+        let combined = key.message.is_empty() && !report.message.is_empty();
+        let message = if combined {
+            format!("{SIMILAR_PREFIX}{}", report.message)
+        } else {
+            report.message.clone()
+        };
         if let Some(known) = self.known.get_mut(&key) {
             known.count = known.count.saturating_add(1);
-            let change = json!({"count": known.count, "lastTimestamp": Time(report.at)});
+            let change = json!({"count": known.count, "lastTimestamp": Time(report.at), "message": message});
             let name = known.name.clone();
             match api
                 .patch(&name, &PatchParams::default(), &Patch::Strategic(change))
@@ -234,14 +278,14 @@ impl Writer {
                 other => return other.map(|_| ()),
             }
         }
-        let event = self.event(report, &namespace);
+        let event = self.event(report, message, &namespace);
         let name = event.metadata.name.clone().unwrap_or_default();
         api.create(&PostParams::default(), &event).await?;
         self.remember(key, name);
         Ok(())
     }
 
-    fn event(&self, report: &Report, namespace: &str) -> Event {
+    fn event(&self, report: &Report, message: String, namespace: &str) -> Event {
         let object = report.object.name.as_deref().unwrap_or_default();
         let stamp = u64::try_from(report.at.as_nanosecond()).unwrap_or_default();
         Event {
@@ -253,7 +297,7 @@ impl Writer {
             },
             involved_object: report.object.clone(),
             reason: Some(report.reason.clone().into_owned()),
-            message: Some(report.message.clone()),
+            message: Some(message),
             type_: Some(report.level.as_str().to_owned()),
             count: Some(1),
             first_timestamp: Some(Time(report.at)),
@@ -278,5 +322,39 @@ impl Writer {
         if self.known.insert(key.clone(), Known { name, count: 1 }).is_none() {
             self.order.push_back(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_messages_become_one_event() {
+        let mut similar = Similar::default();
+        let key = |message: &str| Key {
+            uid: "u".into(),
+            field_path: String::new(),
+            level: Level::Warning,
+            reason: "FailedCreate".into(),
+            message: message.into(),
+        };
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        for number in 0..9 {
+            let own = key(&number.to_string());
+            assert_eq!(similar.key(own.clone(), at(number)), own);
+        }
+        // The same again is no other message.
+        assert_eq!(similar.key(key("8"), at(9)), key("8"));
+        for message in ["9", "10", "0"] {
+            assert_eq!(similar.key(key(message), at(10)), key(""), "{message}");
+        }
+        let other = Key {
+            reason: "SuccessfulCreate".into(),
+            ..key("x")
+        };
+        assert_eq!(similar.key(other.clone(), at(10)), other);
+        // After a while they are told one by one again.
+        assert_eq!(similar.key(key("11"), at(611)), key("11"));
     }
 }
