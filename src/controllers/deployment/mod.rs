@@ -1,9 +1,13 @@
 //! Deployments: replica sets that follow one template (upstream: `pkg/controller/deployment`).
 
 mod plan;
+#[cfg(test)]
+mod random;
 mod replica_sets;
 mod sizes;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use super::Context;
 use super::ownership::{self, Claim};

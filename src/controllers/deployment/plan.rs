@@ -162,6 +162,11 @@ impl<'a> Work<'a> {
     /// A change of the deployment's size, or of a paused deployment.
     fn scale(&mut self) {
         let sizes = self.sizes;
+        let all = || self.old.iter().chain(&self.new);
+        let grows = all().map(|set| set.replicas).sum::<i32>() < sizes.max_total();
+        if grows && all().any(Set::shrinks) {
+            return;
+        }
         let active = self.old.iter().filter(|set| set.is_active()).count()
             + usize::from(self.new.as_ref().is_some_and(Set::is_active));
         if active <= 1 {
@@ -222,6 +227,8 @@ impl<'a> Work<'a> {
             let total = self.old.iter().map(|set| set.replicas).sum::<i32>() + new.replicas;
             let size = if new.replicas > sizes.replicas {
                 sizes.replicas
+            } else if new.shrinks() {
+                new.replicas
             } else {
                 sizes.room_for(new.replicas, total)
             };

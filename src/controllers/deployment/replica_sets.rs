@@ -56,6 +56,12 @@ impl<'a> Set<'a> {
         available(self.is).min(self.replicas)
     }
 
+    /// Whether it was made smaller and has not been counted since: pods that seem to serve may be gone, which does not
+    /// matter as long as the set is small.
+    pub fn shrinks(&self) -> bool {
+        counted(self.is) > replicas(self.is)
+    }
+
     pub fn revision(&self) -> Option<i64> {
         revision(&self.annotations)
     }

@@ -1,7 +1,7 @@
 //! ReplicaSets, and whatever else keeps a number of pods alive (upstream: `pkg/controller/replicaset`).
 
-mod kinds;
-mod plan;
+pub(super) mod kinds;
+pub(super) mod plan;
 
 use super::Context;
 use super::expectations::{self, Expectations};

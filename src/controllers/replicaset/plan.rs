@@ -159,3 +159,150 @@ pub fn same(one: &ReplicaSetStatus, other: &ReplicaSetStatus) -> bool {
         && one.observed_generation.unwrap_or(0) == other.observed_generation.unwrap_or(0)
         && one.conditions.iter().flatten().eq(other.conditions.iter().flatten())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::core::v1::ReplicationController;
+    use serde_json::{Value, json};
+
+    fn now() -> Timestamp {
+        "2026-01-01T01:00:00Z".parse().unwrap()
+    }
+
+    fn set(replicas: i32, min_ready_seconds: i32) -> ReplicaSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "set", "generation": 3},
+            "spec": {
+                "replicas": replicas, "minReadySeconds": min_ready_seconds,
+                "selector": {"matchLabels": {"a": "b"}},
+                "template": {"metadata": {"labels": {"a": "b", "c": "d"}}},
+            },
+            "status": {"replicas": 0},
+        }))
+        .unwrap()
+    }
+
+    /// A pod on a node, ready for so many seconds.
+    fn pod(name: &str, node: &str, ready: Option<i64>, labels: Value) -> Arc<Pod> {
+        let mut status = json!({"phase": "Running"});
+        if let Some(seconds) = ready {
+            let since = now() - jiff::SignedDuration::from_secs(seconds);
+            status["conditions"] =
+                json!([{"type": "Ready", "status": "True", "lastTransitionTime": since.to_string()}]);
+        }
+        let metadata = json!({"name": name, "labels": labels});
+        let spec = json!({"nodeName": node, "containers": []});
+        Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap())
+    }
+
+    fn plain(name: &str) -> Arc<Pod> {
+        pod(name, "one", Some(100), json!({"a": "b", "c": "d"}))
+    }
+
+    #[test]
+    fn how_many_pods_are_made_or_deleted() {
+        let pods: Vec<Arc<Pod>> = ["x", "y", "z"].map(plain).to_vec();
+        let mut going = set(5, 0);
+        going.metadata.deletion_timestamp = Some(Time(now()));
+        for (name, owner, active, expected) in [
+            ("too few", set(5, 0), 3, "Create(2)"),
+            ("far too few", set(2000, 0), 3, "Create(500)"),
+            ("enough", set(3, 0), 3, "Nothing"),
+            ("none wanted, none there", set(0, 0), 0, "Nothing"),
+            ("one that goes makes none", going, 0, "Nothing"),
+        ] {
+            let step = step(&owner, &pods[..active], Vec::new, now());
+            assert_eq!(format!("{step:?}"), expected, "{name}");
+        }
+        let many: Vec<Arc<Pod>> = (0..700).map(|index| plain(&index.to_string())).collect();
+        assert!(matches!(step(&set(1, 0), &many, Vec::new, now()), Step::Delete(pods) if pods.len() == 500));
+    }
+
+    #[test]
+    fn pods_that_share_a_node_with_kin_go_first() {
+        let labels = json!({"a": "b"});
+        let mine = [
+            pod("alone", "one", Some(100), labels.clone()),
+            pod("crowded", "two", Some(100), labels.clone()),
+        ];
+        let kin = [mine.to_vec(), vec![pod("kin", "two", Some(100), labels)]].concat();
+        let Step::Delete(gone) = step(&set(1, 0), &mine, || kin, now()) else {
+            panic!("nothing is deleted")
+        };
+        assert_eq!(gone[0].metadata.name.as_deref(), Some("crowded"));
+    }
+
+    #[test]
+    fn what_is_counted() {
+        let (all, some_labels) = (json!({"a": "b", "c": "d", "e": "f"}), json!({"a": "b"}));
+        let active = [
+            pod("ready", "", Some(100), all.clone()),
+            pod("just ready", "", Some(20), all.clone()),
+            pod("later ready", "", Some(10), some_labels),
+            pod("not ready", "", None, all),
+        ];
+        let seen = Seen {
+            active: &active,
+            terminating: 2,
+            outcome: Outcome::Success,
+        };
+        let (found, next) = status(&set(4, 30), &seen, now());
+        assert_eq!(found.replicas, 4);
+        assert_eq!(found.fully_labeled_replicas, Some(3));
+        assert_eq!(found.ready_replicas, Some(3));
+        assert_eq!(found.available_replicas, Some(1));
+        assert_eq!(found.terminating_replicas, Some(2));
+        assert_eq!(found.observed_generation, Some(3));
+        assert_eq!(next, Some(Duration::from_secs(10)), "the next one is available then");
+        let (found, next) = status(&set(4, 0), &seen, now());
+        assert_eq!((found.available_replicas, next), (Some(3), None));
+
+        let mut controller: ReplicationController =
+            serde_json::from_value(serde_json::to_value(set(4, 0)).unwrap()).unwrap_or_default();
+        controller.metadata.generation = Some(3);
+        let (found, _) = status(&controller, &seen, now());
+        assert_eq!(found.terminating_replicas, None, "a field that the kind does not have");
+        controller.set_status(found.clone());
+        assert!(same(&controller.status(), &found));
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_until_it_is_over() {
+        let mut owner = set(2, 0);
+        let look = |owner: &ReplicaSet, active: &[Arc<Pod>], outcome| {
+            let terminating = 0;
+            let seen = Seen {
+                active,
+                terminating,
+                outcome,
+            };
+            status(owner, &seen, now()).0
+        };
+        let told = |status: &ReplicaSetStatus| {
+            let conditions = status.conditions.iter().flatten();
+            let texts = conditions.map(|c| {
+                (
+                    c.reason.clone().unwrap_or_default(),
+                    c.message.clone().unwrap_or_default(),
+                )
+            });
+            texts.collect::<Vec<_>>()
+        };
+        let failed = look(&owner, &[], Outcome::Failure("quota"));
+        assert_eq!(told(&failed), [("FailedCreate".to_owned(), "quota".to_owned())]);
+        owner.set_status(failed.clone());
+        for (outcome, changed) in [
+            (Outcome::Failure("something else"), false),
+            (Outcome::Unknown, false),
+            (Outcome::Success, true),
+        ] {
+            let status = look(&owner, &[], outcome);
+            assert_eq!(!same(&status, &failed), changed, "{outcome:?}");
+        }
+        let pods: Vec<Arc<Pod>> = ["x", "y", "z"].map(plain).to_vec();
+        let failed = look(&set(2, 0), &pods, Outcome::Failure("no"));
+        assert_eq!(told(&failed)[0].0, "FailedDelete");
+    }
+}
