@@ -40,6 +40,7 @@ mod cli;
 mod custom_resources;
 mod custom_resources_published;
 mod daemon_sets;
+mod deployments;
 mod discovery;
 mod disruption;
 mod endpoints;
@@ -61,6 +62,7 @@ mod policies;
 mod preemption;
 mod quota;
 mod quota_usage;
+mod replicas;
 mod scheduling;
 mod stateful_sets;
 mod storage;
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         custom_resources::tests(),
         custom_resources_published::tests(),
         daemon_sets::tests(),
+        deployments::tests(),
         discovery::tests(),
         disruption::tests(),
         endpoints::tests(),
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         preemption::tests(),
         quota::tests(),
         quota_usage::tests(),
+        replicas::tests(),
         scheduling::tests(),
         stateful_sets::tests(),
         storage::tests(),
