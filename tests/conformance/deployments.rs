@@ -1,14 +1,13 @@
 //! Deployments.
 
 use crate::cluster::{Cluster, refused};
-use crate::pods::{
-    AGNHOST, AGNHOST_TWO, BUSYBOX, BUSYBOX_TWO, PODS_PATIENCE, Pods, condition, server, sleeper, with_main,
-};
-use crate::replicas::{check_status, controller_of, has_ready, template, until};
-use crate::resource::{Resource, name, revision};
+use crate::pods::{AGNHOST, AGNHOST_TWO, BUSYBOX, BUSYBOX_TWO, Pods, condition, server, sleeper, with_main};
+use crate::replicas::{check_status, controller_of, has_ready, long_watch, template, until};
+use crate::resource::{Resource, items, name, revision};
 use crate::runner::{Test, pod_test};
 use kube::api::Patch;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub fn tests() -> Vec<Test> {
@@ -166,31 +165,24 @@ async fn recreate(cluster: Cluster) {
         .list(&kube::api::ListParams::default())
         .await
         .unwrap();
-    let mut watch = area
-        .pods
-        .resource
-        .watch("name=web", &revision(&before))
-        .await
-        .with_patience(PODS_PATIENCE);
+    let mut watch = long_watch(&area.pods.resource, "name=web", &revision(&before)).await;
     area.set_image("web", AGNHOST_TWO).await;
-    let mut old = before["items"].as_array().unwrap().len();
-    assert_eq!(old, 2);
-    // No pod of the new template comes before the last old one has gone.
+    let mut old: BTreeSet<String> = items(&before).iter().map(|pod| name(pod).to_owned()).collect();
+    assert_eq!(old.len(), 2);
+    // No pod of the new template comes before the last old one has ended.
     loop {
         let (kind, pod) = watch.next().await;
         let is_new = pod["spec"]["containers"][0]["image"] == AGNHOST_TWO;
-        match kind {
-            "DELETED" if !is_new => old -= 1,
-            _ if is_new && condition(&pod, "Ready") == "True" => break,
-            _ if is_new => assert!(
-                old == 0 || kind == "DELETED",
-                "{} runs beside {old} old ones",
-                name(&pod)
-            ),
-            _ => {}
+        let ended = kind == "DELETED" || matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        if is_new {
+            assert!(old.is_empty(), "{} is there beside {old:?}", name(&pod));
+            if condition(&pod, "Ready") == "True" {
+                break;
+            }
+        } else if ended {
+            old.remove(name(&pod));
         }
     }
-    assert_eq!(old, 0);
     area.complete("web").await;
 }
 
@@ -302,7 +294,7 @@ async fn scale(cluster: Cluster) {
 async fn lifecycle(cluster: Cluster) {
     let area = Area::new(&cluster, "lifecycle").await;
     let web = &area.deployments;
-    let mut watch = web.watch("", "").await.with_patience(PODS_PATIENCE);
+    let mut watch = long_watch(web, "", "").await;
     let mut object = deployment("web", 2, &sleeper("x"), json!({}));
     object["metadata"]["labels"]["static"] = json!("true");
     web.create(&object).await.unwrap();

@@ -2,9 +2,9 @@
 
 use crate::cluster::{Cluster, eventually, refused};
 use crate::pods::{AGNHOST_TWO, PODS_PATIENCE, Pods, condition, server, sleeper};
-use crate::resource::{Resource, items, name, revision};
+use crate::resource::{Resource, Watch, items, name, revision};
 use crate::runner::{Test, pod_test, test};
-use kube::api::ListParams;
+use kube::api::{ListParams, WatchParams};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -124,6 +124,13 @@ pub async fn until(resource: &Resource, name: &str, what: &str, so: impl Fn(&Val
     }
 }
 
+/// A watch for a test that takes its time.
+pub async fn long_watch(resource: &Resource, selector: &str, revision: &str) -> Watch {
+    let parameters = WatchParams::default().labels(selector).timeout(280);
+    let watch = resource.watch_with(&parameters, revision).await;
+    watch.with_patience(PODS_PATIENCE)
+}
+
 pub fn has_ready(replicas: i32) -> impl Fn(&Value) -> bool {
     move |object| {
         let status = &object["status"];
@@ -224,10 +231,7 @@ async fn replace_and_patch(cluster: Cluster) {
     let sets = SET.resource(&cluster, &pods);
     sets.create(&SET.of("set", 1, &server("x"))).await.unwrap();
     let mut set = until(&sets, "set", "ready", has_ready(1)).await;
-    let mut watch = sets
-        .watch("name=set", &revision(&set))
-        .await
-        .with_patience(PODS_PATIENCE);
+    let mut watch = long_watch(&sets, "name=set", &revision(&set)).await;
     set["spec"]["replicas"] = json!(2);
     set["metadata"]["resourceVersion"] = json!("");
     sets.replace(&set).await.unwrap();
@@ -314,7 +318,7 @@ pub async fn check_status(owners: &Resource, ready: &Value, kind: &str) {
 async fn lifecycle(cluster: Cluster) {
     let pods = cluster.pods("lifecycle").await;
     let controllers = CONTROLLER.resource(&cluster, &pods);
-    let mut watch = controllers.watch("", "").await.with_patience(PODS_PATIENCE);
+    let mut watch = long_watch(&controllers, "", "").await;
     controllers
         .create(&CONTROLLER.of("rc", 1, &sleeper("x")))
         .await

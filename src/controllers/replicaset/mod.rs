@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kinds::Replicated;
 use kube::Client;
 use kube::api::{Api, PostParams};
-use plan::{Outcome, Seen, Step};
+use plan::{Seen, Step};
 use std::sync::Arc;
 
 const WORKERS: usize = 5;
@@ -91,7 +91,11 @@ impl<K: Replicated> Shell<K> {
             self.expectations.forget(&key);
             return Ok(Next::Done);
         };
-        let caught_up = self.expectations.fulfilled(&key, &self.pods);
+        // What is not in the cache yet will come; if it was passed over, the wait for it ends. A count before would be
+        // wrong, and so would be what others conclude from it.
+        if !self.expectations.fulfilled(&key, &self.pods) {
+            return Ok(Next::After(expectations::WAIT_MAX));
+        }
         let selector = owner.selector();
         let candidates = ownership::candidates(&*owner, &self.pods, &self.orphans);
         // What has ended, or is about to, stays whose it was.
@@ -103,32 +107,17 @@ impl<K: Replicated> Shell<K> {
         let active = ownership::settle(&owners, &api, &*owner, &selector, active)
             .await
             .map_err(Error::Claim)?;
-        let result = match caught_up {
-            false => None,
-            true => Some(self.act(&key, &owner, &active).await),
-        };
-        let failure = match &result {
-            Some(Err(error)) => pods::message_of(error),
-            _ => String::new(),
-        };
+        let result = self.act(&key, &owner, &active).await;
+        let failure = result.as_ref().err().map(pods::message_of);
         let seen = Seen {
             active: &active,
             terminating,
-            outcome: match &result {
-                None => Outcome::Unknown,
-                Some(Ok(())) => Outcome::Success,
-                Some(Err(_)) => Outcome::Failure(&failure),
-            },
+            failure: failure.as_deref(),
         };
         let (status, next) = plan::status(&*owner, &seen, Timestamp::now());
         self.write(&owner, status).await.map_err(Error::Status)?;
-        match (result, next) {
-            (Some(Err(error)), _) => Err(Error::Pods(error)),
-            (_, Some(after)) => Ok(Next::After(after)),
-            // What is not in the cache yet will come; if it was passed over, the wait for it ends.
-            (None, None) => Ok(Next::After(expectations::WAIT_MAX)),
-            (_, None) => Ok(Next::Done),
-        }
+        result.map_err(Error::Pods)?;
+        Ok(next.map_or(Next::Done, Next::After))
     }
 
     async fn act(&self, key: &ObjectKey, owner: &Arc<K>, active: &[Arc<Pod>]) -> kube::Result<()> {

@@ -61,16 +61,8 @@ pub struct Seen<'a> {
     pub active: &'a [Arc<Pod>],
     /// Pods that have not ended yet, but will.
     pub terminating: usize,
-    pub outcome: Outcome<'a>,
-}
-
-/// How making and deleting pods went.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome<'a> {
-    /// It was not tried.
-    Unknown,
-    Success,
-    Failure(&'a str),
+    /// Why pods could not be made or deleted.
+    pub failure: Option<&'a str>,
 }
 
 /// The status of `owner`, and when the next pod will have been ready for long enough.
@@ -120,12 +112,11 @@ fn conditions<K: Replicated>(
 ) -> Option<Vec<ReplicaSetCondition>> {
     let mut conditions = before.unwrap_or_default();
     let is_failure = |condition: &ReplicaSetCondition| condition.type_.as_deref() == Some(REPLICA_FAILURE);
-    match seen.outcome {
-        Outcome::Unknown => {}
-        Outcome::Success => conditions.retain(|condition| !is_failure(condition)),
+    match seen.failure {
+        None => conditions.retain(|condition| !is_failure(condition)),
         // The first failure stands as long as there are any.
-        Outcome::Failure(_) if conditions.iter().any(is_failure) => {}
-        Outcome::Failure(message) => {
+        Some(_) if conditions.iter().any(is_failure) => {}
+        Some(message) => {
             let wanted = usize::try_from(owner.replicas()).unwrap_or(0);
             let reason = if seen.active.len() < wanted {
                 "FailedCreate"
@@ -246,7 +237,7 @@ mod tests {
         let seen = Seen {
             active: &active,
             terminating: 2,
-            outcome: Outcome::Success,
+            failure: None,
         };
         let (found, next) = status(&set(4, 30), &seen, now());
         assert_eq!(found.replicas, 4);
@@ -271,12 +262,12 @@ mod tests {
     #[test]
     fn a_failure_is_told_once_and_until_it_is_over() {
         let mut owner = set(2, 0);
-        let look = |owner: &ReplicaSet, active: &[Arc<Pod>], outcome| {
+        let look = |owner: &ReplicaSet, active: &[Arc<Pod>], failure| {
             let terminating = 0;
             let seen = Seen {
                 active,
                 terminating,
-                outcome,
+                failure,
             };
             status(owner, &seen, now()).0
         };
@@ -290,19 +281,13 @@ mod tests {
             });
             texts.collect::<Vec<_>>()
         };
-        let failed = look(&owner, &[], Outcome::Failure("quota"));
+        let failed = look(&owner, &[], Some("quota"));
         assert_eq!(told(&failed), [("FailedCreate".to_owned(), "quota".to_owned())]);
         owner.set_status(failed.clone());
-        for (outcome, changed) in [
-            (Outcome::Failure("something else"), false),
-            (Outcome::Unknown, false),
-            (Outcome::Success, true),
-        ] {
-            let status = look(&owner, &[], outcome);
-            assert_eq!(!same(&status, &failed), changed, "{outcome:?}");
-        }
+        assert!(same(&look(&owner, &[], Some("something else")), &failed));
+        assert!(told(&look(&owner, &[], None)).is_empty());
         let pods: Vec<Arc<Pod>> = ["x", "y", "z"].map(plain).to_vec();
-        let failed = look(&set(2, 0), &pods, Outcome::Failure("no"));
+        let failed = look(&set(2, 0), &pods, Some("no"));
         assert_eq!(told(&failed)[0].0, "FailedDelete");
     }
 }
