@@ -275,7 +275,8 @@ impl<'a> Work<'a> {
     fn old_pods_run(&self) -> bool {
         let runs = |set: &Set<'_>| {
             let uid = set.is.uid().unwrap_or_default();
-            replica_sets::counted(set.is) > 0 || self.observed.with_pods.contains(&uid)
+            // Its controller may be about to make pods as long as it has not seen that none are wanted.
+            !set.is_seen() || replica_sets::counted(set.is) > 0 || self.observed.with_pods.contains(&uid)
         };
         self.old.iter().any(runs)
     }
@@ -359,11 +360,8 @@ impl<'a> Work<'a> {
             return;
         };
         replica_sets::earliest_revision_first(&mut kept);
-        let idle = kept.iter().take(excess).filter(|set| {
-            let seen = set.is.status.as_ref().and_then(|status| status.observed_generation);
-            let current = set.is.metadata.generation.unwrap_or(0) <= seen.unwrap_or(0);
-            current && set.replicas == 0 && replica_sets::counted(set.is) == 0
-        });
+        let idle = |set: &&&Set<'_>| set.is_seen() && set.replicas == 0 && replica_sets::counted(set.is) == 0;
+        let idle = kept.iter().take(excess).filter(idle);
         self.plan.delete = idle.map(|set| set.is.clone()).collect();
     }
 

@@ -56,6 +56,13 @@ impl<'a> Set<'a> {
         available(self.is).min(self.replicas)
     }
 
+    /// Whether its controller has seen what is asked of it now.
+    pub fn is_seen(&self) -> bool {
+        let status = self.is.status.as_ref();
+        let seen = status.and_then(|status| status.observed_generation).unwrap_or(0);
+        self.is.metadata.generation.unwrap_or(0) <= seen
+    }
+
     /// Whether it was made smaller and has not been counted since: pods that seem to serve may be gone, which does not
     /// matter as long as the set is small.
     pub fn shrinks(&self) -> bool {
