@@ -229,13 +229,6 @@ impl Cache {
         }
     }
 
-    /// Pods on nodes and the name of their node.
-    pub fn placed(&self) -> impl Iterator<Item = (&Arc<PodInfo>, &str)> {
-        self.pods
-            .values()
-            .map(|placed| (&placed.info, self.nodes[placed.slot].name.as_str()))
-    }
-
     fn place(&mut self, info: Arc<PodInfo>, node: &str, assumed: bool) -> Arc<PodInfo> {
         let slot = self.slot_of(node);
         let labels = self.namespaces.get(&info.namespace).unwrap_or(&NO_LABELS);

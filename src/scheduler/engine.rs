@@ -71,7 +71,7 @@ struct Needs {
     claims: Vec<Arc<ResourceClaim>>,
 }
 
-fn needs(cx: Cx<'_>, profile: &Profile, pod: &PodInfo, node: &str) -> Result<Needs, Diagnosis> {
+fn needs(cx: Cx<'_>, profile: &Profile, pod: &PodInfo, node: &str) -> Result<Needs, Box<Diagnosis>> {
     let mut needs = Needs::default();
     let Some(node) = cx.cache.node(node) else {
         return Ok(needs);
@@ -84,7 +84,7 @@ fn needs(cx: Cx<'_>, profile: &Profile, pod: &PodInfo, node: &str) -> Result<Nee
             };
             diagnosis.plugins.insert(plugin);
             diagnosis.refusals.insert(node.slot, refusal);
-            diagnosis
+            Box::new(diagnosis)
         }
     };
     if !pod.claims.is_empty() && profile.filter("VolumeBinding").is_some() {
@@ -336,7 +336,7 @@ impl Engine {
         let (mut diagnosis, filters) = match attempt.choose(&mut self.search) {
             Choice::Node(node) => match needs(cx, profile, pod, &node) {
                 Ok(needs) => return Some(Decision::Bind(node, needs, profile.bind_timeout)),
-                Err(diagnosis) => (diagnosis, None),
+                Err(diagnosis) => (*diagnosis, None),
             },
             Choice::Error(message) => return Some(Decision::Error(message)),
             Choice::Nothing(diagnosis, filters) => (diagnosis, filters),

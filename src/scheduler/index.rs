@@ -84,11 +84,11 @@ pub struct Carried {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CarriedKind {
-    RequiredAffinity,
-    RequiredAntiAffinity,
+    Required,
+    RequiredAnti,
     /// With its weight.
-    PreferredAffinity(i64),
-    PreferredAntiAffinity(i64),
+    Preferred(i64),
+    PreferredAnti(i64),
 }
 
 #[derive(Debug, Default)]
@@ -144,13 +144,10 @@ fn terms(pod: &PodInfo) -> Vec<Carried> {
         });
         carried.collect()
     };
-    let mut all = required(&pod.affinity.required, CarriedKind::RequiredAffinity);
-    all.extend(required(&pod.anti_affinity.required, CarriedKind::RequiredAntiAffinity));
-    all.extend(preferred(&pod.affinity.preferred, CarriedKind::PreferredAffinity));
-    all.extend(preferred(
-        &pod.anti_affinity.preferred,
-        CarriedKind::PreferredAntiAffinity,
-    ));
+    let mut all = required(&pod.affinity.required, CarriedKind::Required);
+    all.extend(required(&pod.anti_affinity.required, CarriedKind::RequiredAnti));
+    all.extend(preferred(&pod.affinity.preferred, CarriedKind::Preferred));
+    all.extend(preferred(&pod.anti_affinity.preferred, CarriedKind::PreferredAnti));
     all
 }
 

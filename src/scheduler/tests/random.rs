@@ -288,14 +288,13 @@ impl Model {
                     self.write(&uid, json!({"spec": {"schedulingGates": null}}));
                 }
             }
-            8 => {
-                // Lost until the next list: anything but that a pod has a node.
-                if !self.news.is_empty() {
-                    let at = self.random.random_range(0..self.news.len());
-                    let bound = matches!(&self.news[at], Heard::Pod(uid) if self.pods.get(uid).is_some_and(|pod| on(pod).is_some()));
-                    if !bound {
-                        self.news.remove(at);
-                    }
+            // Lost until the next list: anything but that a pod has a node.
+            8 if !self.news.is_empty() => {
+                let at = self.random.random_range(0..self.news.len());
+                let has_node = |uid: &String| self.pods.get(uid).is_some_and(|pod| on(pod).is_some());
+                let bound = matches!(&self.news[at], Heard::Pod(uid) if has_node(uid));
+                if !bound {
+                    self.news.remove(at);
                 }
             }
             9 if self.chance(10) => self.restart(),

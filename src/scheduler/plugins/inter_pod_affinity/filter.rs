@@ -30,7 +30,7 @@ impl<'a> Rules<'a> {
         };
         let own_labels = cx.cache.namespace_labels(&pod.namespace);
         for (carried, by_slot) in cx.cache.carriers().iter() {
-            if carried.kind == CarriedKind::RequiredAntiAffinity && carried.term.matches(pod, own_labels) {
+            if carried.kind == CarriedKind::RequiredAnti && carried.term.matches(pod, own_labels) {
                 this.unwelcoming_at(
                     &carried.term.topology_key,
                     by_slot.iter().map(|(slot, n)| (*slot, i64::from(*n))),

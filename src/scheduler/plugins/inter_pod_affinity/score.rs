@@ -22,10 +22,10 @@ impl Nearness {
         let own_labels = cx.cache.namespace_labels(&pod.namespace);
         for (carried, by_slot) in cx.cache.carriers().iter() {
             let weight = match carried.kind {
-                CarriedKind::RequiredAffinity => args.hard_pod_affinity_weight,
-                CarriedKind::RequiredAntiAffinity => 0,
-                CarriedKind::PreferredAffinity(weight) => weight,
-                CarriedKind::PreferredAntiAffinity(weight) => -weight,
+                CarriedKind::Required => args.hard_pod_affinity_weight,
+                CarriedKind::RequiredAnti => 0,
+                CarriedKind::Preferred(weight) => weight,
+                CarriedKind::PreferredAnti(weight) => -weight,
             };
             if weight != 0 && carried.term.matches(pod, own_labels) {
                 let by_domain = at_key(&mut by_key, cx, &carried.term.topology_key);
