@@ -410,9 +410,12 @@ fn revision_of<K: Resource>(object: &K) -> u64 {
     version.and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
+/// Objects by word, and then in the order of all lists.
+type ByWord<K> = HashMap<String, BTreeMap<ObjectKey, Arc<K>>>;
+
 /// Objects by words of one's own choice; see [`Informer::index`]. Clones share it.
 pub struct Index<K> {
-    by_word: Arc<RwLock<HashMap<String, BTreeMap<ObjectKey, Arc<K>>>>>,
+    by_word: Arc<RwLock<ByWord<K>>>,
 }
 
 impl<K> Clone for Index<K> {

@@ -354,7 +354,7 @@ mod tests {
         let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let told = seen.clone();
         members.on_change(move |key| told.lock().push(key.name));
-        let mut told = |labels: Value| {
+        let told = |labels: Value| {
             pods.apply(pod(
                 json!({"metadata": {"name": "p", "namespace": "a", "uid": labels.to_string(), "labels": labels}}),
             ));

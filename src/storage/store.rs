@@ -121,11 +121,6 @@ impl Storage {
         &self.cache.metrics
     }
 
-    #[cfg(test)]
-    pub(super) fn cache(&self) -> &Cache {
-        &self.cache
-    }
-
     /// Writes what has queued, ends the watches, closes the database. Later writes are refused.
     pub async fn close(&self) {
         self.stop.cancel();

@@ -174,7 +174,7 @@ fn fits(scope: &ScopedResourceSelectorRequirement, names: &[&str]) -> bool {
     match scope.operator.as_str() {
         "Exists" => !names.is_empty(),
         "DoesNotExist" => names.is_empty(),
-        "In" => names.iter().any(|name| listed(name)),
+        "In" => names.iter().any(listed),
         "NotIn" => names.is_empty() || names.iter().any(|name| !listed(name)),
         _ => false,
     }

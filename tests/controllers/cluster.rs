@@ -4,11 +4,14 @@ use crate::faults::{Dice, Faults, faulty};
 use crate::hollow::Hollow;
 use crate::invariants::{self, Broken};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::Device;
 use krust::apiserver::{ApiServer, ApiServerOptions};
 use krust::client::informer::{Informer, Informers};
 use krust::controllers::{self, Clients, Tokens};
 use krust::registry::Registry;
-use krust::scheduler::{self, configuration::Configuration};
+use krust::scheduler;
+use krust::scheduler::configuration::Configuration;
+use krust::scheduler::devices::Expressions;
 use krust::storage::{Options, Storage};
 use krust::transport::InProcessIdentity;
 use krust::transport::pki::{Pki, ServerNames};
@@ -33,6 +36,15 @@ const OWNED: [(&str, &str); 5] = [
     ("batch/v1", "jobs"),
     ("v1", "services"),
 ];
+
+/// No node has any.
+struct NoDevices;
+
+impl Expressions for NoDevices {
+    fn holds(&self, expression: &str, _driver: &str, _device: &Device) -> Result<bool, String> {
+        Err(format!("nobody asked for {expression}"))
+    }
+}
 
 pub struct Cluster {
     api: Arc<ApiServer>,
@@ -127,6 +139,7 @@ impl Cluster {
         tasks.spawn(scheduler::run(
             client("system:kube-scheduler", &[]),
             Configuration::default(),
+            Arc::new(NoDevices),
             stop.clone(),
         ));
         self.acting = Some((stop, tasks));

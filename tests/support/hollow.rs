@@ -103,8 +103,7 @@ impl Hollow {
     async fn heartbeats(&self, client: &Client, shutdown: &CancellationToken) {
         let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
         let mut interval = tokio::time::interval(HEARTBEAT / u32::try_from(self.names.len().max(1)).unwrap_or(1));
-        let mut names = self.names.iter().cycle();
-        while let Some(name) = names.next() {
+        for name in self.names.iter().cycle() {
             tokio::select! {
                 _ = interval.tick() => {}
                 () = shutdown.cancelled() => return,

@@ -41,7 +41,7 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
             "cannot set an ownerRef on a resource you can't delete: {reason}, <nil>"
         ));
     }
-    for owner in new.iter().filter(|owner| newly_blocks(owner, &old)) {
+    for owner in new.iter().filter(|owner| newly_blocks(owner, old)) {
         let field = |name: &str| owner.get(name).and_then(Value::as_str).unwrap_or_default();
         let (api_version, kind_of_owner) = (field("apiVersion"), field("kind"));
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

@@ -183,7 +183,10 @@ mod tests {
             ("d.io", "n")
         );
         let waiting = Arc::new(attachment.clone());
-        assert_eq!(look(&free, &[csi("v")], &[waiting.clone()], false), Plan::default());
+        assert_eq!(
+            look(&free, &[csi("v")], std::slice::from_ref(&waiting), false),
+            Plan::default()
+        );
         let mut done = attachment;
         done.status = Some(serde_json::from_value(json!({"attached": true})).unwrap());
         let done = [Arc::new(done)];

@@ -231,7 +231,7 @@ fn headless_services_have_a_label_and_may_have_no_ports() {
 #[test]
 fn pods_on_unknown_nodes_wait() {
     let lost = pod_with("p", &["10.0.0.1"], true, json!({"spec": {"nodeName": "gone"}}));
-    let plan = look(&service(json!({})), &[lost.clone()], &[]);
+    let plan = look(&service(json!({})), std::slice::from_ref(&lost), &[]);
     assert_eq!(plan.without_node, [("p".to_owned(), "gone".to_owned())]);
     assert_eq!(plan.create[0].endpoints.as_deref(), Some(&[][..]));
     let published = look(&service(json!({"publishNotReadyAddresses": true})), &[lost], &[]);

@@ -231,11 +231,6 @@ impl Graph {
         })
     }
 
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
     /// Strings that many nodes share exist once.
     fn intern(&mut self, seen: &mut Seen) {
         intern(&mut self.namespaces, &mut seen.identity.namespace);

@@ -107,12 +107,12 @@ impl<C: Cluster> Worker<C> {
             return Ok(());
         };
         stream::iter(dependents)
-            .map(
-                async |dependent: Identity| match self.cluster.drop_owners(&dependent, &[uid.clone()]).await {
+            .map(async |dependent: Identity| {
+                match self.cluster.drop_owners(&dependent, std::slice::from_ref(uid)).await {
                     Err(Failure::NotFound) => Ok(()),
                     result => result,
-                },
-            )
+                }
+            })
             .buffer_unordered(PATCHES_AT_ONCE)
             .try_collect::<()>()
             .await?;

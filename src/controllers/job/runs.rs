@@ -42,8 +42,8 @@ type Call<T> = Result<T, Stop>;
 
 #[derive(Clone)]
 enum Event {
-    Job(Job),
-    Pod(Pod),
+    Job(Box<Job>),
+    Pod(Box<Pod>),
     Gone(String),
 }
 
@@ -120,7 +120,7 @@ impl World {
         Self {
             seed,
             now: "2024-01-01T00:00:00Z".parse().unwrap(),
-            log: vec![Event::Job(job.clone())],
+            log: vec![Event::Job(Box::new(job.clone()))],
             job_view: job.clone(),
             job,
             pods: BTreeMap::new(),
@@ -146,7 +146,7 @@ impl World {
     fn store_job(&mut self, mut job: Job) {
         job.metadata.resource_version = Some(self.log.len().to_string());
         self.job = job.clone();
-        self.log.push(Event::Job(job));
+        self.log.push(Event::Job(Box::new(job)));
     }
 
     /// What stays nowhere: a pod that goes and that nothing holds.
@@ -162,7 +162,7 @@ impl World {
             self.log.push(Event::Gone(name));
         } else {
             self.pods.insert(name, pod.clone());
-            self.log.push(Event::Pod(pod));
+            self.log.push(Event::Pod(Box::new(pod)));
         }
         self.check();
     }
@@ -211,9 +211,9 @@ impl World {
     fn catch_up(&mut self, to: usize) {
         for event in &self.log[self.seen.min(to)..to] {
             match event.clone() {
-                Event::Job(job) => self.job_view = job,
+                Event::Job(job) => self.job_view = *job,
                 Event::Pod(pod) => {
-                    self.view.insert(pod.metadata.name.clone().unwrap(), Arc::new(pod));
+                    self.view.insert(pod.metadata.name.clone().unwrap(), Arc::new(*pod));
                 }
                 Event::Gone(name) => {
                     self.view.remove(&name);

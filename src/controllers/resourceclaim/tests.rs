@@ -53,7 +53,7 @@ fn claims_are_made_once_and_noted() {
     let made = Arc::new(made);
     // Made before a crash, and not noted.
     assert_eq!(
-        make(&waiting, entry, |_| None, &[made.clone()]),
+        make(&waiting, entry, |_| None, std::slice::from_ref(&made)),
         Make::Note("p-gpu-x".to_owned())
     );
     let noted = pod(
@@ -61,7 +61,7 @@ fn claims_are_made_once_and_noted() {
         json!({"/status/resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "p-gpu-x"}]}),
     );
     assert_eq!(
-        make(&noted, entry, |_| Some(made.clone()), &[made.clone()]),
+        make(&noted, entry, |_| Some(made.clone()), std::slice::from_ref(&made)),
         Make::Nothing
     );
     assert_eq!(make(&noted, entry, |_| None, &[]), Make::FromTemplate("t".to_owned()));

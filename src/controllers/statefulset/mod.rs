@@ -10,11 +10,11 @@ mod identity;
 mod plan;
 mod retention;
 
+use super::Context;
 use super::expectations::{Expectations, WAIT_MAX};
 use super::history::{self, Candidate, Step};
 use super::ownership;
 use super::revisions::Revisions;
-use super::{Context, pods};
 use crate::client::ObjectKey;
 use crate::client::events::Recorder;
 use crate::client::informer::{Change, Index, Informer};

@@ -97,7 +97,7 @@ mod tests {
     }
 
     fn key(pod: u64) -> ObjectKey {
-        ObjectKey::new("ns", &format!("p{pod}"))
+        ObjectKey::new("ns", format!("p{pod}"))
     }
 
     fn taint(taint: u64) -> Taint {

@@ -205,14 +205,11 @@ impl<'a> Run<'a> {
                 let grace = pod::grace_seconds(self.pod);
                 kill_because(self.memory, running, grace, KillReason::Resized, &mut self.plan);
             }
-            Some(Need::Update) => {
-                if !self.memory.in_flight.contains(&Step::Resize(running.id.clone())) {
-                    self.plan.actions.push(Action::ResizeContainer {
-                        id: running.id.clone(),
-                        name: container.name.clone(),
-                    });
-                }
-            }
+            Some(Need::Update) if self.memory.in_flight.contains(&Step::Resize(running.id.clone())) => {}
+            Some(Need::Update) => self.plan.actions.push(Action::ResizeContainer {
+                id: running.id.clone(),
+                name: container.name.clone(),
+            }),
         }
     }
 

@@ -87,11 +87,6 @@ impl World {
         self.engine.on_node(old.as_deref(), Some(node), self.now);
     }
 
-    pub fn remove_node(&mut self, name: &str) {
-        let old = self.nodes.remove(name);
-        self.engine.on_node(old.as_deref(), None, self.now);
-    }
-
     pub fn put(&mut self, pod: Value) {
         let pod: Arc<Pod> = parsed(pod);
         let uid = pod.metadata.uid.clone().unwrap();

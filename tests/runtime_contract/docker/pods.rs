@@ -3,7 +3,6 @@
 use super::on_engine;
 use crate::subject::*;
 use krust::runtime::*;
-use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Serves a file over HTTP; it listens when it says so.
@@ -374,17 +373,17 @@ fn terminals_deliver_every_byte_and_resize() {
 
 #[test]
 fn an_abandoned_exec_is_ended() {
-    on_engine(async |subject| crate::cases::real::an_abandoned_exec_is_ended(&subject).await);
+    on_engine(async |subject| crate::cases::real::an_abandoned_exec_is_ended(subject).await);
 }
 
 #[test]
 fn resources_change_under_a_running_container() {
-    on_engine(async |subject| crate::cases::real::resources_change(&subject).await);
+    on_engine(async |subject| crate::cases::real::resources_change(subject).await);
 }
 
 #[test]
 fn images_as_directories() {
-    on_engine(async |subject| crate::cases::real::images_as_directories(&subject).await);
+    on_engine(async |subject| crate::cases::real::images_as_directories(subject).await);
 }
 
 #[test]

@@ -65,7 +65,16 @@ mod tests {
 
     #[test]
     fn the_request_then_the_object_then_the_kind() {
-        let cases: [(&str, &str, &str, Value, Option<PropagationPolicy>, Value); 13] = [
+        // Group, version and resource; the object's finalizers, the request's wish, and the finalizers afterwards.
+        type Case = (
+            &'static str,
+            &'static str,
+            &'static str,
+            Value,
+            Option<PropagationPolicy>,
+            Value,
+        );
+        let cases: [Case; 13] = [
             ("", "v1", "configmaps", json!([]), None, json!([])),
             ("", "v1", "configmaps", json!([]), Some(Orphan), json!(["orphan"])),
             (
