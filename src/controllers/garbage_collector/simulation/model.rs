@@ -1,59 +1,66 @@
-//! Seeded runs of graph and worker on a cluster in memory: events of different kinds come in any order, late or again
-//! after a new list; the collector is restarted; others write in between. Whatever happens: nothing is collected that
-//! has a living owner, and in the end nothing is left that should have gone.
+//! The cluster in memory: objects, the watches of their kinds, and others who write.
 
-use super::cluster::{Cluster, Failure, Latest};
-use super::graph::{Graph, Seen, Work};
-use super::identity::{Identity, Owner, Type, Uid};
-use super::plan::{FOREGROUND, ORPHAN, Policy};
-use super::worker::{Outcome, Worker};
+use super::super::cluster::{Cluster, Failure, Latest};
+use super::super::identity::{Identity, Owner, Type, Uid};
+use super::super::plan::{FOREGROUND, ORPHAN, Policy};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-const SEEDS: u64 = 400;
-const STEPS: usize = 120;
 /// The last has no namespaces.
 const KINDS: [&str; 3] = ["Gadget", "Widget", "Plan"];
 const NAMESPACES: [&str; 2] = ["one", "two"];
 const NAMES: usize = 6;
-const OTHER_FINALIZER: &str = "example.com/other";
+pub const OTHER_FINALIZER: &str = "example.com/other";
 
-type Key = (usize, String, String);
+pub type Key = (usize, String, String);
 
 #[derive(Clone, Debug)]
-struct Stored {
-    identity: Identity,
-    latest: Latest,
+pub struct Stored {
+    pub identity: Identity,
+    pub latest: Latest,
 }
 
 #[derive(Clone, Debug)]
-enum Event {
+pub enum Event {
     Put(Stored),
     Gone(Uid),
 }
 
-struct Store {
-    random: StdRng,
-    objects: BTreeMap<Key, Stored>,
+pub struct Store {
+    pub random: StdRng,
+    pub objects: BTreeMap<Key, Stored>,
     /// What the watch of each kind shows, from the beginning.
-    log: [Vec<Event>; 3],
-    revision: u64,
+    pub log: [Vec<Event>; 3],
+    pub revision: u64,
     uids: u64,
     /// Nobody writes in between any more, and nothing fails.
-    calm: bool,
+    pub calm: bool,
 }
 
-struct Model(Mutex<Store>);
+pub struct Model(pub Mutex<Store>);
 
-fn kind(index: usize) -> Arc<Type> {
+pub fn kind(index: usize) -> Arc<Type> {
     Type::new("example.com/v1", KINDS[index])
 }
 
-fn index(kind: &Type) -> Option<usize> {
+pub fn index(kind: &Type) -> Option<usize> {
     KINDS.iter().position(|name| *name == &*kind.kind)
+}
+
+impl Model {
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Store {
+            random: StdRng::seed_from_u64(seed),
+            objects: BTreeMap::new(),
+            log: Default::default(),
+            revision: 0,
+            uids: 0,
+            calm: false,
+        })))
+    }
 }
 
 impl Store {
@@ -66,7 +73,7 @@ impl Store {
         (kind, identity.namespace.to_string(), identity.name.to_string())
     }
 
-    fn put(&mut self, mut stored: Stored) {
+    pub fn put(&mut self, mut stored: Stored) {
         self.revision += 1;
         stored.latest.resource_version = self.revision.to_string();
         let key = Self::key(&stored.identity);
@@ -79,7 +86,7 @@ impl Store {
         }
     }
 
-    fn delete(&mut self, key: &Key, policy: Option<Policy>) {
+    pub fn delete(&mut self, key: &Key, policy: Option<Policy>) {
         let Some(mut stored) = self.objects.get(key).cloned() else {
             return;
         };
@@ -108,18 +115,18 @@ impl Store {
         (found.identity.uid == owner.uid).then_some(found)
     }
 
-    fn lives(&self, owner: &Owner, namespace: &str) -> bool {
+    pub fn lives(&self, owner: &Owner, namespace: &str) -> bool {
         let found = self.owner(owner, namespace);
         found.is_some_and(|found| !(found.latest.deleting && found.latest.has(FOREGROUND)))
     }
 
     /// Such references are never acted on.
-    fn is_impossible(owner: &Owner, namespace: &str) -> bool {
+    pub fn is_impossible(owner: &Owner, namespace: &str) -> bool {
         index(&owner.kind).is_none_or(|kind| kind != 2 && namespace.is_empty())
     }
 
     /// It waits, perhaps through others, for a dependent of which nothing can be decided.
-    fn waits_for_undecided(&self, owner: &Stored, on_the_way: &mut BTreeSet<Uid>) -> bool {
+    pub fn waits_for_undecided(&self, owner: &Stored, on_the_way: &mut BTreeSet<Uid>) -> bool {
         on_the_way.insert(owner.identity.uid.clone())
             && self.objects.values().any(|dependent| {
                 let (namespace, owners) = (&*dependent.identity.namespace, &dependent.latest.owners);
@@ -163,7 +170,7 @@ impl Store {
     }
 
     /// Somebody does something.
-    fn act(&mut self) {
+    pub fn act(&mut self) {
         match self.random.random_range(0..10) {
             0..=4 => {
                 let kind_index = self.random.random_range(0..3);
@@ -337,197 +344,5 @@ impl Cluster for Arc<Model> {
         stored.latest.finalizers = finalizers.to_vec();
         store.put(stored);
         Ok(())
-    }
-}
-
-/// The collector, fed by hand.
-struct Run {
-    model: Arc<Model>,
-    worker: Worker<Arc<Model>>,
-    /// How far each kind's watch has come; None before its list.
-    cursors: [Option<usize>; 3],
-    examine: BTreeSet<Uid>,
-    orphan: BTreeSet<Uid>,
-    later: BTreeSet<Uid>,
-}
-
-impl Run {
-    fn new(model: Arc<Model>) -> Self {
-        Self {
-            worker: Worker::new(model.clone(), Arc::default()),
-            model,
-            cursors: [None; 3],
-            examine: BTreeSet::new(),
-            orphan: BTreeSet::new(),
-            later: BTreeSet::new(),
-        }
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut Graph)) {
-        let work = {
-            let mut graph = self.worker.graph.lock();
-            change(&mut graph);
-            graph.take_work()
-        };
-        for work in work {
-            match work {
-                Work::Examine(uid) => drop(self.examine.insert(uid)),
-                Work::ExamineLater(uid) => drop(self.later.insert(uid)),
-                Work::Orphan(uid) => drop(self.orphan.insert(uid)),
-                Work::WrongNamespace { .. } => {}
-            }
-        }
-    }
-
-    fn observe(&mut self, stored: &Stored) {
-        let seen = Seen {
-            identity: stored.identity.clone(),
-            owners: stored.latest.owners.clone(),
-            deleting: stored.latest.deleting,
-            foreground: stored.latest.has(FOREGROUND),
-            orphan: stored.latest.has(ORPHAN),
-        };
-        self.change(|graph| graph.observe(seen));
-    }
-
-    /// One event of a kind's watch, or its list. False: there is nothing new.
-    fn deliver(&mut self, kind_index: usize) -> bool {
-        let Some(at) = self.cursors[kind_index] else {
-            self.list(kind_index);
-            return true;
-        };
-        let event = self.model.0.lock().log[kind_index].get(at).cloned();
-        let Some(event) = event else {
-            return false;
-        };
-        self.cursors[kind_index] = Some(at + 1);
-        match event {
-            Event::Put(stored) => self.observe(&stored),
-            Event::Gone(uid) => self.change(|graph| graph.vanish(&uid)),
-        }
-        true
-    }
-
-    fn list(&mut self, kind_index: usize) {
-        let (objects, end): (Vec<Stored>, usize) = {
-            let store = self.model.0.lock();
-            let of = store.objects.iter().filter(|(key, _)| key.0 == kind_index);
-            (
-                of.map(|(_, stored)| stored.clone()).collect(),
-                store.log[kind_index].len(),
-            )
-        };
-        let present: BTreeSet<Uid> = objects.iter().map(|stored| stored.identity.uid.clone()).collect();
-        objects.iter().for_each(|stored| self.observe(stored));
-        let is_of = |seen: &Type| *seen == *kind(kind_index);
-        self.change(|graph| {
-            for uid in graph.seen_of(is_of).iter().filter(|uid| !present.contains(*uid)) {
-                graph.vanish(uid);
-            }
-        });
-        self.cursors[kind_index] = Some(end);
-    }
-
-    /// Some of what waits in the queues.
-    async fn work(&mut self) -> bool {
-        let pick = self.model.0.lock().random.random_range(0..1000usize);
-        let count = self.examine.len() + self.orphan.len();
-        if count == 0 {
-            return false;
-        }
-        if pick % count < self.examine.len() {
-            let uid = self.examine.iter().nth(pick % count).cloned().expect("counted");
-            self.examine.remove(&uid);
-            match self.worker.examine(&uid).await {
-                Ok(Outcome::Done) => {}
-                Ok(Outcome::Unseen) | Err(_) => drop(self.later.insert(uid)),
-            }
-        } else {
-            let uid = self.orphan.pop_first().expect("counted");
-            if self.worker.orphan(&uid).await.is_err() {
-                self.orphan.insert(uid);
-            }
-        }
-        self.change(|_| {});
-        true
-    }
-}
-
-async fn run(seed: u64) {
-    let model = Arc::new(Model(Mutex::new(Store {
-        random: StdRng::seed_from_u64(seed),
-        objects: BTreeMap::new(),
-        log: Default::default(),
-        revision: 0,
-        uids: 0,
-        calm: false,
-    })));
-    let mut run = Run::new(model.clone());
-    for _ in 0..STEPS {
-        let step = model.0.lock().random.random_range(0..100);
-        match step {
-            0..35 => model.0.lock().act(),
-            35..65 => drop(run.deliver(step % 3)),
-            65..94 => drop(run.work().await),
-            94..96 => {
-                let later = std::mem::take(&mut run.later);
-                run.examine.extend(later);
-            }
-            96..98 => run.list(step % 3),
-            _ => run = Run::new(model.clone()),
-        }
-    }
-    // The world comes to rest.
-    {
-        let mut store = model.0.lock();
-        store.calm = true;
-        let held: Vec<Stored> = store
-            .objects
-            .values()
-            .filter(|s| s.latest.has(OTHER_FINALIZER))
-            .cloned()
-            .collect();
-        for mut stored in held {
-            stored.latest.finalizers.retain(|name| name != OTHER_FINALIZER);
-            store.put(stored);
-        }
-    }
-    for round in 0.. {
-        assert!(round < 50, "it does not come to rest");
-        let before = model.0.lock().revision;
-        let later = std::mem::take(&mut run.later);
-        run.examine.extend(later);
-        while (0..3).any(|kind_index| run.deliver(kind_index)) || run.work().await {}
-        if before == model.0.lock().revision && run.later.is_empty() && round > 2 {
-            break;
-        }
-    }
-    let store = model.0.lock();
-    for stored in store.objects.values() {
-        let namespace = &*stored.identity.namespace;
-        let owners = &stored.latest.owners;
-        if stored.latest.deleting {
-            assert!(
-                store.waits_for_undecided(stored, &mut BTreeSet::new()),
-                "{stored:?} does not go"
-            );
-            continue;
-        }
-        let undecided = owners.iter().any(|owner| Store::is_impossible(owner, namespace));
-        let alive = owners.iter().filter(|owner| store.lives(owner, namespace)).count();
-        assert!(
-            owners.is_empty() || undecided || alive == owners.len(),
-            "{stored:?} is left, with {alive} living owners"
-        );
-    }
-}
-
-#[tokio::test]
-async fn nothing_with_an_owner_goes_and_nothing_without_one_stays() {
-    for seed in 0..SEEDS {
-        if let Err(panic) = tokio::spawn(run(seed)).await {
-            eprintln!("the seed was {seed}");
-            std::panic::resume_unwind(panic.into_panic());
-        }
     }
 }
