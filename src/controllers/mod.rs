@@ -15,6 +15,7 @@ mod attachdetach;
 mod certificates;
 mod claims;
 mod clusterroleaggregation;
+mod cronjob;
 mod custom_resources;
 mod daemonset;
 mod deployment;
@@ -48,6 +49,7 @@ mod statefulset;
 mod storage_protection;
 mod storage_version_migrator;
 mod tainteviction;
+mod ttlafterfinished;
 mod volume_expand;
 
 use crate::client::discovery::Discovery;
@@ -158,6 +160,7 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
     spawn!(
         attachdetach,
         certificates,
+        cronjob,
         daemonset,
         deployment,
         disruption,
@@ -179,6 +182,7 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
         storage_protection,
         storage_version_migrator,
         tainteviction,
+        ttlafterfinished
         volume_expand,
     );
     while let Some(end) = tasks.next_end().await {

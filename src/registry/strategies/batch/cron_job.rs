@@ -27,7 +27,6 @@ pub fn cron_job() -> Stored {
         .update_rules(|cron_job, old| zone_in_schedule(cron_job, Some(old)))
         .field_warnings(warnings)
         .status(|| json!({}))
-        .unattended("cron jobs are stored, but no controller acts on them yet")
 }
 
 fn name(name: &str, is_prefix: bool) -> Vec<String> {
