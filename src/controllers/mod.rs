@@ -34,6 +34,8 @@ mod nodelifecycle;
 mod ownership;
 mod persistentvolume;
 mod pod_template;
+mod podautoscaler;
+mod podgc;
 mod pods;
 mod replicaset;
 mod replication;
@@ -173,6 +175,8 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
         namespace,
         nodelifecycle,
         persistentvolume,
+        podautoscaler,
+        podgc,
         replicaset,
         replication,
         resourceclaim,

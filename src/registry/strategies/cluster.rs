@@ -167,7 +167,6 @@ pub fn horizontal_pod_autoscaler() -> Stored {
         .defaults(autoscaling::defaults)
         .rules(autoscaling::validate)
         .status(|| json!({"currentMetrics": null, "desiredReplicas": 0}))
-        .unattended("autoscalers are stored, but no controller acts on them yet")
 }
 
 pub fn device_class() -> Stored {
