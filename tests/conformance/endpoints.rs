@@ -1,7 +1,7 @@
 //! What leads from a Service to its pods: Endpoints and EndpointSlices, as controllers keep them.
 
 use crate::cluster::{Cluster, eventually, eventually_every};
-use crate::pods::{PODS_PATIENCE, sleeper, with_main};
+use crate::pods::{PODS_PATIENCE, server, sleeper, with_main};
 use crate::resource::Resource;
 use crate::runner::{Test, pod_test, test};
 use serde_json::{Value, json};
@@ -18,6 +18,16 @@ pub fn tests() -> Vec<Test> {
             "[sig-network] EndpointSlice should create and delete EndpointSlices for a Service with a selector that matches no pods",
             slices_without_pods,
         ),
+        pod_test(
+            "[sig-network] EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices",
+            routed_to_many,
+        )
+        .waits_for("a service proxy"),
+        pod_test(
+            "[sig-network] EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices",
+            routed_by_port,
+        )
+        .waits_for("a service proxy"),
         test(
             "[sig-network] EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete",
             mirrored,
@@ -279,4 +289,61 @@ async fn latency(cluster: Cluster) {
         "{:?}",
         at(99)
     );
+}
+
+/// A Service without a selector whose slices are made by hand, each with one of two servers; what a client gets at each
+/// of the Service's ports must be the names of all that it leads to, and of no other.
+async fn routed(cluster: &Cluster, ports: &[(&str, u16)], slices: &[(&str, &str)], expected: &[(u16, &[&str])]) {
+    let pods = cluster.pods("routed").await;
+    let (one, two, _) = tokio::join!(
+        async { pods.ready(&server("one")).await },
+        async { pods.ready(&server("two")).await },
+        async { pods.ready(&sleeper("client")).await },
+    );
+    let address = |name: &str| {
+        let pod = if name == "one" { &one } else { &two };
+        text(&pod["status"]["podIP"])
+    };
+    let listed: Vec<Value> = ports
+        .iter()
+        .map(|(name, port)| json!({"name": name, "port": port, "targetPort": 80}))
+        .collect();
+    let made = json!({"metadata": {"name": "by-hand"}, "spec": {"ports": listed}});
+    let made = pods.core("services").create(&made).await.unwrap();
+    let ip = text(&made["spec"]["clusterIP"]);
+    let names = Names::of(cluster, &pods.namespace);
+    for (index, (pod, port)) in slices.iter().enumerate() {
+        let slice = json!({
+            "metadata": {"name": format!("by-hand-{index}"), "labels": {"kubernetes.io/service-name": "by-hand"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address(pod)], "conditions": {"ready": true}}],
+            "ports": [{"name": port, "port": 80, "protocol": "TCP"}],
+        });
+        names.slices.create(&slice).await.unwrap();
+    }
+    for (port, servers) in expected {
+        let url = format!("http://{ip}:{port}/hostname");
+        let mut met = BTreeSet::new();
+        eventually_every(Duration::from_millis(200), "all servers answer", async || {
+            let output = pods.exec("client", "", &["wget", "-qO-", "-T", "2", &url]).await;
+            if output.code == 0 {
+                let name = output.stdout.trim().to_owned();
+                assert!(servers.contains(&name.as_str()), "port {port} leads to {name}");
+                met.insert(name);
+            }
+            (met.len() == servers.len()).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn routed_to_many(cluster: Cluster) {
+    let slices = [("one", "example"), ("two", "example")];
+    routed(&cluster, &[("example", 80)], &slices, &[(80, &["one", "two"])]).await;
+}
+
+async fn routed_by_port(cluster: Cluster) {
+    let ports = [("first", 8090), ("second", 9090)];
+    let slices = [("one", "first"), ("two", "second")];
+    routed(&cluster, &ports, &slices, &[(8090, &["one"]), (9090, &["two"])]).await;
 }

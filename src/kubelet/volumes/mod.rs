@@ -167,6 +167,11 @@ impl Volumes {
     }
 
     async fn prepare_claim(&self, pod: &Pod, volume: &Volume, name: &str) -> Result<(), SetUpError> {
+        let link = self.path(pod, claims::PLUGIN, &volume.name);
+        if claims::remembered(&link).is_some() {
+            // A claim keeps its volume; one that goes away meanwhile takes nothing from a pod that has it.
+            return Ok(());
+        }
         let claims::Found { source, made_here } = claims::find(&self.client, pod, volume, name).await?;
         match (made_here, &self.files) {
             (false, files) => directory::host_path(&source, files)?,
@@ -179,7 +184,7 @@ impl Volumes {
             (true, _) => claims::make(Path::new(&source.path))?,
         }
         self.make_pod_directory(pod)?;
-        claims::remember(&self.path(pod, claims::PLUGIN, &volume.name), Path::new(&source.path))
+        claims::remember(&link, Path::new(&source.path))
     }
 
     /// Only root looks below a pod's directory; the engine mounts the volumes themselves.

@@ -4,7 +4,7 @@ use crate::registry::columns::{default_cells, default_columns};
 use crate::registry::field::FieldError;
 use crate::registry::formats::dns1123_subdomain;
 use crate::registry::json::text;
-use crate::registry::strategy::{Column, Dependents, Object, Rejection, Strategy, Target};
+use crate::registry::strategy::{Column, Dependents, Object, Rejection, Strategy, Target, default_prepare_for_update};
 use serde_json::Value;
 
 /// The columns of a kind and how they are filled; `now` is unix seconds.
@@ -27,6 +27,7 @@ pub struct Stored {
     unattended: Option<&'static str>,
     warnings: fn(&Object) -> Vec<String>,
     initial_status: Option<fn() -> Value>,
+    stamp_status: fn(&mut Object, &Object),
     has_generation: bool,
     conditional_update: bool,
     create_on_update: bool,
@@ -60,6 +61,7 @@ impl Stored {
             unattended: None,
             warnings: |_| Vec::new(),
             initial_status: None,
+            stamp_status: |_, _| {},
             has_generation: false,
             conditional_update: false,
             create_on_update: false,
@@ -137,6 +139,12 @@ impl Stored {
         self
     }
 
+    /// What a write of the status adds, by the object before.
+    pub fn stamps_status(mut self, stamp: fn(&mut Object, &Object)) -> Self {
+        self.stamp_status = stamp;
+        self
+    }
+
     pub fn generation(mut self) -> Self {
         self.has_generation = true;
         self
@@ -198,6 +206,13 @@ impl Strategy for Stored {
             None => {
                 object.remove("status");
             }
+        }
+    }
+
+    fn prepare_for_update(&self, object: &mut Object, old: &Object, target: Target) {
+        default_prepare_for_update(object, old, target);
+        if target == Target::Status {
+            (self.stamp_status)(object, old);
         }
     }
 

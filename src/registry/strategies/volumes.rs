@@ -57,7 +57,14 @@ pub fn persistent_volume() -> Stored {
             None => volume_spec(&Map::new(), false, "spec"),
         })
         .update_rules(volume_update)
-        .status(|| json!({"phase": "Pending"}))
+        .status(|| json!({"phase": "Pending", "lastPhaseTransitionTime": now()}))
+        .stamps_status(|volume, old| {
+            let phase = |volume: &Object| text(volume, &["status", "phase"]).to_owned();
+            let time = |volume: &Object| at(volume, &["status", "lastPhaseTransitionTime"]).cloned();
+            if phase(volume) != phase(old) && time(volume) == time(old) {
+                child_or_new(volume, "status").insert("lastPhaseTransitionTime".into(), json!(now()));
+            }
+        })
 }
 
 pub fn persistent_volume_claim() -> Stored {
@@ -70,6 +77,10 @@ pub fn persistent_volume_claim() -> Stored {
         })
         .update_rules(claim_update)
         .status(|| json!({"phase": "Pending"}))
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Defaults of a claim's spec, also in templates.
