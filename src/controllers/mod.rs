@@ -186,7 +186,7 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
         storage_protection,
         storage_version_migrator,
         tainteviction,
-        ttlafterfinished
+        ttlafterfinished,
         volume_expand,
     );
     while let Some(end) = tasks.next_end().await {

@@ -83,6 +83,7 @@ fn starts() {
     let name = "cj-28575960";
     let late = json!({"startingDeadlineSeconds": 5});
     // 10:00 of that day is 28575960 minutes after the epoch.
+    #[allow(clippy::type_complexity)] // a table
     let cases: Vec<(&str, Value, Value, Vec<&str>, Vec<&str>, &str, String)> = vec![
         (
             "not yet",

@@ -30,11 +30,14 @@ pub enum Reading {
 /// Something to warn of.
 pub type Warning = (&'static str, String);
 
+/// Pods, and the reading of each metric.
+pub type Readings = (Vec<Pod>, Vec<Result<Reading, Problem>>);
+
 pub struct Observed<'a> {
     pub autoscaler: &'a HorizontalPodAutoscaler,
     pub scale: &'a Scale,
     /// Those that the target selects, with the reading of each metric; Err if there is no use of the selector.
-    pub metrics: Result<(Vec<Pod>, Vec<Result<Reading, Problem>>), (Warning, String)>,
+    pub metrics: Result<Readings, (Warning, String)>,
     pub now: Timestamp,
 }
 

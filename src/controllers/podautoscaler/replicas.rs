@@ -355,6 +355,7 @@ mod tests {
 
     #[test]
     fn shares_of_requests() {
+        #[allow(clippy::type_complexity)] // a table
         let cases: [(&[&str], &[(&str, i64)], i32, i32, Result<(i32, i32, i64), &str>); 11] = [
             (
                 &["a ready", "b ready"],

@@ -84,6 +84,7 @@ fn situations() {
     let able = "AbleToScale/ReadyForNewScale; ScalingActive/ValidMetricFound; !ScalingLimited/DesiredWithinRange";
     let gone = || Err(Problem("gone".to_owned()));
     let up = "cpu resource utilization (percentage of request) above target";
+    #[allow(clippy::type_complexity)] // a table
     let cases: Vec<(&str, Value, i32, Vec<Result<Reading, Problem>>, String)> = vec![
         ("enough", json!([cpu()]), 3, vec![usage(3, 500)], able.to_owned()),
         ("more", json!([cpu()]), 3, vec![usage(3, 900)], format!("6: {up}; {able}")),
