@@ -338,7 +338,7 @@ async fn evictions_spend_a_budget() {
     );
     assert_eq!(
         refused["details"]["causes"][0],
-        json!({"reason": "DisruptionBudget", "message": "The disruption budget b needs 1 healthy pods and has 2 currently"})
+        json!({"reason": "DisruptionBudget", "message": "The disruption budget b does not allow evicting pods currently"})
     );
     let other = server
         .post(&format!("{pods}/b/eviction"), evict("c"))

@@ -296,7 +296,7 @@ fn a_replaced_container_does_not_end_its_pod() {
     assert_eq!(world.status().phase.as_deref(), Some("Succeeded"));
     world.replaced.insert("c0".to_owned());
     let status = world.status();
-    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
     let container = &status.container_statuses.as_ref().unwrap()[0];
     let state = container.state.as_ref().unwrap();
     assert!(state.terminated.is_none() && !container.ready, "{state:?}");

@@ -80,6 +80,7 @@ const VOLUMES: [&str; 9] = [
     "secret",
     "downwardAPI",
     "projected",
+    "serviceAccountToken",
     "image",
     "persistentVolumeClaim",
     "ephemeral",
