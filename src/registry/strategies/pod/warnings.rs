@@ -80,12 +80,11 @@ const VOLUMES: [&str; 9] = [
     "secret",
     "downwardAPI",
     "projected",
-    "serviceAccountToken",
     "image",
     "persistentVolumeClaim",
     "ephemeral",
 ];
-const PROJECTED: [&str; 3] = ["configMap", "secret", "downwardAPI"];
+const PROJECTED: [&str; 4] = ["configMap", "secret", "downwardAPI", "serviceAccountToken"];
 
 fn not_acted_on(path: &str) -> String {
     format!("{path}: accepted, but not acted on yet")
