@@ -74,7 +74,8 @@ fn well() -> Vec<(&'static str, Value)> {
         (
             "[sig-node] Probing container should *not* be restarted with a GRPC liveness probe",
             grpc(&[]),
-        ),
+        )
+            .waits_for("a gRPC probe that does not fail while its server starts"),
     ]
 }
 
