@@ -66,13 +66,13 @@ pub(super) async fn exec(parts: &Arc<Parts>, id: &str, request: &ExecRequest) ->
             value: process,
         }),
     };
-    let (stdin, stdout, stderr) = pipes
+    let opened = pipes
         .open(request)
         .map_err(|error| failed("open pipes for an exec in", id, error))?;
     // In a task of its own, which goes on when nobody waits any more: a kill that overtakes the start would find nothing
     // to end.
-    let started = tokio::spawn(start(Arc::clone(&running), message)).await;
-    started.map_err(|error| failed("exec in", id, error))??;
+    let started = tokio::spawn(start(Arc::clone(&running), message, opened)).await;
+    let (stdin, stdout, stderr) = started.map_err(|error| failed("exec in", id, error))??;
     let reader = |pipe: Receiver| -> Reader { Box::pin(pipe) };
     Ok(ExecSession {
         stdin: stdin.map(|pipe| -> Writer {
@@ -86,8 +86,9 @@ pub(super) async fn exec(parts: &Arc<Parts>, id: &str, request: &ExecRequest) ->
     })
 }
 
-/// Adds the process, and starts it.
-async fn start(exec: Arc<Exec>, message: ExecProcessRequest) -> Result<()> {
+/// Adds the process, and starts it. Its pipes stay open on this side until then: the shim waits for them, and answers
+/// nobody meanwhile.
+async fn start(exec: Arc<Exec>, message: ExecProcessRequest, opened: Opened) -> Result<Opened> {
     let engine = exec.engine();
     let refused = |status| engine.error("exec in", "container", &exec.container_id, status);
     engine.tasks().exec(engine.request(message)).await.map_err(refused)?;
@@ -96,7 +97,7 @@ async fn start(exec: Arc<Exec>, message: ExecProcessRequest) -> Result<()> {
         exec_id: exec.exec_id.clone(),
     };
     let started = engine.tasks().start(engine.request(start)).await;
-    started.map(drop).map_err(refused)
+    started.map(|_| opened).map_err(refused)
 }
 
 /// The named pipes of one process.
