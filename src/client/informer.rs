@@ -84,6 +84,15 @@ pub struct Change<K> {
     pub new: Option<Arc<K>>,
 }
 
+impl<K> Clone for Change<K> {
+    fn clone(&self) -> Self {
+        Self {
+            old: self.old.clone(),
+            new: self.new.clone(),
+        }
+    }
+}
+
 impl<K> Change<K> {
     /// The object as it is now, or as it last was.
     pub fn object(&self) -> Option<&Arc<K>> {

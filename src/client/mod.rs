@@ -5,14 +5,18 @@
 //! - [`informer`]: one watch and one indexed cache per kind.
 //! - [`work_queue`]: keys that wait to be worked on.
 //! - [`events`]: what people are told.
+//! - [`claims`]: claims of pods, and the built-in provisioner of volumes.
+//! - [`pods`]: what everybody reads of a pod.
 //! - [`placement`]: whether a pod may be on a node.
 //! - [`discovery`]: which resources there are.
 
+pub mod claims;
 pub mod discovery;
 pub mod events;
 pub mod informer;
 mod key;
 pub mod placement;
+pub mod pods;
 pub mod work_queue;
 
 pub use key::ObjectKey;

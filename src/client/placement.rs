@@ -55,7 +55,7 @@ pub fn untolerated<'a>(node: &'a Node, tolerations: &[Toleration], effects: &[&s
         .find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
 }
 
-/// No key or no effect in a toleration means every one.
+/// No key or no effect in a toleration means every one; a value is only compared under a key.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let any_or =
         |wanted: Option<&String>, found: &str| wanted.is_none_or(|wanted| wanted.is_empty() || wanted == found);
@@ -66,7 +66,7 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let wanted = toleration.value.as_deref().unwrap_or_default();
     let numbers = || Some((value.parse::<i64>().ok()?, wanted.parse::<i64>().ok()?));
     match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => wanted == value,
+        "" | "Equal" => toleration.key.as_ref().is_some_and(|key| !key.is_empty()) && wanted == value,
         "Exists" => true,
         "Lt" => numbers().is_some_and(|(value, wanted)| value < wanted),
         "Gt" => numbers().is_some_and(|(value, wanted)| value > wanted),

@@ -1,6 +1,8 @@
 //! Claims and volumes as several controllers look at them: who belongs to whom, and which pods use which claim
 //! (upstream: `component-helpers/storage`).
 
+pub use crate::client::claims::{LOCAL_PATH, PROVISIONED_BY, claim_name};
+use crate::client::pods::node_name;
 use crate::quantity::Quantity;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource;
@@ -13,17 +15,12 @@ pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// On claims: the node that the scheduler has chosen for the pod that waits for the volume.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-/// On volumes that were made for a claim: who made them.
-pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// On claims: who is to make their volume.
 pub const PROVISIONERS: [&str; 2] = [
     "volume.beta.kubernetes.io/storage-provisioner",
     "volume.kubernetes.io/storage-provisioner",
 ];
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-
-/// The built-in provisioner, which makes directories on the node.
-pub const LOCAL_PATH: &str = "krust.dev/local-path";
 
 /// Amounts by resource.
 pub type Amounts = BTreeMap<String, resource::Quantity>;
@@ -74,20 +71,6 @@ pub fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> 
     })
 }
 
-/// The claim of a pod's volume, if it has one: given by name, or made for the pod.
-pub fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
-    let named = volume
-        .persistent_volume_claim
-        .as_ref()
-        .map(|claim| claim.claim_name.clone());
-    named.or_else(|| {
-        volume
-            .ephemeral
-            .as_ref()
-            .map(|_| format!("{}-{}", pod.name_any(), volume.name))
-    })
-}
-
 pub fn volumes(pod: &Pod) -> &[Volume] {
     let spec = pod.spec.as_ref();
     spec.and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
@@ -109,6 +92,5 @@ pub fn is_made_for(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
 }
 
 pub fn is_scheduled(pod: &Pod) -> bool {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.is_some_and(|node| !node.is_empty())
+    node_name(pod).is_some()
 }

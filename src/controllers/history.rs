@@ -4,6 +4,8 @@
 //! A revision's data is a strategic merge patch that puts the template back. Its keys are sorted: `kubectl rollout
 //! undo` compares bytes. Everything here is pure; the calls are in [`super::revisions`].
 
+use super::ownership::controller_ref;
+use crate::client::informer::Watched;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -95,6 +97,26 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// That of `owner`'s `template`, which is `data` there; see [`Candidate::hash_label`].
+    pub fn new<K: Watched>(
+        owner: &K,
+        template: &PodTemplateSpec,
+        data: Value,
+        number: i64,
+        hash_label: &'static str,
+    ) -> Self {
+        let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone());
+        Self {
+            owner: controller_ref(owner),
+            namespace: owner.namespace().unwrap_or_default(),
+            labels: labels.unwrap_or_default(),
+            annotations: owner.annotations().clone(),
+            data,
+            number,
+            hash_label,
+        }
+    }
+
     pub fn revision(&self, collisions: i32) -> ControllerRevision {
         let hash = hash_of(&self.data, collisions);
         let mut labels = self.labels.clone();

@@ -5,6 +5,7 @@
 //! - [`Context`]: the caches of all kinds, and clients under the name of each controller.
 //! - [`ownership`]: who belongs to whom, and adoption.
 //! - [`pods`]: what state a pod is in; making and deleting pods.
+//! - [`status`]: statuses that must be written.
 //! - [`expectations`]: what was written and the cache does not show yet.
 //! - [`slow_start`]: many writes at once, carefully.
 //! - [`int_or_percent`]: numbers that may be shares.
@@ -19,6 +20,8 @@ mod cronjob;
 mod custom_resources;
 mod daemonset;
 mod deployment;
+#[cfg(test)]
+mod dice;
 mod disruption;
 mod endpoint;
 mod endpointslice;
@@ -48,6 +51,7 @@ mod serviceaccount;
 mod serviceaccounttoken;
 mod slow_start;
 mod statefulset;
+mod status;
 mod storage_protection;
 mod storage_version_migrator;
 mod tainteviction;
@@ -115,6 +119,11 @@ impl Context {
     /// A client under the service account of `controller`, as in `replicaset-controller`.
     pub fn client(&self, controller: &str) -> Client {
         (self.clients.own)(controller)
+    }
+
+    /// Waits for caches to be `synced`; false if the shutdown came before.
+    async fn caught_up<T>(&self, synced: impl Future<Output = T>) -> bool {
+        self.shutdown.run_until_cancelled(synced).await.is_some()
     }
 
     /// The manager's own client, which may read everything. Writes go under the controller's name.

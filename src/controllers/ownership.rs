@@ -1,5 +1,6 @@
 //! Who belongs to whom: by controllerRef, and by selector where there is none yet (upstream: `controller_ref_manager.go`).
 
+use crate::client::ObjectKey;
 use crate::client::informer::{Change, Index, Informer, Watched, controller_uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams};
@@ -22,8 +23,7 @@ pub enum Claim {
 
 /// What `owner`, which selects with `selector`, does about `object`. Pure.
 pub fn claim(owner: &ObjectMeta, selector: &Selector, object: &ObjectMeta) -> Claim {
-    let controller = object.owner_references.iter().flatten();
-    let controller = controller.clone().find(|owner| owner.controller == Some(true));
+    let controller = controller_of(object);
     let none = std::collections::BTreeMap::new();
     let matches = selector.matches(object.labels.as_ref().unwrap_or(&none));
     let owner_going = owner.deletion_timestamp.is_some();
@@ -76,13 +76,30 @@ pub fn controller_in<O: Watched>(cache: &Informer<O>, object: &ObjectMeta) -> Op
     (owner.meta().uid.as_deref() == Some(&reference.uid)).then_some(owner)
 }
 
-/// Whether a change may have made an orphan somebody's: it is new as such, or has other labels.
-pub fn is_new_orphan<K: Watched>(change: &Change<K>) -> bool {
-    let Some(new) = change.new.as_ref().filter(|new| controller_of(new.meta()).is_none()) else {
-        return false;
-    };
+/// The owners that a change of an object is of interest to: who controls it or did, and who may adopt it now.
+pub fn concerned<O: Watched, K: Watched>(
+    change: &Change<K>,
+    owners: &Informer<O>,
+    selector: impl Fn(&O) -> Selector,
+) -> Vec<ObjectKey> {
+    let controllers = change.each().filter_map(|object| controller_in(owners, object.meta()));
+    let mut keys: Vec<ObjectKey> = controllers.map(|owner| ObjectKey::of(&*owner)).collect();
+    if let Some(orphan) = new_orphan(change) {
+        let namespace = orphan.meta().namespace.as_deref().unwrap_or_default();
+        let near = owners.in_namespace(namespace).into_iter();
+        let adopting = near.filter(|owner| claim(owner.meta(), &selector(owner), orphan.meta()) == Claim::Adopt);
+        keys.extend(adopting.map(|owner| ObjectKey::of(&*owner)));
+    }
+    keys.dedup();
+    keys
+}
+
+/// An orphan that a change may have made somebody's: it is new as such, or has other labels.
+fn new_orphan<K: Watched>(change: &Change<K>) -> Option<&Arc<K>> {
+    let new = change.new.as_ref().filter(|new| controller_of(new.meta()).is_none())?;
     let old = change.old.as_ref();
     old.is_none_or(|old| controller_of(old.meta()).is_some() || old.meta().labels != new.meta().labels)
+        .then_some(new)
 }
 
 /// An object came that has its controller from the start: no news to who made it.

@@ -3,6 +3,7 @@
 use super::ownership::controller_ref;
 use crate::client::events::{Level, Recorder};
 use crate::client::informer::Watched;
+pub use crate::client::pods::{is_finished, is_terminating, node_name, phase};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -17,20 +18,6 @@ pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_deref()?;
     conditions.iter().find(|condition| condition.type_ == type_)
-}
-
-pub fn phase(pod: &Pod) -> &str {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    phase.unwrap_or_default()
-}
-
-/// Succeeded or failed: it never runs again.
-pub fn is_finished(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
-}
-
-pub fn is_terminating(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
 }
 
 /// Neither finished nor going: it counts as a replica.
@@ -77,10 +64,7 @@ pub fn deletion_cost(pod: &Pod) -> i32 {
 /// The order in which pods are deleted, first to last. `rank` is how many pods of the same owner share the pod's node.
 pub fn deletion_order(left: (&Pod, usize), right: (&Pod, usize), now: Timestamp) -> Ordering {
     let ((a, a_rank), (b, b_rank)) = (left, right);
-    let assigned = |pod: &Pod| {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        node.is_some_and(|node| !node.is_empty())
-    };
+    let assigned = |pod: &Pod| node_name(pod).is_some();
     let life = |pod: &Pod| match phase(pod) {
         "Pending" | "" => 0,
         "Unknown" => 1,

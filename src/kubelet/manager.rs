@@ -192,11 +192,11 @@ impl Manager {
 
     /// Why the node does not take the pod: it was bound past the scheduler.
     fn rejection(&self, pod: &Pod) -> Option<PodFailure> {
-        if pod::is_terminal(pod) || pod.metadata.deletion_timestamp.is_some() {
+        if pod::is_finished(pod) || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let (records, max) = (self.context.pods.all(), self.context.pods_max);
-        let used = records.iter().filter(|record| !pod::is_terminal(&record.pod())).count();
+        let used = records.iter().filter(|record| !pod::is_finished(&record.pod())).count();
         let full = used >= usize::try_from(max).unwrap_or(usize::MAX);
         full.then(|| PodFailure {
             reason: "OutOfpods",

@@ -1,5 +1,6 @@
 //! Questions the kubelet asks a Pod object (upstream: `pkg/api/v1/pod`, `kubecontainer/helpers.go`).
 
+pub use crate::client::pods::is_finished;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use std::borrow::Cow;
@@ -149,15 +150,6 @@ pub fn field_path(role: Role, container: &str) -> String {
         Role::Ephemeral => "ephemeralContainers",
     };
     format!("spec.{list}{{{container}}}")
-}
-
-pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
-}
-
-/// Succeeded and Failed are final.
-pub fn is_terminal(pod: &Pod) -> bool {
-    matches!(phase(pod), "Succeeded" | "Failed")
 }
 
 pub fn host_network(pod: &Pod) -> bool {

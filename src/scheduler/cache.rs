@@ -5,8 +5,9 @@
 
 use super::index::{Carriers, Domains, Index, Query};
 use super::node_info::{NodeChange, NodeInfo};
-use super::pod_info::{PodInfo, is_terminal, node_name};
+use super::pod_info::PodInfo;
 use super::selector::Labels;
+use crate::client::pods::{is_finished, node_name};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -189,7 +190,7 @@ impl Cache {
     /// Takes note of a pod that has a node.
     pub fn put_pod(&mut self, pod: Arc<Pod>) -> PodEvent {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        if is_terminal(&pod) {
+        if is_finished(&pod) {
             return self
                 .take(&uid)
                 .map_or(PodEvent::Nothing, |placed| PodEvent::Removed(placed.info));

@@ -6,7 +6,7 @@
 use super::node_info::NodeInfo;
 use super::objects::Objects;
 use super::selector::NodeTerms;
-use crate::scheduler::pod_info::tolerates;
+use crate::client::placement::tolerates;
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, Device, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceAttribute, DeviceConstraint,

@@ -10,10 +10,11 @@ use super::objects::Objects;
 use super::plan::{Attempt, Choice, Search};
 use super::plugins::dynamic_resources;
 use super::plugins::volumes::binding::{self, Bindings};
-use super::pod_info::{PodInfo, is_terminal, node_name};
+use super::pod_info::PodInfo;
 use super::preemption::{self, Outcome};
 use super::profile::Profile;
 use super::queue::{Popped, Queue};
+use crate::client::pods::{is_finished, node_name};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
@@ -188,7 +189,7 @@ impl Engine {
             return;
         }
         let info = Arc::new(PodInfo::new(pod));
-        if !self.profiles.contains_key(info.scheduler_name()) || is_terminal(&info.pod) || info.is_terminating() {
+        if !self.profiles.contains_key(info.scheduler_name()) || is_finished(&info.pod) || info.is_terminating() {
             self.pod_waits_no_more(&info, now);
             return;
         }

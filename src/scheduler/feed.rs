@@ -3,6 +3,7 @@
 use super::engine::Engine;
 use super::framework::Event;
 use super::objects::{Objects, Table};
+use crate::client::ObjectKey;
 use crate::client::informer::{Change, Informers, Watched};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
@@ -11,36 +12,29 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
-use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What an object was and is.
-pub struct Told<K> {
-    old: Option<Arc<K>>,
-    new: Option<Arc<K>>,
-}
-
 /// One change of anything that is watched.
 pub enum News {
-    Node(Told<Node>),
-    Pod(Told<Pod>),
-    Namespace(Told<Namespace>),
-    Claim(Told<PersistentVolumeClaim>),
-    Volume(Told<PersistentVolume>),
-    StorageClass(Told<StorageClass>),
-    CsiNode(Told<CSINode>),
-    CsiDriver(Told<CSIDriver>),
-    Capacity(Told<CSIStorageCapacity>),
-    Attachment(Told<VolumeAttachment>),
-    Budget(Told<PodDisruptionBudget>),
-    Service(Told<Service>),
-    ReplicationController(Told<ReplicationController>),
-    ReplicaSet(Told<ReplicaSet>),
-    StatefulSet(Told<StatefulSet>),
-    ResourceClaim(Told<ResourceClaim>),
-    ResourceSlice(Told<ResourceSlice>),
-    DeviceClass(Told<DeviceClass>),
+    Node(Change<Node>),
+    Pod(Change<Pod>),
+    Namespace(Change<Namespace>),
+    Claim(Change<PersistentVolumeClaim>),
+    Volume(Change<PersistentVolume>),
+    StorageClass(Change<StorageClass>),
+    CsiNode(Change<CSINode>),
+    CsiDriver(Change<CSIDriver>),
+    Capacity(Change<CSIStorageCapacity>),
+    Attachment(Change<VolumeAttachment>),
+    Budget(Change<PodDisruptionBudget>),
+    Service(Change<Service>),
+    ReplicationController(Change<ReplicationController>),
+    ReplicaSet(Change<ReplicaSet>),
+    StatefulSet(Change<StatefulSet>),
+    ResourceClaim(Change<ResourceClaim>),
+    ResourceSlice(Change<ResourceSlice>),
+    DeviceClass(Change<DeviceClass>),
 }
 
 /// Sends what happens to `news`; the future ends once all lists are in.
@@ -80,33 +74,23 @@ pub fn subscribe(informers: &Informers, news: &UnboundedSender<News>) -> impl Fu
 fn one<K: Watched>(
     informers: &Informers,
     news: &UnboundedSender<News>,
-    wrap: fn(Told<K>) -> News,
+    wrap: fn(Change<K>) -> News,
 ) -> impl Future<Output = ()> + use<K> {
     let informer = informers.of::<K>();
     let news = news.clone();
     informer.on_change(move |change: &Change<K>| {
-        let told = Told {
-            old: change.old.clone(),
-            new: change.new.clone(),
-        };
         // The receiver is gone at the end only.
-        let _ = news.send(wrap(told));
+        let _ = news.send(wrap(change.clone()));
     });
     async move { informer.synced().await }
 }
 
 /// Puts the change into its table.
-fn set<K: Watched>(table: impl Fn(&mut Objects) -> &mut Table<K>, engine: &mut Engine, told: &Told<K>) {
-    let Some(meta) = told
-        .new
-        .as_ref()
-        .or(told.old.as_ref())
-        .map(|object| object.meta().clone())
-    else {
-        return;
-    };
-    let (namespace, name) = (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
-    table(&mut engine.objects).set(&namespace, &name, told.new.clone());
+fn set<K: Watched>(table: impl Fn(&mut Objects) -> &mut Table<K>, engine: &mut Engine, told: &Change<K>) {
+    if let Some(object) = told.object() {
+        let key = ObjectKey::of(&**object);
+        table(&mut engine.objects).set(&key.namespace, &key.name, told.new.clone());
+    }
 }
 
 impl News {
@@ -115,11 +99,7 @@ impl News {
             News::Node(told) => engine.on_node(told.old.as_deref(), told.new, now),
             News::Pod(told) => engine.on_pod(told.old.as_deref(), told.new, now),
             News::Namespace(told) => {
-                let name = told
-                    .new
-                    .as_ref()
-                    .or(told.old.as_ref())
-                    .and_then(|n| n.metadata.name.clone());
+                let name = told.object().and_then(|namespace| namespace.metadata.name.clone());
                 let labels = told
                     .new
                     .map(|namespace| namespace.metadata.labels.clone().unwrap_or_default());

@@ -2,7 +2,8 @@
 
 use super::resources::Requests;
 use super::selector::{Labels, RequiredNode, Selector, labels_of};
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, Taint, Toleration, Volume};
+use crate::client::placement::tolerates;
+use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, Taint, Volume};
 use std::sync::{Arc, LazyLock};
 
 /// A port on the node's own addresses.
@@ -181,34 +182,6 @@ impl PodInfo {
     }
 }
 
-/// An empty key with Exists matches every taint; an empty effect matches every effect.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or("");
-    let key = toleration.key.as_deref().unwrap_or("");
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    let value = taint.value.as_deref().unwrap_or("");
-    let wanted = toleration.value.as_deref().unwrap_or("");
-    match toleration.operator.as_deref().unwrap_or("Equal") {
-        "" | "Equal" => !key.is_empty() && wanted == value,
-        "Exists" => true,
-        "Lt" => matches!((value.parse::<i64>(), wanted.parse::<i64>()), (Ok(value), Ok(wanted)) if value < wanted),
-        "Gt" => matches!((value.parse::<i64>(), wanted.parse::<i64>()), (Ok(value), Ok(wanted)) if value > wanted),
-        _ => false,
-    }
-}
-
-pub fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
-}
-
-/// Succeeded and Failed pods take no room.
-pub fn is_terminal(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
 /// The host ports that the pod claims: those of its containers, and of the init containers that stay.
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     let init = spec.init_containers.iter().flatten();
@@ -247,6 +220,7 @@ fn claims(spec: &PodSpec, pod: &str) -> Vec<(String, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::Toleration;
     use serde_json::{Value, json};
 
     fn info(value: Value) -> PodInfo {

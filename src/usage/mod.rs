@@ -9,6 +9,7 @@ mod services;
 
 pub use amounts::Amounts;
 pub use charge::{Change, Charge, charge};
+pub use pods::is_native;
 
 use k8s_openapi::api::core::v1::{ResourceQuota, ScopedResourceSelectorRequirement};
 

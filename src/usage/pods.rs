@@ -43,8 +43,8 @@ pub(super) fn tracks(resource: &str) -> bool {
         || (!is_native(resource) && resource.starts_with(REQUESTS))
 }
 
-/// Kubernetes' own resources, as opposed to those of devices.
-fn is_native(resource: &str) -> bool {
+/// Kubernetes' own resources, as opposed to those of devices: without a domain, or in Kubernetes' own.
+pub fn is_native(resource: &str) -> bool {
     !resource.contains('/') || resource.contains("kubernetes.io/")
 }
 

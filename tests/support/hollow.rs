@@ -91,7 +91,7 @@ impl Hollow {
             let (client, pods) = (client.clone(), pods.clone());
             async move {
                 match pods.get_key(&key) {
-                    Some(pod) => look_after(&client, &key, &pod, delay).await,
+                    Some(pod) => look_after(&client, &key, &pod).await,
                     None => Ok(Next::Done),
                 }
             }
@@ -123,7 +123,7 @@ fn lease(name: &str) -> Value {
 }
 
 /// Does the next thing that a kubelet would do.
-async fn look_after(client: &Client, key: &ObjectKey, pod: &Pod, delay: Duration) -> kube::Result<Next> {
+async fn look_after(client: &Client, key: &ObjectKey, pod: &Pod) -> kube::Result<Next> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
     let phase = pod
         .status
@@ -153,10 +153,6 @@ async fn look_after(client: &Client, key: &ObjectKey, pod: &Pod, delay: Duration
     match done {
         // Gone, or looked at again when its next version is here.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Next::Done),
-        Err(error) => {
-            let _ = delay;
-            Err(error)
-        }
         done => done,
     }
 }

@@ -5,7 +5,7 @@ mod plan;
 
 use super::Context;
 use super::claims::{claim_name, claim_words, is_bound_to, volume_name, volumes};
-use super::pods::is_finished;
+use super::pods::{is_finished, node_name};
 use crate::client::ObjectKey;
 use crate::client::events::{Level, Recorder};
 use crate::client::informer::{Change, Index, Informer};
@@ -41,11 +41,6 @@ struct Controller {
     recorder: Recorder,
 }
 
-fn node_of(pod: &Pod) -> Option<String> {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    node.filter(|node| !node.is_empty())
-}
-
 fn volume_word(attachment: &VolumeAttachment) -> Vec<String> {
     attachment
         .spec
@@ -67,7 +62,8 @@ pub async fn run(ctx: &Context) {
         volumes: informers.of(),
         drivers: informers.of(),
         pods_on: pods.index(|pod| {
-            node_of(pod)
+            node_name(pod)
+                .map(str::to_owned)
                 .filter(|_| !claim_words(pod).is_empty())
                 .into_iter()
                 .collect()
@@ -78,18 +74,18 @@ pub async fn run(ctx: &Context) {
     };
     let queue: WorkQueue<ObjectKey> = WorkQueue::new("attachdetach");
     controller.subscribe(&queue, &pods, &attachments);
-    tokio::select! {
-        () = async {
-            tokio::join!(
-                pods.synced(),
-                attachments.synced(),
-                controller.nodes.synced(),
-                controller.claims.synced(),
-                controller.volumes.synced(),
-                controller.drivers.synced(),
-            );
-        } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(
+            pods.synced(),
+            attachments.synced(),
+            controller.nodes.synced(),
+            controller.claims.synced(),
+            controller.volumes.synced(),
+            controller.drivers.synced(),
+        );
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     queue
         .run(WORKERS, &ctx.shutdown, |node| controller.sync(node.name))
@@ -99,12 +95,12 @@ pub async fn run(ctx: &Context) {
 impl Controller {
     fn subscribe(&self, queue: &WorkQueue<ObjectKey>, pods: &Informer<Pod>, attachments: &Informer<VolumeAttachment>) {
         let added = queue.clone();
-        let state = |pod: &Arc<Pod>| (node_of(pod), is_finished(pod), pod.uid());
+        let state = |pod: &Arc<Pod>| (node_name(pod).map(str::to_owned), is_finished(pod), pod.uid());
         pods.on_change(move |change: &Change<Pod>| {
             let same = matches!((&change.old, &change.new), (Some(old), Some(new)) if state(old) == state(new));
             let concerned = change.each().filter(|pod| !same && !claim_words(pod).is_empty());
             concerned
-                .filter_map(|pod| node_of(pod))
+                .filter_map(|pod| node_name(pod).map(str::to_owned))
                 .for_each(|node| added.add(ObjectKey::new("", node)));
         });
         let (added, of_volume) = (queue.clone(), self.attachments_of.clone());
@@ -129,7 +125,7 @@ impl Controller {
             };
             let pods = by_claim.get(&ObjectKey::of(&**claim).to_string());
             pods.iter()
-                .filter_map(|pod| node_of(pod))
+                .filter_map(|pod| node_name(pod).map(str::to_owned))
                 .for_each(|node| added.add(ObjectKey::new("", node)));
         });
         let added = queue.clone();

@@ -62,9 +62,8 @@ pub async fn run(context: &Context) {
     let this = Arc::clone(&controller);
     controller.jobs.on_change(move |change| this.job_changed(change));
     let synced = async { tokio::join!(controller.cron_jobs.synced(), controller.jobs.synced()) };
-    tokio::select! {
-        _ = synced => {}
-        () = context.shutdown.cancelled() => return,
+    if !context.caught_up(synced).await {
+        return;
     }
     let this = &controller;
     this.queue.run(WORKERS, &context.shutdown, |key| this.sync(key)).await;

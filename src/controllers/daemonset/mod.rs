@@ -28,14 +28,13 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus}
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, PostParams};
-use kube::core::{Selector, SelectorExt};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use kube::api::Api;
+use kube::core::Selector;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
 const WORKERS: usize = 2;
-const STATUS_ATTEMPTS_MAX: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -91,9 +90,8 @@ pub async fn run(ctx: &Context) {
         client,
     });
     controller.listen();
-    tokio::select! {
-        () = controller.synced() => {}
-        () = ctx.shutdown.cancelled() => return,
+    if !ctx.caught_up(controller.synced()).await {
+        return;
     }
     let work = |key| {
         let controller = Arc::clone(&controller);
@@ -132,19 +130,9 @@ impl Controller {
 
     /// Wakes the sets that control an object, or that may adopt it.
     fn wake_owners<K: Watched>(&self, change: &Change<K>) {
-        for object in change.each() {
-            if let Some(set) = ownership::controller_in(&self.sets, object.meta()) {
-                self.queue.add(ObjectKey::of(&*set));
-            }
-        }
-        if !ownership::is_new_orphan(change) {
-            return;
-        }
-        let Some(orphan) = &change.new else { return };
-        for set in self.sets.in_namespace(&orphan.namespace().unwrap_or_default()) {
-            if ownership::selector(Some(&set.spec.selector)).matches(orphan.labels()) {
-                self.queue.add(ObjectKey::of(&*set));
-            }
+        let selector = |set: &DaemonSet| ownership::selector(Some(&set.spec.selector));
+        for key in ownership::concerned(change, &self.sets, selector) {
+            self.queue.add(key);
         }
     }
 
@@ -280,30 +268,16 @@ impl Controller {
         if !plan::differs(set, &status) {
             return Ok(());
         }
-        let api = self.api(key);
-        let mut set = set.clone();
-        for _ in 0..STATUS_ATTEMPTS_MAX {
+        let put = |set: &mut DaemonSet| {
             let others = set.status.take().unwrap_or_default();
             set.status = Some(DaemonSetStatus {
                 collision_count: others.collision_count,
                 conditions: others.conditions,
                 ..status.clone()
             });
-            match api.replace_status(&key.name, &PostParams::default(), &set).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),
-                Err(kube::Error::Api(answer)) if answer.code == 409 => {
-                    let fresh = api.get_opt(&key.name).await.map_err(call("reading", key))?;
-                    match fresh.filter(|fresh| fresh.metadata.uid == set.metadata.uid) {
-                        Some(fresh) => set = fresh,
-                        None => return Ok(()),
-                    }
-                }
-                Err(error) => return Err(call("writing the status", key)(error)),
-            }
-        }
-        // Others write all the time; their changes wake the set again.
-        Ok(())
+        };
+        let written = super::status::write(&self.api(key), set, put).await;
+        written.map_err(call("writing the status", key))
     }
 }
 

@@ -68,8 +68,7 @@ pub fn target_node(pod: &Pod) -> Option<&str> {
 }
 
 pub fn is_assigned(pod: &Pod) -> bool {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.is_some_and(|node| !node.is_empty())
+    pods::node_name(pod).is_some()
 }
 
 /// It was made from the set's template.

@@ -113,16 +113,7 @@ impl Controller {
         data: Value,
         number: i64,
     ) -> Result<Option<Arc<ControllerRevision>>, Error> {
-        let labels = set.spec.template.metadata.as_ref();
-        let candidate = Candidate {
-            owner: ownership::controller_ref(set),
-            namespace: key.namespace.clone(),
-            labels: labels.and_then(|meta| meta.labels.clone()).unwrap_or_default(),
-            annotations: set.annotations().clone(),
-            data,
-            number,
-            hash_label: REVISION_LABEL,
-        };
+        let candidate = Candidate::new(set, &set.spec.template, data, number, REVISION_LABEL);
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let created = self.revisions.create(&candidate, collisions.unwrap_or(0)).await;
         let created = created.map_err(call("creating a revision", key))?;

@@ -10,7 +10,7 @@ mod status;
 mod tests;
 
 use super::Context;
-use super::ownership::{self, Claim};
+use super::ownership;
 use super::pods;
 use crate::client::ObjectKey;
 use crate::client::events::{Level, Recorder};
@@ -56,9 +56,8 @@ pub async fn run(context: &Context) {
     let queue = WorkQueue::new(CONTROLLER);
     shell.subscribe(&queue);
     let synced = async { tokio::join!(shell.deployments.synced(), shell.sets.synced(), shell.pods.synced()) };
-    tokio::select! {
-        _ = synced => {}
-        () = context.shutdown.cancelled() => return,
+    if !context.caught_up(synced).await {
+        return;
     }
     queue.run(WORKERS, &context.shutdown, |key| shell.sync(key)).await;
 }
@@ -82,7 +81,8 @@ impl Shell {
         });
         let (of_sets, deployments) = (queue.clone(), self.deployments.clone());
         self.sets.on_change(move |change| {
-            for key in concerned(change, &deployments) {
+            let selector = |deployment: &Deployment| ownership::selector(Some(&deployment.spec.selector));
+            for key in ownership::concerned(change, &deployments, selector) {
                 of_sets.add(key);
             }
         });
@@ -295,26 +295,4 @@ fn controller_key(set: &ReplicaSet) -> Option<ObjectKey> {
     let owner = ownership::controller_of(&set.metadata).filter(|owner| owner.kind == "Deployment")?;
     let namespace = set.metadata.namespace.clone().unwrap_or_default();
     Some(ObjectKey::new(namespace, owner.name.clone()))
-}
-
-/// The deployments that a change of a replica set is of interest to.
-fn concerned(change: &Change<ReplicaSet>, deployments: &Informer<Deployment>) -> Vec<ObjectKey> {
-    let mut keys: Vec<ObjectKey> = change.each().filter_map(|set| controller_key(set)).collect();
-    // One that nobody controls is of interest when it becomes one, or comes to match.
-    if let Some(set) = &change.new
-        && ownership::controller_of(&set.metadata).is_none()
-        && change.old.as_ref().is_none_or(|old| {
-            old.metadata.labels != set.metadata.labels || ownership::controller_of(&old.metadata).is_some()
-        })
-    {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        for deployment in deployments.in_namespace(namespace) {
-            let selector = ownership::selector(Some(&deployment.spec.selector));
-            if ownership::claim(&deployment.metadata, &selector, &set.metadata) == Claim::Adopt {
-                keys.push(ObjectKey::of(&*deployment));
-            }
-        }
-    }
-    keys.dedup();
-    keys
 }

@@ -59,9 +59,8 @@ pub async fn run(ctx: &Context) {
         client,
     });
     controller.listen();
-    tokio::select! {
-        () = controller.synced() => {}
-        () = ctx.shutdown.cancelled() => return,
+    if !ctx.caught_up(controller.synced()).await {
+        return;
     }
     let count = |key| {
         let controller = Arc::clone(&controller);

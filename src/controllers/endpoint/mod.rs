@@ -6,6 +6,8 @@
 pub mod plan;
 mod subsets;
 
+pub use subsets::addresses_of;
+
 use super::Context;
 use super::expectations::Expectations;
 use super::pods::{is_namespace_terminating, message_of};
@@ -62,9 +64,15 @@ pub async fn run(ctx: &Context) {
     });
     let tell = queue.clone();
     controller.members.on_change(move |service| tell.add(service));
-    tokio::select! {
-        () = async { tokio::join!(controller.services.synced(), pods.synced(), controller.endpoints.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(
+            controller.services.synced(),
+            pods.synced(),
+            controller.endpoints.synced()
+        );
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     // What lost its Service while nobody looked goes now, and only now: later ones may be made before their Service.
     let leftover = controller.endpoints.list();

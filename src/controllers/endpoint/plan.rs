@@ -1,14 +1,13 @@
 //! What a Service's Endpoints is to say (upstream: `pkg/controller/endpoint`). Pure.
 
 use super::subsets::{is_over_capacity, repack, truncate};
+use crate::client::pods::target;
 use crate::controllers::pods::is_ready;
 use crate::controllers::service_endpoints::{
     HEADLESS, TRIGGER_TIME, belongs, hostname, is_headless, may_have_no_ports, pod_ips, ports, publishes_not_ready,
     target_port, trigger_text,
 };
-use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service, ServicePort,
-};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service, ServicePort};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
@@ -139,13 +138,7 @@ fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
         ip: ip.to_owned(),
         hostname: hostname(pod, service),
         node_name: node.filter(|name| !name.is_empty()),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..Default::default()
-        }),
+        target_ref: Some(target(pod)),
     })
 }
 

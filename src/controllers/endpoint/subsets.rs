@@ -12,18 +12,19 @@ type PortKey = Option<(String, i32, String, Option<String>)>;
 /// Address and the target's uid.
 type AddressKey = (String, Option<String>);
 
+/// The addresses of a subset, and whether they are ready: those that are come first.
+pub fn addresses_of(subset: &EndpointSubset) -> impl Iterator<Item = (&EndpointAddress, bool)> {
+    let ready = subset.addresses.iter().flatten().map(|address| (address, true));
+    let others = subset.not_ready_addresses.iter().flatten();
+    ready.chain(others.map(|address| (address, false)))
+}
+
 /// Puts subsets into that form. An address that is once not ready is not ready.
 pub fn repack(subsets: &[EndpointSubset]) -> Vec<EndpointSubset> {
     let mut addresses: BTreeMap<AddressKey, EndpointAddress> = BTreeMap::new();
     let mut at_ports: BTreeMap<PortKey, BTreeMap<AddressKey, bool>> = BTreeMap::new();
     for subset in subsets {
-        let ready = subset.addresses.iter().flatten().map(|address| (address, true));
-        let not_ready = subset
-            .not_ready_addresses
-            .iter()
-            .flatten()
-            .map(|address| (address, false));
-        for (address, ready) in ready.chain(not_ready) {
+        for (address, ready) in addresses_of(subset) {
             let target = address.target_ref.as_ref();
             let key = (address.ip.clone(), target.and_then(|target| target.uid.clone()));
             addresses.entry(key.clone()).or_insert_with(|| address.clone());

@@ -1,6 +1,7 @@
 //! Which endpoints a Service is to have, by the ports that they are reached at
 //! (upstream: `staging/src/k8s.io/endpointslice/utils.go`). Pure.
 
+use crate::client::pods::target;
 use crate::controllers::ownership::controller_ref;
 use crate::controllers::pods::is_ready;
 use crate::controllers::service_endpoints::{
@@ -166,13 +167,7 @@ fn endpoint(pod: &Pod, node: Option<&Node>, service: &Service, address_type: &st
             serving: Some(serving),
             terminating: Some(terminating),
         }),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..Default::default()
-        }),
+        target_ref: Some(target(pod)),
         node_name: node_name.filter(|name| !name.is_empty()),
         zone: zone.cloned(),
         hostname: hostname(pod, service),

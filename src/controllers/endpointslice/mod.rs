@@ -60,9 +60,16 @@ pub async fn run(ctx: &Context) {
     };
     let queue = WorkQueue::new("endpointslice");
     controller.subscribe(&queue, &pods);
-    tokio::select! {
-        () = async { tokio::join!(controller.services.synced(), pods.synced(), controller.nodes.synced(), controller.slices.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(
+            controller.services.synced(),
+            pods.synced(),
+            controller.nodes.synced(),
+            controller.slices.synced()
+        );
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     queue.run(WORKERS, &ctx.shutdown, |key| controller.sync(key)).await;
 }

@@ -40,9 +40,15 @@ pub async fn run(ctx: &Context) {
     };
     let queue: WorkQueue<ObjectKey> = WorkQueue::new("endpointslicemirroring");
     controller.subscribe(&queue);
-    tokio::select! {
-        () = async { tokio::join!(controller.services.synced(), controller.endpoints.synced(), controller.slices.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(
+            controller.services.synced(),
+            controller.endpoints.synced(),
+            controller.slices.synced()
+        );
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     queue.run(WORKERS, &ctx.shutdown, |key| controller.sync(key)).await;
 }

@@ -1,6 +1,7 @@
 //! Which slices mirror an Endpoints that somebody keeps by hand: one for each subset and address family
 //! (upstream: `pkg/controller/endpointslicemirroring`). Pure.
 
+use crate::controllers::endpoint::addresses_of;
 use crate::controllers::endpoint::plan::LEADER;
 use crate::controllers::endpointslice::desired::{
     EndpointKey, MANAGED_BY, PortsKey, SERVICE_NAME, endpoint_key, ports_key, same_endpoint,
@@ -104,14 +105,8 @@ impl Plan {
                 .ports
                 .clone_from(&ports);
         }
-        let ready = subset.addresses.iter().flatten().map(|address| (address, true));
-        let not_ready = subset
-            .not_ready_addresses
-            .iter()
-            .flatten()
-            .map(|address| (address, false));
         let mut added = 0;
-        for (address, ready) in ready.chain(not_ready) {
+        for (address, ready) in addresses_of(subset) {
             if added >= ADDRESSES_MAX {
                 self.skipped += 1;
                 continue;

@@ -53,9 +53,11 @@ pub async fn run(ctx: &Context) {
         pods.filter(|pod| is_concerned(pod))
             .for_each(|pod| added.add(ObjectKey::of(&*pod)));
     });
-    tokio::select! {
-        () = async { tokio::join!(pods.synced(), claims.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(pods.synced(), claims.synced());
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     let work = |key: ObjectKey| {
         let (client, recorder, pods, claims) = (&client, &recorder, &pods, &claims);

@@ -105,9 +105,8 @@ pub async fn run(context: &Context) {
     let this = Arc::clone(&controller);
     controller.pods.on_change(move |change| this.pod_changed(change));
     let synced = async { tokio::join!(controller.jobs.synced(), controller.pods.synced()) };
-    tokio::select! {
-        _ = synced => {}
-        () = context.shutdown.cancelled() => return,
+    if !context.caught_up(synced).await {
+        return;
     }
     let this = &controller;
     tokio::join!(

@@ -7,6 +7,7 @@ use super::plan::{Done, Observed, decide};
 use super::pod::{self, FINALIZER};
 use super::template::pod_of;
 use super::track::account;
+use crate::controllers::dice::Dice;
 use crate::controllers::pods::{is_active, is_finished, is_ready, is_terminating, phase};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
@@ -15,21 +16,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
-    fn one_in(&mut self, sides: u64) -> bool {
-        self.roll(sides) == 0
-    }
-}
 
 /// The controller process or a call of it ended here.
 #[derive(Debug, PartialEq)]
@@ -72,31 +58,31 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         (0..8).for_each(|_| {
-            dice.roll(2);
+            dice.below(2);
         });
-        let completions = 1 + dice.roll(6);
+        let completions = 1 + dice.below(6);
         let mut spec = json!({
-            "parallelism": 1 + dice.roll(4), "backoffLimit": 1000,
+            "parallelism": 1 + dice.below(4), "backoffLimit": 1000,
             "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}},
         });
-        match dice.roll(6) {
+        match dice.below(6) {
             0 => {}
             1 => spec["completions"] = json!(completions),
             2 => {
                 spec["completions"] = json!(completions);
-                spec["backoffLimit"] = json!(dice.roll(3));
+                spec["backoffLimit"] = json!(dice.below(3));
             }
             mode => {
                 spec["completionMode"] = json!("Indexed");
                 spec["completions"] = json!(completions);
                 if mode == 4 {
-                    spec["backoffLimitPerIndex"] = json!(dice.roll(3));
+                    spec["backoffLimitPerIndex"] = json!(dice.below(3));
                     if dice.one_in(2) {
-                        spec["maxFailedIndexes"] = json!(dice.roll(completions));
+                        spec["maxFailedIndexes"] = json!(dice.below(completions));
                     }
                 }
                 if mode == 5 {
-                    spec["successPolicy"] = json!({"rules": [{"succeededCount": 1 + dice.roll(completions)}]});
+                    spec["successPolicy"] = json!({"rules": [{"succeededCount": 1 + dice.below(completions)}]});
                 }
             }
         }
@@ -116,7 +102,7 @@ impl World {
         }
         let meta = json!({"name": "j", "namespace": "n", "uid": "job", "resourceVersion": "0"});
         let job: Job = serde_json::from_value(json!({"metadata": meta, "spec": spec})).unwrap();
-        let trouble = [0, 4, 12][dice.roll(3) as usize];
+        let trouble = [0, 4, 12][dice.below(3) as usize];
         Self {
             seed,
             now: "2024-01-01T00:00:00Z".parse().unwrap(),
@@ -361,7 +347,7 @@ impl World {
         if names.is_empty() {
             return;
         }
-        let name = &names[self.dice.roll(names.len() as u64) as usize];
+        let name = &names[self.dice.below(names.len() as u64) as usize];
         let mut pod = self.pods[name].clone();
         let end = match (phase(&pod), is_terminating(&pod)) {
             ("Pending", false) => "Running",
@@ -370,7 +356,7 @@ impl World {
             (_, true) if self.dice.one_in(4) => "Succeeded",
             _ => "Failed",
         };
-        let code = self.dice.roll(3) as i32 + 1;
+        let code = self.dice.below(3) as i32 + 1;
         let disrupted = self.dice.one_in(3);
         let mut status = json!({"phase": end});
         if end == "Failed" {
@@ -390,13 +376,13 @@ impl World {
     fn people(&mut self) {
         let mut job = self.job.clone();
         let spec = job.spec.as_mut().unwrap();
-        match self.dice.roll(4) {
+        match self.dice.below(4) {
             0 => spec.suspend = Some(self.dice.one_in(2)),
-            1 => spec.parallelism = Some(self.dice.roll(5) as i32),
+            1 => spec.parallelism = Some(self.dice.below(5) as i32),
             _ => {
                 let names: Vec<String> = self.pods.keys().cloned().collect();
                 if !names.is_empty() {
-                    let name = names[self.dice.roll(names.len() as u64) as usize].clone();
+                    let name = names[self.dice.below(names.len() as u64) as usize].clone();
                     self.delete(&name);
                 }
                 return;
@@ -417,12 +403,12 @@ impl World {
                 self.store_job(job);
             }
             let behind = self.log.len() - self.seen;
-            let to = self.seen + self.dice.roll(behind as u64 + 1) as usize;
+            let to = self.seen + self.dice.below(behind as u64 + 1) as usize;
             self.catch_up(if calm { self.log.len() } else { to });
-            match self.dice.roll(6) {
+            match self.dice.below(6) {
                 0..=2 => self.node(calm),
                 3 if !calm && self.dice.one_in(3) => self.people(),
-                4 if self.dice.one_in(10) => self.now += SignedDuration::from_secs(self.dice.roll(700) as i64),
+                4 if self.dice.one_in(10) => self.now += SignedDuration::from_secs(self.dice.below(700) as i64),
                 _ => match self.sync() {
                     Err(Stop::Crashed) => self.restart(),
                     Err(Stop::Failed) => {}

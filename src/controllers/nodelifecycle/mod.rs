@@ -55,9 +55,11 @@ pub async fn run(ctx: &Context) {
         node.into_iter().filter(|node| !node.is_empty()).collect()
     });
     // What a few nodes say is not what all say.
-    tokio::select! {
-        () = async { tokio::join!(nodes.synced(), leases.synced(), pods.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(nodes.synced(), leases.synced(), pods.synced());
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     let queue: WorkQueue<String> = WorkQueue::new("nodelifecycle");
     let known: Arc<Mutex<Known>> = Arc::default();

@@ -121,17 +121,17 @@ pub async fn run(ctx: &Context) {
         directory: ctx.volumes_directory.clone(),
     };
     controller.subscribe(&pods);
-    tokio::select! {
-        () = async {
-            tokio::join!(
-                controller.claims.synced(),
-                controller.volumes.synced(),
-                controller.classes.synced(),
-                controller.nodes.synced(),
-                pods.synced(),
-            );
-        } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(
+            controller.claims.synced(),
+            controller.volumes.synced(),
+            controller.classes.synced(),
+            controller.nodes.synced(),
+            pods.synced(),
+        );
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     let queue = controller.queue.clone();
     queue.run(1, &ctx.shutdown, |key| controller.work(key)).await;

@@ -108,9 +108,8 @@ pub async fn run(context: &Context) {
             _ => this.queue.add(key),
         }
     });
-    tokio::select! {
-        () = controller.autoscalers.synced() => {}
-        () = context.shutdown.cancelled() => return,
+    if !context.caught_up(controller.autoscalers.synced()).await {
+        return;
     }
     let this = &controller;
     this.queue.run(WORKERS, &context.shutdown, |key| this.sync(key)).await;

@@ -4,6 +4,7 @@
 mod plan;
 
 use super::Context;
+use super::pods::node_name;
 use crate::client::ObjectKey;
 use crate::client::informer::{Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use plan::{Place, Why, node_name, surplus, why};
+use plan::{Place, Why, surplus, why};
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
@@ -105,9 +106,8 @@ pub async fn run(context: &Context) {
         going.for_each(|pod| this.queue.add(Work::Pod(ObjectKey::of(&*pod))));
     });
     let synced = async { tokio::join!(controller.pods.synced(), controller.nodes.synced()) };
-    tokio::select! {
-        _ = synced => {}
-        () = context.shutdown.cancelled() => return,
+    if !context.caught_up(synced).await {
+        return;
     }
     let this = &controller;
     this.queue.run(2, &context.shutdown, |work| this.sync(work)).await;

@@ -28,11 +28,6 @@ pub enum Place<'a> {
     There(&'a Node),
 }
 
-pub fn node_name(pod: &Pod) -> Option<&str> {
-    let name = pod.spec.as_ref()?.node_name.as_deref()?;
-    (!name.is_empty()).then_some(name)
-}
-
 pub fn why(pod: &Pod, place: Place<'_>) -> Option<Why> {
     match place {
         Place::Gone => Some(Why::Orphaned),

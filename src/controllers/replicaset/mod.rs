@@ -9,7 +9,7 @@ use super::ownership::{self, Claim};
 use super::pods::{self, PodControl};
 use super::slow_start;
 use crate::client::ObjectKey;
-use crate::client::informer::{Change, Index, Informer};
+use crate::client::informer::{Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -51,9 +51,8 @@ pub async fn run_for<K: Replicated>(context: &Context) {
     let queue = WorkQueue::new(K::CONTROLLER);
     shell.subscribe(&queue);
     let synced = async { tokio::join!(shell.owners.synced(), shell.pods.synced()) };
-    tokio::select! {
-        _ = synced => {}
-        () = context.shutdown.cancelled() => return,
+    if !context.caught_up(synced).await {
+        return;
     }
     queue.run(WORKERS, &context.shutdown, |key| shell.sync(key)).await;
 }
@@ -80,7 +79,7 @@ impl<K: Replicated> Shell<K> {
         });
         let (queue, owners) = (queue.clone(), self.owners.clone());
         self.pods.on_change(move |change| {
-            for key in concerned(change, &owners) {
+            for key in ownership::concerned(change, &owners, K::selector) {
                 queue.add(key);
             }
         });
@@ -184,34 +183,4 @@ impl<K: Replicated> Shell<K> {
             Err(error) => Err(error),
         }
     }
-}
-
-/// The owners that a change of a pod is of interest to.
-fn concerned<K: Replicated>(change: &Change<Pod>, owners: &Informer<K>) -> Vec<ObjectKey> {
-    let mut keys: Vec<ObjectKey> = Vec::new();
-    for pod in change.each() {
-        if let Some(owner) = ownership::controller_of(&pod.metadata)
-            && owner.kind == K::kind(&())
-            && owner.api_version == K::api_version(&())
-        {
-            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-            keys.push(ObjectKey::new(namespace, owner.name.clone()));
-        }
-    }
-    // One that nobody controls is of interest when it becomes one, or comes to match.
-    if let Some(pod) = &change.new
-        && ownership::controller_of(&pod.metadata).is_none()
-        && change.old.as_ref().is_none_or(|old| {
-            old.metadata.labels != pod.metadata.labels || ownership::controller_of(&old.metadata).is_some()
-        })
-    {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        for owner in owners.in_namespace(namespace) {
-            if ownership::claim(owner.meta(), &owner.selector(), &pod.metadata) == Claim::Adopt {
-                keys.push(ObjectKey::of(&*owner));
-            }
-        }
-    }
-    keys.dedup();
-    keys
 }

@@ -40,20 +40,15 @@ pub fn step<K: Replicated>(
         return Step::Nothing;
     }
     let related = related();
-    let mut shared: HashMap<&str, usize> = HashMap::new();
+    let mut shared: HashMap<Option<&str>, usize> = HashMap::new();
     for pod in related.iter().filter(|pod| pods::is_active(pod)) {
-        *shared.entry(node(pod)).or_default() += 1;
+        *shared.entry(pods::node_name(pod)).or_default() += 1;
     }
-    let rank = |pod: &Pod| shared.get(node(pod)).copied().unwrap_or(0);
+    let rank = |pod: &Pod| shared.get(&pods::node_name(pod)).copied().unwrap_or(0);
     let mut ordered: Vec<&Arc<Pod>> = active.iter().collect();
     ordered.sort_by(|one, other| pods::deletion_order((one, rank(one)), (other, rank(other)), now));
     let excess = (active.len() - wanted).min(BURST);
     Step::Delete(ordered.into_iter().take(excess).cloned().collect())
-}
-
-fn node(pod: &Pod) -> &str {
-    let spec = pod.spec.as_ref();
-    spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
 /// What a look at the pods has found.

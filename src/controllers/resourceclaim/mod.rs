@@ -85,11 +85,15 @@ pub async fn run(ctx: &Context) {
     };
     let queue = WorkQueue::new("resource_claim");
     controller.subscribe(&queue);
-    tokio::select! {
-        () = async {
-            tokio::join!(controller.pods.synced(), controller.claims.synced(), controller.templates.synced());
-        } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(
+            controller.pods.synced(),
+            controller.claims.synced(),
+            controller.templates.synced()
+        );
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     queue.run(WORKERS, &ctx.shutdown, |key| controller.work(key)).await;
 }

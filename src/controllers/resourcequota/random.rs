@@ -2,23 +2,12 @@
 //! exceeded, and in the end its usage is exact.
 
 use super::plan;
+use crate::controllers::dice::Dice;
 use crate::usage::{Amounts, Change, Charge, Evaluator, Measured, charge, scopes, total};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use serde_json::json;
 use std::collections::BTreeMap;
-
-/// A xorshift generator: the same run for the same seed, everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// What the API server holds.
 struct Cluster {

@@ -24,9 +24,11 @@ struct Error {
 pub async fn run(ctx: &Context) {
     let (namespaces, maps) = (ctx.informers.of::<Namespace>(), ctx.informers.of::<ConfigMap>());
     // Before it is known what is there, nothing is missing.
-    tokio::select! {
-        () = async { tokio::join!(namespaces.synced(), maps.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(namespaces.synced(), maps.synced());
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     let queue: WorkQueue<String> = WorkQueue::new("rootcacertpublisher");
     let of_namespaces = queue.clone();

@@ -17,19 +17,18 @@ use super::ownership;
 use super::revisions::Revisions;
 use crate::client::ObjectKey;
 use crate::client::events::Recorder;
-use crate::client::informer::{Change, Index, Informer};
+use crate::client::informer::{Change, Index, Informer, Watched};
 use crate::client::work_queue::{Next, WorkQueue};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, PostParams};
-use kube::core::{Selector, SelectorExt};
+use kube::api::Api;
+use kube::core::Selector;
 use kube::{Client, ResourceExt};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const WORKERS: usize = 5;
-const STATUS_ATTEMPTS_MAX: usize = 5;
 const COLLISIONS_MAX: i32 = 10;
 
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +77,8 @@ pub async fn run(ctx: &Context) {
         claims,
     });
     controller.listen();
-    tokio::select! {
-        () = controller.synced() => {}
-        () = ctx.shutdown.cancelled() => return,
+    if !ctx.caught_up(controller.synced()).await {
+        return;
     }
     let work = |key| {
         let controller = Arc::clone(&controller);
@@ -101,7 +99,7 @@ impl Controller {
         let of_pods = this.clone();
         self.pods.on_change(move |change| {
             if let Some(this) = of_pods.upgrade() {
-                this.wake_owners(change, |set, pod| identity::is_member(&set.name_any(), pod));
+                this.wake_owners(change);
             }
         });
         let of_revisions = this.clone();
@@ -110,7 +108,7 @@ impl Controller {
                 .upgrade()
                 .filter(|_| !ownership::is_made_by_its_owner(change))
             {
-                this.wake_owners(change, |_, _| true);
+                this.wake_owners(change);
             }
         });
         self.claims.on_change(move |change: &Change<PersistentVolumeClaim>| {
@@ -121,26 +119,10 @@ impl Controller {
     }
 
     /// Wakes the sets that control an object, or that may adopt it.
-    fn wake_owners<K: crate::client::informer::Watched>(
-        &self,
-        change: &Change<K>,
-        is_member: impl Fn(&StatefulSet, &K) -> bool,
-    ) {
-        for object in change.each() {
-            if let Some(set) = ownership::controller_in(&self.sets, object.meta()) {
-                self.queue.add(ObjectKey::of(&*set));
-            }
-        }
-        if !ownership::is_new_orphan(change) {
-            return;
-        }
-        let Some(orphan) = &change.new else { return };
-        let namespace = orphan.namespace().unwrap_or_default();
-        for set in self.sets.in_namespace(&namespace) {
-            let selector = ownership::selector(Some(&set.spec.selector));
-            if is_member(&set, orphan) && selector.matches(orphan.labels()) {
-                self.queue.add(ObjectKey::of(&*set));
-            }
+    fn wake_owners<K: Watched>(&self, change: &Change<K>) {
+        let selector = |set: &StatefulSet| ownership::selector(Some(&set.spec.selector));
+        for key in ownership::concerned(change, &self.sets, selector) {
+            self.queue.add(key);
         }
     }
 
@@ -270,16 +252,7 @@ impl Controller {
             }
             Step::Create(number) => number,
         };
-        let labels = set.spec.template.metadata.as_ref();
-        let candidate = Candidate {
-            owner: ownership::controller_ref(set),
-            namespace: key.namespace.clone(),
-            labels: labels.and_then(|meta| meta.labels.clone()).unwrap_or_default(),
-            annotations: set.annotations().clone(),
-            data,
-            number,
-            hash_label: history::HASH_LABEL,
-        };
+        let candidate = Candidate::new(set, &set.spec.template, data, number, history::HASH_LABEL);
         let begin = collisions;
         loop {
             let created = self.revisions.create(&candidate, collisions).await;
@@ -298,25 +271,9 @@ impl Controller {
         if !plan::differs(set, &status) {
             return Ok(());
         }
-        let api = self.api(key);
-        let mut set = set.clone();
-        for _ in 0..STATUS_ATTEMPTS_MAX {
-            set.status = Some(status.clone());
-            match api.replace_status(&key.name, &PostParams::default(), &set).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),
-                Err(kube::Error::Api(answer)) if answer.code == 409 => {
-                    let fresh = api.get_opt(&key.name).await.map_err(call("reading", key))?;
-                    match fresh.filter(|fresh| fresh.metadata.uid == set.metadata.uid) {
-                        Some(fresh) => set = fresh,
-                        None => return Ok(()),
-                    }
-                }
-                Err(error) => return Err(call("writing the status", key)(error)),
-            }
-        }
-        // Others write all the time; their changes wake the set again.
-        Ok(())
+        let put = |set: &mut StatefulSet| set.status = Some(status.clone());
+        let written = super::status::write(&self.api(key), set, put).await;
+        written.map_err(call("writing the status", key))
     }
 
     /// Deletes revisions beyond the limit that no pod uses.

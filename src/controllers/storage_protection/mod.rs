@@ -109,9 +109,11 @@ async fn claims(ctx: &Context) {
             }
         }
     });
-    tokio::select! {
-        () = async { tokio::join!(claims.synced(), pods.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(claims.synced(), pods.synced());
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     let work = |key: ObjectKey| {
         let (client, claims, by_claim) = (&client, &claims, &by_claim);
@@ -145,9 +147,8 @@ async fn volumes(ctx: &Context) {
     let volumes = ctx.informers.of::<PersistentVolume>();
     let queue = WorkQueue::new("pvprotection");
     watch_own(&volumes, &queue, OF_VOLUMES);
-    tokio::select! {
-        () = volumes.synced() => {}
-        () = ctx.shutdown.cancelled() => return,
+    if !ctx.caught_up(volumes.synced()).await {
+        return;
     }
     let work = |key: ObjectKey| {
         let (api, volumes) = (&api, &volumes);
@@ -192,9 +193,11 @@ async fn classes(ctx: &Context) {
         let left = before.filter(|before| Some(before) != now.as_ref());
         left.into_iter().for_each(|class| added.add(ObjectKey::new("", class)));
     });
-    tokio::select! {
-        () = async { tokio::join!(classes.synced(), claims.synced(), volumes.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(classes.synced(), claims.synced(), volumes.synced());
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     let work = |key: ObjectKey| {
         let (client, classes, claims_of, volumes_of) = (&client, &classes, &claims_of, &volumes_of);

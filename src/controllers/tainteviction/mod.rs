@@ -34,20 +34,20 @@ struct Error {
 /// Runs until shutdown.
 pub async fn run(ctx: &Context) {
     let (nodes, pods) = (ctx.informers.of::<Node>(), ctx.informers.of::<Pod>());
-    let by_node = pods.index(|pod| node_of(pod).map(str::to_owned).into_iter().collect());
+    let by_node = pods.index(|pod| pods::node_name(pod).map(str::to_owned).into_iter().collect());
     let queue: WorkQueue<ObjectKey> = WorkQueue::new("tainteviction");
     let of_pods = queue.clone();
     pods.on_change(move |change| {
         let facts = |pod: &Pod| {
             let spec = pod.spec.as_ref();
             (
-                node_of(pod).map(str::to_owned),
+                pods::node_name(pod).map(str::to_owned),
                 spec.and_then(|spec| spec.tolerations.clone()),
                 pods::is_terminating(pod),
             )
         };
         let same = matches!((&change.old, &change.new), (Some(old), Some(new)) if facts(old) == facts(new));
-        if let Some(pod) = change.object().filter(|pod| !same && node_of(pod).is_some()) {
+        if let Some(pod) = change.object().filter(|pod| !same && pods::node_name(pod).is_some()) {
             of_pods.add(ObjectKey::of(&**pod));
         }
     });
@@ -77,11 +77,6 @@ pub async fn run(ctx: &Context) {
     queue.run(WORKERS, &ctx.shutdown, |key| evictor.look(key)).await;
 }
 
-fn node_of(pod: &Pod) -> Option<&str> {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.filter(|node| !node.is_empty())
-}
-
 struct Evictor {
     client: Client,
     recorder: Recorder,
@@ -97,7 +92,7 @@ impl Evictor {
             self.evictions.lock().forget(&key);
             return Ok(Next::Done);
         };
-        let node = node_of(&pod).and_then(|name| self.nodes.get("", name));
+        let node = pods::node_name(&pod).and_then(|name| self.nodes.get("", name));
         // Pods of a node that is gone are not the taints' business.
         let taints = node.map(|node| plan::driving(&node)).unwrap_or_default();
         let spec = pod.spec.as_ref();

@@ -64,19 +64,9 @@ mod tests {
     //! and the controller is restarted.
 
     use super::*;
+    use crate::controllers::dice::Dice;
     use jiff::SignedDuration;
     use std::collections::{BTreeMap, BTreeSet};
-
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, limit: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % limit
-        }
-    }
 
     #[derive(Clone)]
     struct Pod {
@@ -201,18 +191,13 @@ mod tests {
         for _ in 0..200 {
             let (node, one, number) = (dice.below(3), dice.below(3), dice.below(8));
             match dice.below(8) {
-                0 => {
-                    world.taints.entry(node).or_default().insert(one);
-                    events.extend(
-                        world
-                            .pods
-                            .iter()
-                            .filter(|(_, pod)| pod.node == node)
-                            .map(|(number, _)| *number),
-                    );
-                }
-                1 => {
-                    world.taints.entry(node).or_default().remove(&one);
+                change @ (0 | 1) => {
+                    let taints = world.taints.entry(node).or_default();
+                    if change == 0 {
+                        taints.insert(one);
+                    } else {
+                        taints.remove(&one);
+                    }
                     events.extend(
                         world
                             .pods

@@ -33,9 +33,8 @@ pub async fn run(context: &Context) {
             .filter(|job| time_left(job, Timestamp::now()).is_some());
         job.into_iter().for_each(|job| added.add(ObjectKey::of(&**job)));
     });
-    tokio::select! {
-        () = jobs.synced() => {}
-        () = context.shutdown.cancelled() => return,
+    if !context.caught_up(jobs.synced()).await {
+        return;
     }
     let sync = |key: ObjectKey| {
         let (client, jobs) = (client.clone(), jobs.clone());

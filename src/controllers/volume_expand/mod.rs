@@ -38,9 +38,11 @@ pub async fn run(ctx: &Context) {
         let asking = change.new.iter().filter(|claim| is_asking(claim));
         asking.for_each(|claim| added.add(ObjectKey::of(&**claim)));
     });
-    tokio::select! {
-        () = async { tokio::join!(claims.synced(), volumes.synced()); } => {}
-        () = ctx.shutdown.cancelled() => return,
+    let synced = async {
+        tokio::join!(claims.synced(), volumes.synced());
+    };
+    if !ctx.caught_up(synced).await {
+        return;
     }
     let work = |key: ObjectKey| {
         let (client, recorder, claims, volumes) = (&client, &recorder, &claims, &volumes);

@@ -112,7 +112,7 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
 fn without_record(seen: &Seen<'_>, container: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
     let held_back = seen.waiting.get(&container.name);
     let ran = old.filter(|old| old.container_id.as_deref().is_some_and(|id| !id.is_empty()));
-    if let (Some(ran), true) = (ran, seen.ending || pod::is_terminal(seen.pod)) {
+    if let (Some(ran), true) = (ran, seen.ending || pod::is_finished(seen.pod)) {
         let mut status = ran.clone();
         let ended = status.state.as_ref().is_some_and(|state| state.terminated.is_some());
         if !ended {

@@ -58,7 +58,7 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
         },
     };
     let alive = seen.runtime.running().next().is_some();
-    if pod::is_terminal(pod) {
+    if pod::is_finished(pod) {
         // Final phases stay, whatever the runtime remembers.
     } else if alive && matches!(phase, "Succeeded" | "Failed") {
         // A phase is final when nothing runs any more, sidecars included.

@@ -2,6 +2,8 @@
 //! (upstream: `desired_state_of_world_populator.go`, `pkg/volume/{hostpath,local}`).
 
 use super::{SetUpError, io};
+pub use crate::client::claims::claim_name;
+use crate::client::claims::{LOCAL_PATH, PROVISIONED_BY};
 use crate::kubelet::pod;
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::Client;
@@ -12,9 +14,6 @@ use std::path::{Path, PathBuf};
 
 /// The directory name under which the node agent remembers where a claim's volume is.
 pub const PLUGIN: &str = "persistent-volume";
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-/// The built-in provisioner, whose directories the node makes.
-const LOCAL_PATH: &str = "krust.dev/local-path";
 
 /// Where a claim's volume is.
 #[derive(Debug, PartialEq)]
@@ -22,22 +21,6 @@ pub struct Found {
     pub source: HostPathVolumeSource,
     /// The directory is ours to make, and anybody's to write.
     pub made_here: bool,
-}
-
-/// The claim of a volume, if it has one.
-pub fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
-    let named = volume
-        .persistent_volume_claim
-        .as_ref()
-        .map(|claim| claim.claim_name.clone());
-    named.or_else(|| {
-        volume.ephemeral.as_ref()?;
-        Some(format!(
-            "{}-{}",
-            pod.metadata.name.as_deref().unwrap_or_default(),
-            volume.name
-        ))
-    })
 }
 
 pub async fn find(client: &Client, pod: &Pod, volume: &Volume, name: &str) -> Result<Found, SetUpError> {

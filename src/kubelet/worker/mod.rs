@@ -174,7 +174,7 @@ impl Worker {
             let others = others
                 .filter(|record| record.uid != self.record.uid)
                 .map(|record| record.pod());
-            let others: Vec<_> = others.filter(|pod| !pod::is_terminal(pod)).collect();
+            let others: Vec<_> = others.filter(|pod| !pod::is_finished(pod)).collect();
             let used = |resource: &str| others.iter().map(|pod| resources::pod_granted(pod, resource)).sum();
             let figures = &self.context.figures;
             Room {
@@ -203,14 +203,14 @@ impl Worker {
 
     /// Whether the pod is to run or to end, and since when.
     fn intent(&mut self, now: SystemTime) -> Intent {
-        let may_expire = self.failure.is_none() && !self.gone && !pod::is_terminal(&self.pod);
+        let may_expire = self.failure.is_none() && !self.gone && !pod::is_finished(&self.pod);
         if may_expire && let Err(failure) = plan::deadline(&self.pod, now) {
             self.fail(failure);
         }
         let ends = self.gone
             || self.failure.is_some()
             || self.pod.metadata.deletion_timestamp.is_some()
-            || pod::is_terminal(&self.pod);
+            || pod::is_finished(&self.pod);
         match ends {
             true => Intent::Stop {
                 grace_seconds: pod::grace_seconds(&self.pod),
@@ -236,7 +236,7 @@ impl Worker {
         plan::deadline(&self.pod, now)
             .ok()
             .flatten()
-            .filter(|_| !pod::is_terminal(&self.pod))
+            .filter(|_| !pod::is_finished(&self.pod))
     }
 
     fn status(&self, plan: &Plan, ending: bool, now: SystemTime) -> PodStatus {

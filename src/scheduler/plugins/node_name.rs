@@ -1,9 +1,10 @@
 //! A pod that names its node goes nowhere else (upstream: `nodename`). The scheduler only sees such pods when they have
 //! one already, so this matters to those who ask by the configuration.
 
+use crate::client::pods::node_name;
 use crate::scheduler::framework::{Cx, Event, EventKind, Filter, Plugin, PreFilter, Refusal, Verdict};
 use crate::scheduler::node_info::NodeInfo;
-use crate::scheduler::pod_info::{PodInfo, node_name};
+use crate::scheduler::pod_info::PodInfo;
 
 pub struct NodeName;
 

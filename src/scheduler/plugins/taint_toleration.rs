@@ -1,10 +1,11 @@
 //! Taints that the pod does not tolerate keep it away (upstream: `tainttoleration`).
 
+use crate::client::placement::tolerates;
 use crate::scheduler::framework::{
     Cx, Event, EventKind, Filter, Plugin, PreFilter, Refusal, Score, Verdict, normalize_by_highest,
 };
 use crate::scheduler::node_info::NodeInfo;
-use crate::scheduler::pod_info::{PodInfo, tolerates};
+use crate::scheduler::pod_info::PodInfo;
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 pub struct TaintToleration;

@@ -7,6 +7,7 @@ use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, label_key};
 use crate::registry::json::{map, objects, quantity, text};
 use crate::registry::strategy::Object;
+use crate::usage::is_native;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -52,11 +53,6 @@ const WHOLE_RESOURCES: [&str; 9] = [
 
 fn is_hugepages(name: &str) -> bool {
     name.starts_with("hugepages-")
-}
-
-/// Without a domain, or in Kubernetes' own.
-fn is_native(name: &str) -> bool {
-    !name.contains('/') || name.contains("kubernetes.io/")
 }
 
 /// Devices and the like.
