@@ -86,7 +86,12 @@ pub async fn run(context: &Context) {
     let monitors = Monitors::new(client, graph, queues.clone());
     let shutdown = &context.shutdown;
     let work = async {
-        let _ = tokio::time::timeout(SYNC_MAX, monitors.synced()).await;
+        if !context
+            .caught_up(tokio::time::timeout(SYNC_MAX, monitors.synced()))
+            .await
+        {
+            return;
+        }
         tokio::join!(
             queues
                 .examine

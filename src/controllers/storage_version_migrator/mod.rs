@@ -52,7 +52,9 @@ pub async fn run(context: &Context) {
             }
         }
     });
-    informer.synced().await;
+    if !context.caught_up(informer.synced()).await {
+        return;
+    }
     let controller = Controller {
         migrations: Api::all(client.clone()),
         discovery: context.discovery.clone(),
