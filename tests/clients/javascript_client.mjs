@@ -118,10 +118,18 @@ test('patches of every type', async () => {
 
 test('scale', async () => {
     await apps.createNamespacedDeployment({ namespace, body: deployment('scaled') });
-    const scale = await apps.readNamespacedDeploymentScale({ namespace, name: 'scaled' });
-    assert.equal(scale.status.selector, 'app=scaled');
-    scale.spec.replicas = 4;
-    await apps.replaceNamespacedDeploymentScale({ namespace, name: 'scaled', body: scale });
+    // Its controller writes the deployment, too: a conflict is resolved by reading it again.
+    for (let attempt = 1; ; attempt++) {
+        const scale = await apps.readNamespacedDeploymentScale({ namespace, name: 'scaled' });
+        assert.equal(scale.status.selector, 'app=scaled');
+        scale.spec.replicas = 4;
+        try {
+            await apps.replaceNamespacedDeploymentScale({ namespace, name: 'scaled', body: scale });
+            break;
+        } catch (error) {
+            if (error.code !== 409 || attempt === 20) throw error;
+        }
+    }
     assert.equal((await apps.readNamespacedDeployment({ namespace, name: 'scaled' })).spec.replicas, 4);
 });
 

@@ -67,9 +67,12 @@ fn signing_subject(name: &str) -> Value {
 }
 
 fn condition(kind: &str) -> Value {
+    // One that was decided long ago is cleaned away.
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let now = format!("{now:.0}");
     json!({
         "type": kind, "status": "True", "reason": "Test", "message": "by a test",
-        "lastUpdateTime": "2026-01-02T03:04:05Z", "lastTransitionTime": "2026-01-02T03:04:05Z",
+        "lastUpdateTime": now, "lastTransitionTime": now,
     })
 }
 

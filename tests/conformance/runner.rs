@@ -20,7 +20,7 @@ const TEST_MAX: Duration = Duration::from_secs(60);
 const POD_TEST_MAX: Duration = Duration::from_secs(240);
 const AT_ONCE: usize = 6;
 /// On each backend.
-const POD_TESTS_AT_ONCE: usize = 8;
+const POD_TESTS_AT_ONCE: usize = 5;
 
 type Run = Box<dyn Fn(Cluster) -> LocalBoxFuture<'static, ()>>;
 

@@ -117,7 +117,7 @@ fn every_version_watches() {
     let krust = Krust::start(&["--runtime", "none"]);
     for version in VERSIONS {
         let kubectl = krust.kubectl(version);
-        let mut watch = kubectl.command(&["get", "cm", "-w", "--no-headers"]);
+        let mut watch = kubectl.command(&["get", "cm", "-w", "--no-headers", "--field-selector=metadata.name=cm"]);
         let mut watch = watch.stdout(Stdio::piped()).spawn().expect("kubectl starts");
         let mut lines = BufReader::new(watch.stdout.take().expect("its stdout")).lines();
         kubectl.ok_with(&["create", "-f", "-"], CONFIG_MAP);

@@ -108,6 +108,10 @@ impl Cluster {
     /// Creates a pod that is bound already; grace 1 s unless the spec says otherwise.
     pub async fn create(&self, name: &str, mut spec: Value) -> Pod {
         spec["nodeName"] = json!(NODE);
+        // No controller publishes here what the volume of a token is made of.
+        if spec.get("automountServiceAccountToken").is_none() {
+            spec["automountServiceAccountToken"] = json!(false);
+        }
         let pod = json!({"metadata": {"name": name}, "spec": spec});
         self.pods()
             .create(&PostParams::default(), &serde_json::from_value(pod).unwrap())

@@ -320,6 +320,7 @@ async fn a_finalizer_keeps_the_pod_but_not_its_containers() {
     let cluster = Cluster::start().await;
     let mut spec = app(&POLITE);
     spec["nodeName"] = json!(NODE);
+    spec["automountServiceAccountToken"] = json!(false);
     let pod = json!({"metadata": {"name": "kept", "finalizers": ["example.com/keep"]}, "spec": spec});
     cluster
         .pods()

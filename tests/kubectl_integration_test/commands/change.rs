@@ -2,6 +2,7 @@
 
 use super::create::deleted;
 use super::{Session, each};
+use std::time::{Duration, Instant};
 
 /// A deployment with two containers.
 pub(super) const DEPLOYMENT: &str = "
@@ -69,12 +70,14 @@ fn patches() {
             refused.stderr.contains("spec.selector: Invalid value: ") && refused.stderr.contains("field is immutable"),
             "{refused:?}"
         );
+        // A status that no controller here writes, too.
+        s.out("create ingress web --rule=web.example/=web:80");
         s.prints(
-            r#"patch deployment web --subresource=status --type=merge -p '{"status":{"readyReplicas":1,"replicas":2}}'"#,
-            "deployment.apps/web patched",
+            r#"patch ingress web --subresource=status --type=merge -p '{"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.9"}]}},"spec":{"rules":[]}}'"#,
+            "ingress.networking.k8s.io/web patched",
         );
-        assert_eq!(s.at("deployment/web", ".status.readyReplicas"), "1");
-        assert_eq!(s.at("deployment/web", ".spec.replicas"), "7");
+        assert_eq!(s.at("ingress/web", ".status.loadBalancer.ingress[*].ip"), "192.0.2.9");
+        assert_eq!(s.at("ingress/web", ".spec.rules[*].host"), "web.example");
     });
 }
 
@@ -226,26 +229,19 @@ fn set() {
     });
 }
 
-/// A replica set as the deployment controller would leave it.
-fn revision(s: &Session, number: u32, image: &str) {
-    let uid = s.at("deployment/web", ".metadata.uid");
-    let set = format!(
-        "
-apiVersion: apps/v1
-kind: ReplicaSet
-metadata:
-  name: web-{number}
-  labels: {{app: web, pod-template-hash: h{number}}}
-  annotations: {{deployment.kubernetes.io/revision: '{number}', kubernetes.io/change-cause: 'change {number}'}}
-  ownerReferences: [{{apiVersion: apps/v1, kind: Deployment, name: web, uid: {uid}, controller: true}}]
-spec:
-  selector: {{matchLabels: {{app: web, pod-template-hash: h{number}}}}}
-  template:
-    metadata: {{labels: {{app: web, pod-template-hash: h{number}}}}}
-    spec: {{containers: [{{name: main, image: '{image}'}}]}}
-"
-    );
-    s.prints_with(&set, "create -f -", &format!("replicaset.apps/web-{number} created"));
+/// The lines that a command prints, squeezed, once the wanted ones are among them.
+fn until(s: &Session, command: &str, wanted: &[&str]) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let printed = s.out(command);
+        let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = printed.lines().map(squeezed).filter(|line| !line.is_empty()).collect();
+        if wanted.iter().all(|wanted| lines.iter().any(|line| line == wanted)) {
+            return lines;
+        }
+        assert!(Instant::now() < deadline, "1.{}: kubectl {command}: {printed}", s.minor);
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -253,26 +249,19 @@ spec:
 fn rollouts() {
     each(|s| {
         deploy(s);
-        // As its controller would mark it.
-        s.out("annotate deployment web deployment.kubernetes.io/revision=2");
-        revision(s, 1, "registry.example/web:0");
-        revision(s, 2, "registry.example/web:1");
-        let history = s.out("rollout history deployment/web");
-        let lines: Vec<String> = history
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect();
-        assert_eq!(
-            lines,
-            [
-                "deployment.apps/web",
-                "REVISION CHANGE-CAUSE",
-                "1 change 1",
-                "2 change 2"
-            ]
-        );
+        s.out("annotate deployment web kubernetes.io/change-cause='change 1'");
+        until(s, "rollout history deployment/web", &["1 change 1"]);
+        s.out("set image deployment/web main=registry.example/web:2");
+        s.out("annotate --overwrite deployment web kubernetes.io/change-cause='change 2'");
+        let history = [
+            "deployment.apps/web",
+            "REVISION CHANGE-CAUSE",
+            "1 change 1",
+            "2 change 2",
+        ];
+        assert_eq!(until(s, "rollout history deployment/web", &["2 change 2"]), history);
         let first = s.out("rollout history deployment/web --revision=1");
-        assert!(first.contains("registry.example/web:0"), "{first}");
+        assert!(first.contains("registry.example/web:1"), "{first}");
         s.prints("rollout pause deployment/web", "deployment.apps/web paused");
         s.fails(
             "rollout pause deployment/web",
@@ -291,19 +280,15 @@ fn rollouts() {
         );
         assert_eq!(
             s.at("deployment/web", ".spec.template.spec.containers[*].image"),
-            "registry.example/web:0"
+            "registry.example/web:1 registry.example/side:1"
         );
-        // The status that a controller would write ends the wait.
-        let generation = s.at("deployment/web", ".metadata.generation");
-        s.prints(
-            &format!(
-                r#"patch deployment web --subresource=status --type=merge -p '{{"status":{{"observedGeneration":{generation},"replicas":2,"updatedReplicas":2,"availableReplicas":2,"readyReplicas":2}}}}'"#
-            ),
-            "deployment.apps/web patched",
-        );
-        s.prints(
-            "rollout status deployment/web --timeout=10s",
-            r#"deployment "web" successfully rolled out"#,
+        // No node runs its pods: without any it is rolled out at once.
+        s.out("scale deployment web --replicas=0");
+        let status = s.out("rollout status deployment/web --timeout=20s");
+        assert_eq!(
+            status.lines().last(),
+            Some(r#"deployment "web" successfully rolled out"#),
+            "{status}"
         );
     });
 }
@@ -321,12 +306,11 @@ fn waits() {
             "wait deployment/web --for=condition=Available --timeout=1s",
             "error: timed out waiting for the condition on deployments/web",
         );
-        let status =
-            r#"{"status":{"conditions":[{"type":"Available","status":"True","reason":"Test","message":"m"}]}}"#;
-        s.prints(
-            &format!("patch deployment web --subresource=status --type=merge -p '{status}'"),
-            "deployment.apps/web patched",
-        );
+        // Its controller says so once the pods are ready, which a kubelet would say.
+        let ready = r#"{"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#;
+        for pod in s.out("get pods -l app=web -o name").lines() {
+            s.out(&format!("patch {pod} --subresource=status -p '{ready}'"));
+        }
         s.prints(
             "wait deployment/web --for=condition=Available --timeout=5s",
             "deployment.apps/web condition met",

@@ -137,10 +137,11 @@ fn describe() {
         let namespace = squeezed(&s.out(&format!("describe namespace {}", s.namespace)));
         assert!(namespace.contains(&"Status: Active".to_owned()), "{namespace:?}");
         s.out("create deployment d --image=registry.example/d:1 --replicas=3");
+        s.out("wait deployment/d --for=jsonpath='{.status.unavailableReplicas}'=3 --timeout=20s");
         let deployment = squeezed(&s.out("describe deployment d"));
         for line in [
             "Selector: app=d",
-            "Replicas: 3 desired | 0 updated | 0 total | 0 available | 0 unavailable",
+            "Replicas: 3 desired | 3 updated | 3 total | 0 available | 3 unavailable",
             "StrategyType: RollingUpdate",
             "RollingUpdateStrategy: 25% max unavailable, 25% max surge",
         ] {
