@@ -74,6 +74,11 @@ fn payload(object: &ConfigMap) -> String {
         .unwrap_or_default()
 }
 
+/// Not the certificate that a controller puts into every namespace, at a moment of its own.
+fn ours(object: &ConfigMap) -> bool {
+    object.name_any() != "kube-root-ca.crt"
+}
+
 fn revision(object: &ConfigMap) -> u64 {
     object
         .resource_version()
@@ -160,7 +165,9 @@ async fn watcher(client: Client, seen: Arc<Mutex<Seen>>) {
             seen.revision
         );
         seen.revision = revision;
-        seen.events.insert(revision, (object.name_any(), state));
+        if ours(&object) {
+            seen.events.insert(revision, (object.name_any(), state));
+        }
     }
 }
 
@@ -177,7 +184,12 @@ async fn check_state(client: &Client, model: &Mutex<Model>) -> (u64, BTreeMap<St
         .as_deref()
         .and_then(|v| v.parse().ok())
         .expect("the list's revision");
-    let stored: BTreeMap<String, String> = list.items.iter().map(|o| (o.name_any(), payload(o))).collect();
+    let stored: BTreeMap<String, String> = list
+        .items
+        .iter()
+        .filter(|object| ours(object))
+        .map(|object| (object.name_any(), payload(object)))
+        .collect();
     let mut model = model.lock().unwrap();
     for (key, (known, unsure)) in &mut model.keys {
         let found = stored.get(key).cloned();

@@ -266,7 +266,8 @@ async fn revisions(cluster: Cluster) {
         .unwrap();
     assert_eq!(patched["metadata"]["labels"][&first_name], "patched");
 
-    // One more by hand; then the first one goes.
+    // One more by hand with the same content; then the first one goes, unless the controller, which keeps only the newest of
+    // two that are alike, is quicker.
     let mut second = json!({"metadata": {"name": "set-by-hand", "labels": first["metadata"]["labels"],
         "ownerReferences": first["metadata"]["ownerReferences"]}, "data": first["data"], "revision": 2});
     merge_into(
@@ -274,8 +275,10 @@ async fn revisions(cluster: Cluster) {
         json!({"metadata": {"labels": {"controller-revision-hash": "by-hand"}}}),
     );
     set.revisions.create(&second).await.unwrap();
-    assert_eq!(set.numbered_revisions().await.len(), 2);
-    set.revisions.delete(&first_name).await.unwrap();
+    match set.revisions.delete(&first_name).await {
+        Err(status) if status.code == 404 => {}
+        other => drop(other.unwrap()),
+    }
     assert_eq!(set.numbered_revisions().await, [(2, "set-by-hand".to_owned())]);
     set.until_status(placed(1)).await;
     let pods = set

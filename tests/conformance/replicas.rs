@@ -192,7 +192,12 @@ async fn releases(kind: Kind, cluster: Cluster) {
     pods.resource.merge(name(&first), label).await.unwrap();
     pods.until(name(&first), "released", |pod| controller_of(pod).is_none())
         .await;
-    // Another takes its place.
+    // Another takes its place; until it is made, the status may still tell of the first.
+    eventually("another replica", async || {
+        let replicas = pods.resource.labelled("name=one").await;
+        (!replicas.is_empty()).then_some(())
+    })
+    .await;
     until(&owners, "one", "ready again", has_ready(1)).await;
     let replicas = pods.resource.labelled("name=one").await;
     assert_eq!(replicas.len(), 1);
