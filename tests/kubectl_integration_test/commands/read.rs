@@ -74,6 +74,8 @@ fn get_in_every_form() {
         assert_eq!((&json["kind"], &json["data"]["a"]), (&"ConfigMap".into(), &"1".into()));
         let list: serde_json::Value = serde_json::from_str(&s.out("get cm,pods -o json")).expect("JSON");
         assert_eq!(list["kind"], "List");
+        // Times of creation have whole seconds.
+        std::thread::sleep(std::time::Duration::from_millis(1_001));
         s.prints("create cm another", "configmap/another created");
         // The certificate that a controller puts into the namespace may be made before or between them.
         let sorted = s.out("get cm --sort-by=.metadata.creationTimestamp -o name");
