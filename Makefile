@@ -8,10 +8,7 @@ CARGO := cargo
 # Ignored tests that `make test` leaves out: one needs a PostgreSQL server (KRUST_TEST_POSTGRES_URL), the other is the
 # half of a test that its other half runs inside a container.
 NEEDS_MORE := the_store_runs_on_postgresql the_half_in_the_container
-# Two more are run by hand (cargo test --test controllers): on a busy machine they still find a pod too many for a moment,
-# and one that loses its readiness. To be explained and mended next.
-NEEDS_MORE += conflicts_broken_watches_and_restarts lost_answers
-# And "Pods should be submitted and removed", whose watch now and then hears of the end too late.
+# "Pods should be submitted and removed" is run by hand: its watch now and then hears of the end too late.
 NEEDS_MORE += submitted
 
 .PHONY: help run build check test fuzz bench image tools setup

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -67,6 +67,7 @@ impl Informers {
                 () = fed.feed(events) => {}
                 () = shutdown.cancelled() => {}
             }
+            fed.inner.ended.cancel();
         });
         informer
     }
@@ -126,6 +127,10 @@ struct Inner<K> {
     listeners: Mutex<Listeners<K>>,
     listed: watch::Sender<bool>,
     revision: watch::Sender<u64>,
+    /// When the last list that came whole was asked for.
+    listed_at: Mutex<Option<Instant>>,
+    /// Nothing more comes.
+    ended: CancellationToken,
 }
 
 struct State<K> {
@@ -154,6 +159,8 @@ impl<K: Watched> Informer<K> {
                 }),
                 listed: watch::Sender::new(false),
                 revision: watch::Sender::new(0),
+                listed_at: Mutex::default(),
+                ended: CancellationToken::new(),
             }),
         }
     }
@@ -254,15 +261,23 @@ impl<K: Watched> Informer<K> {
         *self.inner.revision.borrow()
     }
 
+    /// Whether a list is in that was asked for after `time`: it shows all that was written before.
+    pub fn listed_since(&self, time: Instant) -> bool {
+        self.inner.listed_at.lock().is_some_and(|asked| asked > time)
+    }
+
     /// Waits until the cache is at least as new as an object of this kind that was written at `resource_version`; gives
-    /// up after some seconds, and says whether it is.
+    /// up after some seconds, and when the watch has ended, and says whether it is.
     pub async fn seen(&self, resource_version: &str) -> bool {
         let Ok(wanted) = resource_version.parse::<u64>() else {
             return false;
         };
         let mut revision = self.inner.revision.subscribe();
         let wait = revision.wait_for(|revision| *revision >= wanted);
-        tokio::time::timeout(SEEN_WAIT_MAX, wait).await.is_ok()
+        let wait = self.inner.ended.run_until_cancelled(wait);
+        tokio::time::timeout(SEEN_WAIT_MAX, wait)
+            .await
+            .is_ok_and(|seen| seen.is_some())
     }
 
     /// Takes in what `events` bring until they end. For tests and for watches that are not of the shared client.
@@ -271,9 +286,14 @@ impl<K: Watched> Informer<K> {
         let mut relisted: BTreeSet<ObjectKey> = BTreeSet::new();
         // A list comes by name, so its newest object says nothing about the others before all are in.
         let mut newest = 0;
+        let mut asked = Instant::now();
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => relisted.clear(),
+                // Comes before the list is asked for.
+                Ok(Event::Init) => {
+                    relisted.clear();
+                    asked = Instant::now();
+                }
                 Ok(Event::InitApply(object)) => {
                     relisted.insert(ObjectKey::of(&object));
                     newest = newest.max(revision_of(&object));
@@ -282,6 +302,7 @@ impl<K: Watched> Informer<K> {
                 Ok(Event::InitDone) => {
                     self.retain(&std::mem::take(&mut relisted));
                     self.inner.advance(newest);
+                    *self.inner.listed_at.lock() = Some(asked);
                     self.inner.listed.send_replace(true);
                 }
                 Ok(Event::Apply(object)) => self.apply(object),

@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The cache never takes so long; it has passed over the write, in a relist perhaps.
+/// When to look again whether the cache has caught up, since the list that passed over a write may tell of no change.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
+/// No cache takes so long (upstream: `ExpectationsTimeout`).
+const TRUST_MAX: Duration = Duration::from_secs(300);
 
 /// What was written, by the owner of the written objects.
 #[derive(Default)]
@@ -54,8 +56,8 @@ impl Expectations {
         write(expected);
     }
 
-    /// Whether `cache` shows all that was written for `owner`. If not, the change that is missing will come; should it
-    /// not, this is true after [`WAIT_MAX`].
+    /// Whether `cache` shows all that was written for `owner`. If not, the change that is missing will come. A list may
+    /// pass over it, if the object is gone by then: so a list is waited for that was asked for afterwards, too.
     pub fn fulfilled<K: Watched>(&self, owner: &ObjectKey, cache: &Informer<K>) -> bool {
         let mut by_owner = self.by_owner.lock();
         let Some(expected) = by_owner.get_mut(owner) else {
@@ -67,7 +69,8 @@ impl Expectations {
             })
         });
         let seen = expected.deleted.is_empty() && cache.revision() >= expected.revision;
-        if seen || expected.since.elapsed() > WAIT_MAX {
+        let listed = cache.listed_since(expected.since);
+        if seen || listed || expected.since.elapsed() > TRUST_MAX {
             by_owner.remove(owner);
             return true;
         }
@@ -83,7 +86,9 @@ impl Expectations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::stream;
     use k8s_openapi::api::core::v1::Pod;
+    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     fn pod(name: &str, revision: &str) -> Pod {
@@ -118,6 +123,24 @@ mod tests {
         expectations.written(&owner, &pod("c", "99"));
         assert!(!expectations.fulfilled(&owner, &cache));
         expectations.forget(&owner);
+        assert!(expectations.fulfilled(&owner, &cache));
+    }
+
+    #[tokio::test]
+    async fn a_list_that_was_asked_for_afterwards_shows_all() {
+        let (expectations, cache, owner) = (
+            Expectations::default(),
+            Informer::<Pod>::unfed(),
+            ObjectKey::new("n", "owner"),
+        );
+        let events = |events: Vec<Event<Pod>>| cache.feed(stream::iter(events.into_iter().map(Ok)));
+        // Asked for before, this one need not show it.
+        events(vec![Event::Init, Event::InitApply(pod("b", "6")), Event::InitDone]).await;
+        expectations.written(&owner, &pod("a", "7"));
+        assert!(!expectations.fulfilled(&owner, &cache));
+        events(vec![Event::Init, Event::InitApply(pod("b", "6"))]).await;
+        assert!(!expectations.fulfilled(&owner, &cache));
+        events(vec![Event::Init, Event::InitApply(pod("b", "6")), Event::InitDone]).await;
         assert!(expectations.fulfilled(&owner, &cache));
     }
 }

@@ -1,6 +1,7 @@
 //! An API server with everything that acts on it, which may be restarted; and hollow nodes, which behave.
 
-use crate::faults::{Dice, Faults, faulty};
+use crate::faults::{Dice, Faults, Process, faulty};
+use crate::history::History;
 use crate::hollow::Hollow;
 use crate::invariants::{self, Broken};
 use k8s_openapi::api::core::v1::Pod;
@@ -56,7 +57,9 @@ pub struct Cluster {
     pki: Arc<Pki>,
     broken: Broken,
     /// Ends what acts, and what does not misbehave.
-    acting: Option<(CancellationToken, JoinSet<()>)>,
+    acting: Option<(Process, CancellationToken, JoinSet<()>)>,
+    starts: usize,
+    history: History,
     quiet: (CancellationToken, JoinSet<()>),
     _directory: TempDir,
 }
@@ -89,16 +92,19 @@ impl Cluster {
         quiet.spawn(async move { hollow.run(player, Duration::from_millis(15), ends).await });
         let pods = Informers::new(admin.clone(), stop.clone()).of::<Pod>();
         pods.synced().await;
+        let history = History::new();
         let mut cluster = Self {
             api,
             faults,
             dice: Dice::new(seed),
             seed,
             admin,
-            broken: invariants::follow(&pods),
+            broken: invariants::follow(&pods, &history),
             pods,
             pki: Arc::new(pki),
             acting: None,
+            starts: 0,
+            history,
             quiet: (stop, quiet),
             _directory: directory,
         };
@@ -109,14 +115,18 @@ impl Cluster {
     /// Starts controllers and scheduler.
     fn act(&mut self) {
         let stop = CancellationToken::new();
+        self.starts += 1;
+        let process = Process::new(self.starts, self.history.clone());
         let client = {
             let (api, faults, dice) = (self.api.clone(), self.faults, self.dice.clone());
+            let process = process.clone();
             move |user: &str, groups: &[&str]| {
                 let identity = InProcessIdentity {
                     user: user.to_owned(),
                     groups: groups.iter().map(|group| (*group).to_owned()).collect(),
                 };
-                krust::client::in_process(faulty(api.endpoint(), faults, dice.clone()), identity, "test")
+                let endpoint = faulty(api.endpoint(), faults, dice.clone(), process.clone(), user);
+                krust::client::in_process(endpoint, identity, "test")
             }
         };
         let clients = Clients {
@@ -142,19 +152,21 @@ impl Cluster {
             Arc::new(NoDevices),
             stop.clone(),
         ));
-        self.acting = Some((stop, tasks));
+        self.acting = Some((process, stop, tasks));
     }
 
     /// Ends what acts: some of it in the middle of what it does.
     async fn halt(&mut self) {
-        if let Some((stop, mut tasks)) = self.acting.take() {
+        if let Some((process, stop, mut tasks)) = self.acting.take() {
             if self.dice.below(2) == 0 {
                 // As with kill -9: nothing is finished.
+                process.kill().await;
                 tasks.shutdown().await;
                 stop.cancel();
             } else {
                 stop.cancel();
                 while tasks.join_next().await.is_some() {}
+                process.kill().await;
             }
         }
     }
@@ -321,7 +333,7 @@ impl Cluster {
     /// No bound was broken since the start.
     pub fn bounds_held(&self) {
         let broken = self.broken.all();
-        assert!(broken.is_empty(), "seed {}: {broken:#?}", self.seed);
+        assert!(broken.is_empty(), "seed {}: {}", self.seed, broken.join("\n"));
     }
 
     /// Deletes what was made, and waits until nothing of it is left.

@@ -1,5 +1,6 @@
 //! What must hold at every moment, looked at with each change of a pod.
 
+use crate::history::{self, History};
 use k8s_openapi::api::core::v1::Pod;
 use krust::client::informer::Informer;
 use parking_lot::Mutex;
@@ -41,10 +42,17 @@ pub fn is_active(pod: &Pod) -> bool {
 }
 
 /// Watches `pods`, and remembers what should not have been.
-pub fn follow(pods: &Informer<Pod>) -> Broken {
+pub fn follow(pods: &Informer<Pod>, history: &History) -> Broken {
     let broken = Broken::default();
-    let (written, read) = (broken.clone(), pods.clone());
-    pods.on_change(move |_| {
+    let (written, read, history) = (broken.clone(), pods.clone(), history.clone());
+    pods.on_change(move |change| {
+        let (verb, pod) = match (&change.old, &change.new) {
+            (_, Some(new)) => ("is", new),
+            (Some(old), None) => ("is gone, was", old),
+            (None, None) => return,
+        };
+        let (name, digest) = history::digest(&serde_json::to_value(&**pod).unwrap_or_default());
+        history.note(&name, &format!("    pod {verb} {digest}"));
         let pods = read.list();
         let active = |name: &str| -> Vec<&Pod> {
             let of_app = pods.iter().map(|pod| &**pod).filter(|pod| app(pod) == name);
@@ -54,7 +62,8 @@ pub fn follow(pods: &Informer<Pod>) -> Broken {
         for (name, most) in [("web", WEB_PODS_MAX), ("work", JOB_PODS_MAX), ("db", STATEFUL_PODS_MAX)] {
             let count = active(name).len();
             if count > most {
-                broken.push(format!("{count} active pods of {name}, at most {most} are allowed"));
+                let what = format!("{count} active pods of {name}, at most {most} are allowed");
+                broken.push((name.to_owned(), what));
             }
         }
         let mut indexes = BTreeMap::<&str, usize>::new();
@@ -74,11 +83,19 @@ pub fn follow(pods: &Informer<Pod>) -> Broken {
                 .unwrap_or_default();
             *nodes.entry(node).or_default() += usize::from(!node.is_empty());
         }
-        for (what, counts) in [("index", indexes), ("node", nodes)] {
+        for (app, what, counts) in [("work", "index", indexes), ("agent", "node", nodes)] {
             let twice = counts.iter().filter(|(_, count)| **count > 1);
-            broken.extend(twice.map(|(name, count)| format!("{count} active pods on {what} {name}")));
+            broken.extend(twice.map(|(name, count)| (app.to_owned(), format!("{count} active pods on {what} {name}"))));
         }
-        written.0.lock().extend(broken);
+        for (app, what) in broken {
+            let mut told = written.0.lock();
+            // The first is explained; what follows from it is not.
+            let story = match told.is_empty() {
+                true => format!("\n{}", history.of(&app, history.len())),
+                false => String::new(),
+            };
+            told.push(format!("{what}{story}"));
+        }
     });
     broken
 }

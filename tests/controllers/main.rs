@@ -6,6 +6,7 @@
 
 mod cluster;
 mod faults;
+mod history;
 #[path = "../support/hollow.rs"]
 mod hollow;
 mod invariants;

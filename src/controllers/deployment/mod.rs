@@ -151,7 +151,10 @@ impl Shell {
                     if let Some(event) = update.event() {
                         self.tell(deployment, &event);
                     }
-                    self.sets.seen(&written.resource_version().unwrap_or_default()).await;
+                    if !self.sets.seen(&written.resource_version().unwrap_or_default()).await {
+                        // What comes next would be reckoned with sizes of before.
+                        return Ok(Next::Retry);
+                    }
                 }
                 Err(source) => {
                     let verb = "updating";

@@ -164,7 +164,7 @@ impl<'a> Work<'a> {
         let sizes = self.sizes;
         let all = || self.old.iter().chain(&self.new);
         let grows = all().map(|set| set.replicas).sum::<i32>() < sizes.max_total();
-        if grows && all().any(Set::shrinks) {
+        if grows && all().any(Set::may_exceed) {
             return;
         }
         let active = self.old.iter().filter(|set| set.is_active()).count()
@@ -219,6 +219,7 @@ impl<'a> Work<'a> {
     }
 
     fn roll(&mut self) {
+        let crowded = self.crowded();
         let Some(new) = &mut self.new else {
             return self.create();
         };
@@ -227,7 +228,7 @@ impl<'a> Work<'a> {
             let total = self.old.iter().map(|set| set.replicas).sum::<i32>() + new.replicas;
             let size = if new.replicas > sizes.replicas {
                 sizes.replicas
-            } else if new.shrinks() {
+            } else if crowded {
                 new.replicas
             } else {
                 sizes.room_for(new.replicas, total)
@@ -248,6 +249,11 @@ impl<'a> Work<'a> {
             return;
         }
         self.clean_up_if_complete();
+    }
+
+    /// Whether there may be more pods than the sizes of the sets say, so that more would be too many.
+    fn crowded(&self) -> bool {
+        self.old.iter().chain(&self.new).any(Set::may_exceed)
     }
 
     /// All old pods end before the first new one is made.
@@ -292,7 +298,12 @@ impl<'a> Work<'a> {
         let mut selector = spec.selector.clone();
         selector.match_labels = Some(with_hash(selector.match_labels.take(), &hash));
         let total = self.old.iter().map(|set| set.replicas).sum();
-        let replicas = sizes.room_for(0, total);
+        // It grows when there is room.
+        let replicas = if sizes.rolling && self.crowded() {
+            0
+        } else {
+            sizes.room_for(0, total)
+        };
         let mut annotations = BTreeMap::new();
         replica_sets::annotate(&mut annotations, deployment.annotations(), revision);
         annotations.insert(replica_sets::DESIRED_REPLICAS.to_owned(), sizes.replicas.to_string());

@@ -106,6 +106,8 @@ struct World {
     their_pods: View<Pod>,
     expectations: Expectations,
     writes: usize,
+    /// The most pods that any size of the deployment has allowed.
+    allowed: i32,
     /// What happened, for the one who looks into a failure.
     trace: Vec<String>,
 }
@@ -133,6 +135,7 @@ impl World {
             random,
             expectations: Expectations::default(),
             writes: 0,
+            allowed: 0,
             trace: Vec::new(),
         };
         let recreate = world.random.random_bool(0.25);
@@ -156,6 +159,7 @@ impl World {
         world
             .deployments
             .put(revision, serde_json::from_value(deployment).unwrap());
+        world.allowed = Sizes::of(world.deployment()).max_total();
         // Pods that look like ours but are somebody else's, or nobody's with other labels.
         for (name, labels, owner) in [("theirs", "web", true), ("loose", "other", false)] {
             let mut pod = json!({"metadata": {"namespace": "n", "name": name, "uid": name,
@@ -481,6 +485,17 @@ impl World {
                     active.count() <= usize::try_from(replicas(set)).unwrap(),
                     "pods are made twice"
                 );
+                let active = self.pods.objects.values().filter(|pod| {
+                    let owner = ownership::controller_of(&pod.metadata);
+                    pods::is_active(pod) && owner.is_some_and(|owner| owner.uid != FOREIGN)
+                });
+                let active = i32::try_from(active.count()).unwrap();
+                // Pods that somebody takes out and brings back are more for a while.
+                assert!(
+                    self.rough || active <= self.allowed,
+                    "{active} pods are more than {}",
+                    self.allowed
+                );
             }
             Step::Delete(gone) => {
                 for pod in gone {
@@ -564,6 +579,7 @@ impl World {
             "the user wants {}",
             serde_json::to_value(&deployment.spec).unwrap()
         ));
+        self.allowed = self.allowed.max(Sizes::of(&deployment).max_total());
         self.deployments.put(revision, deployment);
     }
 

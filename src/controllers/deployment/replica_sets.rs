@@ -63,10 +63,11 @@ impl<'a> Set<'a> {
         self.is.metadata.generation.unwrap_or(0) <= seen
     }
 
-    /// Whether it was made smaller and has not been counted since: pods that seem to serve may be gone, which does not
-    /// matter as long as the set is small.
-    pub fn shrinks(&self) -> bool {
-        counted(self.is) > replicas(self.is)
+    /// Whether it may have more pods than it is to have: it was not counted since it was last changed, or more were
+    /// counted. As long as it does not come to how many there are in all, as where sets shrink, that does not matter.
+    pub fn may_exceed(&self) -> bool {
+        let changed = self.is.metadata.generation.unwrap_or(1) > 1;
+        (changed && !self.is_seen()) || counted(self.is) > replicas(self.is)
     }
 
     pub fn revision(&self) -> Option<i64> {
