@@ -7,7 +7,7 @@ use super::dockerd::spawn_that_dies_with_us;
 use super::images::{BUSYBOX, Image, busybox_archive};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -64,6 +64,11 @@ impl Containerd {
         self.directory.join("krust")
     }
 
+    /// Of its data.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
@@ -101,6 +106,22 @@ impl Containerd {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().as_ref().expect("the engine runs").id()
+    }
+
+    /// `kill -9`: tasks go on.
+    pub fn kill(&self) {
+        let mut running = self.child.lock().unwrap().take().expect("the engine runs");
+        running.kill().unwrap();
+        running.wait().unwrap();
+    }
+
+    /// Starts it again after `kill`.
+    pub fn start_again(&self) {
+        self.spawn();
     }
 
     /// stdout of a ctr command that must succeed.

@@ -82,6 +82,15 @@ impl Dockerd {
         dockerd
     }
 
+    /// Of its data.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.directory.join("docker.sock")
     }
@@ -96,7 +105,19 @@ impl Dockerd {
         }
     }
 
-    /// Starts it again after `stop`.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().as_ref().expect("the engine runs").id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        let mut running = self.child.lock().unwrap().take().expect("the engine runs");
+        running.kill().unwrap();
+        running.wait().unwrap();
+        RUNNING.lock().unwrap().retain(|remains| remains.pid != running.id());
+    }
+
+    /// Starts it again after `stop` or `kill`.
     pub fn start_again(&self) {
         self.spawn();
     }

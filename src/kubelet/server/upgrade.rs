@@ -6,8 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{CONNECTION, HeaderMap, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Method, StatusCode};
-use poem::{Body, Response};
+use poem::{Body, OnUpgrade, Request, Response, Upgraded};
 use sha1::{Digest as _, Sha1};
+use std::future::Future;
+use tokio_util::task::TaskTracker;
 
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const WEBSOCKET_VERSION: &str = "sec-websocket-version";
@@ -24,9 +26,52 @@ pub enum Upgrade {
 }
 
 /// A handshake that succeeded: the subprotocol, and the 101 to answer with.
-pub struct Accepted {
+struct Accepted {
+    protocol: &'static str,
+    response: Response,
+}
+
+/// A handshake that succeeds unless its caller refuses it.
+pub struct Handshake {
+    pub kind: Upgrade,
     pub protocol: &'static str,
-    pub response: Response,
+    response: Response,
+    upgraded: OnUpgrade,
+}
+
+impl Handshake {
+    /// Reads a request, and takes the first of the client's subprotocols that is supported.
+    pub fn of(request: &Request, websocket: &[&'static str], spdy: &[&'static str]) -> Result<Self, ServerError> {
+        let kind = Upgrade::requested(request.headers())?;
+        let Accepted { protocol, response } = match kind {
+            Upgrade::WebSocket => accept_websocket(request.method(), request.headers(), websocket)?,
+            Upgrade::Spdy => accept_spdy(request.headers(), spdy)?,
+        };
+        let upgraded = request
+            .take_upgrade()
+            .map_err(|_| ServerError::bad_request("the connection cannot be upgraded"))?;
+        Ok(Self {
+            kind,
+            protocol,
+            response,
+            upgraded,
+        })
+    }
+
+    /// The answer; once it is sent, the connection is served on a task.
+    pub fn serve<F>(self, tasks: &TaskTracker, serve: impl FnOnce(Upgraded) -> F + Send + 'static) -> Response
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let upgraded = self.upgraded;
+        tasks.spawn(async move {
+            match upgraded.await {
+                Ok(connection) => serve(connection).await,
+                Err(error) => tracing::debug!(%error, "a client left during its handshake"),
+            }
+        });
+        self.response
+    }
 }
 
 impl Upgrade {
@@ -48,11 +93,7 @@ impl Upgrade {
 }
 
 /// Answers a WebSocket handshake. `supported` may hold "", for clients that name no subprotocol.
-pub fn accept_websocket(
-    method: &Method,
-    headers: &HeaderMap,
-    supported: &[&'static str],
-) -> Result<Accepted, ServerError> {
+fn accept_websocket(method: &Method, headers: &HeaderMap, supported: &[&'static str]) -> Result<Accepted, ServerError> {
     if method != Method::GET {
         return Err(ServerError::bad_request("a WebSocket handshake must be a GET"));
     }
@@ -96,7 +137,7 @@ pub fn accept_websocket(
 }
 
 /// Answers a SPDY handshake.
-pub fn accept_spdy(headers: &HeaderMap, supported: &[&'static str]) -> Result<Accepted, ServerError> {
+fn accept_spdy(headers: &HeaderMap, supported: &[&'static str]) -> Result<Accepted, ServerError> {
     let offered: Vec<&str> = tokens(headers, STREAM_PROTOCOL_VERSION).collect();
     if offered.is_empty() {
         return Err(ServerError::bad_request(

@@ -8,7 +8,7 @@ use super::Server;
 use super::error::ServerError;
 use super::mux::{Incoming, Outgoing, make_room};
 use super::query::Query;
-use super::upgrade::{self, Accepted, Upgrade};
+use super::upgrade::Handshake;
 use crate::kubelet::server::websocket::tunnel;
 use crate::runtime::{Duplex, Runtime};
 use bytes::{Bytes, BytesMut};
@@ -32,27 +32,14 @@ pub struct Pod {
 
 /// Answers the handshake and forwards on a task of the server.
 pub fn handle(server: &Arc<Server>, pod: Pod, query: &Query, request: &Request) -> Result<Response, ServerError> {
-    let kind = Upgrade::requested(request.headers())?;
-    let Accepted { protocol, response } = match kind {
-        Upgrade::WebSocket => upgrade::accept_websocket(request.method(), request.headers(), WEBSOCKET_PROTOCOLS)?,
-        Upgrade::Spdy => upgrade::accept_spdy(request.headers(), &[SPDY_PROTOCOL])?,
-    };
+    let handshake = Handshake::of(request, WEBSOCKET_PROTOCOLS, &[SPDY_PROTOCOL])?;
+    let protocol = handshake.protocol;
     let ports = match protocol {
         SPDY_PROTOCOL | TUNNEL_PROTOCOL => Vec::new(),
         _ => websocket::parse_ports(query)?,
     };
-    let upgraded = request
-        .take_upgrade()
-        .map_err(|_| ServerError::bad_request("the connection cannot be upgraded"))?;
     let server_of_task = server.clone();
-    server.tasks.spawn(async move {
-        let io = match upgraded.await {
-            Ok(io) => io,
-            Err(error) => {
-                tracing::debug!(%error, "a client left during the handshake of a port-forward");
-                return;
-            }
-        };
+    Ok(handshake.serve(&server.tasks, move |io| async move {
         let server = server_of_task;
         match protocol {
             SPDY_PROTOCOL => spdy::serve(&server, io, pod).await,
@@ -62,8 +49,7 @@ pub fn handle(server: &Arc<Server>, pod: Pod, query: &Query, request: &Request) 
             }
             _ => websocket::serve(&server, io, protocol, pod, ports).await,
         }
-    });
-    Ok(response)
+    }))
 }
 
 impl Pod {

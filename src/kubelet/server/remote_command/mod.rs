@@ -11,7 +11,7 @@ use super::Server;
 use super::error::ServerError;
 use super::mux::{Incoming, Outgoing, make_room};
 use super::query::Query;
-use super::upgrade::{self, Accepted, Upgrade};
+use super::upgrade::{Handshake, Upgrade};
 use crate::kubelet::ContainerRef;
 use crate::runtime::{ExecControl, ExecRequest, ExecSession, Reader, Runtime, RuntimeError, Writer};
 use bytes::BytesMut;
@@ -91,23 +91,10 @@ pub fn handle(
     exec: ExecRequest,
     request: &Request,
 ) -> Result<Response, ServerError> {
-    let kind = Upgrade::requested(request.headers())?;
-    let Accepted { protocol, response } = match kind {
-        Upgrade::WebSocket => upgrade::accept_websocket(request.method(), request.headers(), websocket::PROTOCOLS)?,
-        Upgrade::Spdy => upgrade::accept_spdy(request.headers(), spdy::PROTOCOLS)?,
-    };
-    let upgraded = request
-        .take_upgrade()
-        .map_err(|_| ServerError::bad_request("the connection cannot be upgraded"))?;
+    let handshake = Handshake::of(request, websocket::PROTOCOLS, spdy::PROTOCOLS)?;
+    let (kind, protocol) = (handshake.kind, handshake.protocol);
     let server_of_task = server.clone();
-    server.tasks.spawn(async move {
-        let io = match upgraded.await {
-            Ok(io) => io,
-            Err(error) => {
-                tracing::debug!(%error, "a client left during the handshake of a session");
-                return;
-            }
-        };
+    Ok(handshake.serve(&server.tasks, move |io| async move {
         let session = Session {
             action,
             container,
@@ -117,8 +104,7 @@ pub fn handle(
             Upgrade::WebSocket => websocket::serve(&server_of_task, io, protocol, session).await,
             Upgrade::Spdy => spdy::serve(&server_of_task, io, protocol, session).await,
         }
-    });
-    Ok(response)
+    }))
 }
 
 /// What a client asked for.

@@ -1,10 +1,8 @@
-//! `kill -9` at random moments while writers and a watcher run: every acknowledged write is there afterwards,
-//! revisions never repeat, and a watch resumed from the last seen revision misses nothing and repeats nothing.
-//!
-//! `CRASH_ROUNDS` sets the number of kills (default 200), `CRASH_SEED` the seed.
+//! The store: every acknowledged write is there after a kill, revisions never repeat, and a watch resumed from the last
+//! seen revision misses nothing and repeats nothing.
 
-mod support;
-
+use crate::support::krust::Krust;
+use crate::{client, rounds, seed};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
@@ -15,7 +13,6 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::krust::Krust;
 
 const WRITERS: u64 = 8;
 const KEYS_PER_WRITER: u64 = 5;
@@ -84,15 +81,6 @@ fn revision(object: &ConfigMap) -> u64 {
         .resource_version()
         .and_then(|version| version.parse().ok())
         .expect("a numeric resourceVersion")
-}
-
-async fn client(krust: &Krust) -> Client {
-    let kubeconfig = kube::config::Kubeconfig::read_from(krust.kubeconfig()).expect("the admin kubeconfig");
-    let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .expect("a client config");
-    Client::try_from(config).expect("a client")
 }
 
 /// Writes to keys of its own until the connection breaks.
@@ -267,8 +255,7 @@ async fn check_watch(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_nine_loses_nothing() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let rounds: u32 = std::env::var("CRASH_ROUNDS").map_or(200, |n| n.parse().expect("CRASH_ROUNDS is a number"));
-    let seed: u64 = std::env::var("CRASH_SEED").map_or(1, |n| n.parse().expect("CRASH_SEED is a number"));
+    let (rounds, seed) = (rounds(200), seed());
     let mut random = StdRng::seed_from_u64(seed);
     let mut krust = Krust::start(&["--runtime", "none"]);
     let model = Arc::new(Mutex::new(Model::default()));
@@ -290,7 +277,7 @@ async fn kill_nine_loses_nothing() {
             ended.expect("no writer or watcher failed");
         }
         krust.start_again();
-        let client = self::client(&krust).await;
+        let client = crate::client(&krust).await;
         let (at, stored) = check_state(&client, &model).await;
         check_watch(&client, at, &stored, &model, &seen).await;
         // Acknowledged revisions only ever grow in number and are never reused: `record` asserts the latter.
