@@ -115,6 +115,8 @@ impl Dockerd {
         running.kill().unwrap();
         running.wait().unwrap();
         RUNNING.lock().unwrap().retain(|remains| remains.pid != running.id());
+        // Its own containerd ends with it, but looks alive as long as nobody has reaped it.
+        let _ = std::fs::remove_file(self.directory.join("exec/containerd/containerd.pid"));
     }
 
     /// Starts it again after `stop` or `kill`.

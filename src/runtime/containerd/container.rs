@@ -4,7 +4,9 @@ use super::super::oci::{self, ContainerSpec, OciError, user};
 use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER};
 use super::snapshots::{self, SNAPSHOTTER};
 use super::tasks::is_alive;
-use super::{ContainerConfig, Parts, Resources, Result, RuntimeError, SandboxConfig, exec, failed, files, images};
+use super::{
+    ContainerConfig, Parts, Resources, Result, RuntimeError, SandboxConfig, exec, failed, files, images, strays,
+};
 use containerd_client::services::v1::container::Runtime as RuntimeName;
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest, UpdateTaskRequest};
 use nix::sys::signal::Signal;
@@ -246,6 +248,9 @@ impl Parts {
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
         let found = self.engine.container(id, TYPE_CONTAINER).await?;
         self.stop_now(id).await?;
+        if record::started_at(&found).is_none() {
+            strays::end_shims(id);
+        }
         files::remove(&self.engine, id)?;
         files::remove_cgroups(&self.engine, record::label(&found, record::POD_UID), id);
         self.engine.delete_container(id).await

@@ -14,6 +14,7 @@ mod record;
 mod sandbox;
 mod snapshots;
 mod status;
+mod strays;
 mod tasks;
 
 use super::cri_log;

@@ -7,7 +7,7 @@ use super::record::{self, SandboxRecord, TYPE_CONTAINER, TYPE_SANDBOX};
 use super::tasks::is_alive;
 use super::{
     Duplex, Parts, Result, RuntimeError, Sandbox, SandboxConfig, SandboxState, container, engine, failed, files,
-    gone_is_fine, network_failed,
+    gone_is_fine, network_failed, strays,
 };
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest};
 use futures_util::future::try_join_all;
@@ -129,8 +129,13 @@ impl Parts {
         let Some(found) = gone_is_fine(self.engine.container(id, TYPE_SANDBOX).await.map(Some))? else {
             return Ok(());
         };
-        self.engine.kill(id).await?;
-        self.engine.delete_task(id).await?;
+        match self.engine.task(id).await? {
+            Some(_) => {
+                self.engine.kill(id).await?;
+                self.engine.delete_task(id).await?;
+            }
+            None => strays::end_shims(id),
+        }
         if !record::label(&found, record::ADDRESS).is_empty() {
             let detached = self.network.detach(&interface(id)).await;
             detached.map_err(|error| network_failed(id, &error))?;
