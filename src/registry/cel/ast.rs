@@ -62,7 +62,10 @@ pub(super) struct Entry {
 
 #[derive(Clone, Debug)]
 pub(super) struct Field {
+    pub name: Arc<str>,
     pub value: Expr,
+    /// `?name: value`: left out where the optional has no value.
+    pub optional: bool,
 }
 
 /// Folds `range` into `accumulator` while `condition` holds.

@@ -1,7 +1,8 @@
 //! Finds the types of an expression and what is wrong with it (upstream: `cel-go/checker/checker.go`).
 
-use super::ast::{Comprehension, Entry, Expr, Kind, Literal};
+use super::ast::{Comprehension, Entry, Expr, Field, Kind, Literal};
 use super::signatures::{self, Overload};
+use super::structs;
 use super::source::Problem;
 use super::types::{Substitutions, Type, most_general};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub(super) struct Checked {
 
 pub(super) struct Checker<'e> {
     variables: &'e [(Arc<str>, Type)],
+    /// Expressions can make objects and patches.
+    patches: bool,
     /// Variables of loops, innermost last.
     scopes: Vec<(Arc<str>, Type)>,
     substitutions: Substitutions,
@@ -26,9 +29,15 @@ pub(super) struct Checker<'e> {
 }
 
 /// Checks the tree and completes names in it. The problems are empty if there are none.
-pub(super) fn check(root: &mut Expr, offsets: &[usize], variables: &[(Arc<str>, Type)]) -> (Checked, Vec<Problem>) {
+pub(super) fn check(
+    root: &mut Expr,
+    offsets: &[usize],
+    variables: &[(Arc<str>, Type)],
+    patches: bool,
+) -> (Checked, Vec<Problem>) {
     let mut checker = Checker {
         variables,
+        patches,
         scopes: Vec::new(),
         substitutions: Substitutions::default(),
         offsets,
@@ -85,12 +94,8 @@ impl Checker<'_> {
             }
             Kind::Map(entries) => self.map(entries),
             Kind::Struct { name, fields } => {
-                let message = format!("undeclared reference to '{name}' (in container '')");
-                for field in fields {
-                    self.expression(&mut field.value);
-                }
-                self.problem(id, message);
-                Type::Error
+                let name = name.clone();
+                self.structure(id, &name, fields)
             }
             Kind::Comprehension(comprehension) => self.comprehension(comprehension),
         };
@@ -114,7 +119,59 @@ impl Checker<'_> {
         Type::Error
     }
 
+    fn structure(&mut self, id: u32, name: &Arc<str>, fields: &mut [Field]) -> Type {
+        let known = self.patches && structs::is_known(name);
+        if !known {
+            self.problem(id, format!("undeclared reference to '{name}' (in container '')"));
+        }
+        for field in fields {
+            let mut found = self.expression(&mut field.value);
+            if field.optional {
+                found = self.unwrapped(field.value.id, found);
+            }
+            if !known {
+                continue;
+            }
+            match structs::field(name, &field.name) {
+                None => self.problem(id, format!("undefined field '{}'", field.name)),
+                Some(expected) if self.substitutions.assign(&expected, &found) => {}
+                Some(expected) => {
+                    let found = self.known(&found);
+                    let message = format!(
+                        "expected type of field '{}' is '{expected}' but provided type is '{found}'",
+                        field.name
+                    );
+                    self.problem(field.value.id, message);
+                }
+            }
+        }
+        if known { Type::Struct(name.clone()) } else { Type::Error }
+    }
+
+    /// Makes `a.b` a variable of that name, if there is one: `authorizer.requestResource`, `variables.x`.
+    fn dotted(&mut self, expr: &mut Expr) -> Option<Type> {
+        let Kind::Select { operand, field, test } = &expr.kind else {
+            return None;
+        };
+        let prefix = operand.qualified_name()?;
+        if self.scopes.iter().any(|(other, _)| **other == *prefix) {
+            return None;
+        }
+        let name = format!("{prefix}.{field}");
+        let (name, _) = self.variables.iter().find(|(other, _)| **other == *name)?;
+        if *test {
+            expr.kind = Kind::Literal(Literal::Bool(true));
+            return Some(Type::Bool);
+        }
+        let name = name.clone();
+        expr.kind = Kind::Ident(name.clone());
+        Some(self.ident(expr.id, &name))
+    }
+
     fn select(&mut self, expr: &mut Expr) -> Type {
+        if let Some(found) = self.dotted(expr) {
+            return found;
+        }
         if let Some(name) = expr.qualified_name()
             && signatures::type_named(&name).is_some()
         {
@@ -147,6 +204,13 @@ impl Checker<'_> {
             Type::Map(entry) => entry.1.clone(),
             Type::Object(decl) => match decl.field(field) {
                 Some(member) => Type::of(&member.decl),
+                None => {
+                    self.problem(id, format!("undefined field '{field}'"));
+                    Type::Error
+                }
+            },
+            Type::Struct(name) => match structs::field(name, field) {
+                Some(found) => found,
                 None => {
                     self.problem(id, format!("undefined field '{field}'"));
                     Type::Error
@@ -207,7 +271,8 @@ impl Checker<'_> {
         }
         let is_member = target.is_some();
         let function = function.clone();
-        match signatures::lookup(&function) {
+        let overloads = signatures::lookup(&function);
+        match overloads.filter(|_| self.patches || !structs::is_function(&function)) {
             None => {
                 self.problem(id, format!("undeclared reference to '{function}' (in container '')"));
                 Type::Error

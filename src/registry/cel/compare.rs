@@ -26,6 +26,7 @@ impl Value<'_> {
             (Value::Semver(a), Value::Semver(b)) => a.cmp(b) == Ordering::Equal,
             (Value::Format(a), Value::Format(b)) => a == b,
             (Value::Preserved(a), Value::Preserved(b)) => a == b,
+            (Value::Struct(a), Value::Struct(b)) => a.equals(b),
             (a, b) => numbers(a, b) == Some(Ordering::Equal),
         }
     }

@@ -1,11 +1,12 @@
 //! Evaluates an expression, and counts what it costs (upstream: `cel-go/interpreter`).
 
-use super::ast::{Comprehension, Element, Expr, Kind, Literal};
-use super::cost::{LIST_CREATE, MAP_CREATE};
+use super::ast::{Comprehension, Element, Expr, Field, Kind, Literal};
+use super::cost::{LIST_CREATE, MAP_CREATE, STRUCT_CREATE};
 use super::error::Error;
 use super::library::{Native, insert_into};
 use super::runtime_cost;
 use super::signatures;
+use super::structs::Structure;
 use super::value::{Entries, List, Map, Text, Value, type_value};
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ impl<'v, 'a> Evaluation<'v, 'a> {
                 }
                 Ok(Value::map(map))
             }
-            Kind::Struct { .. } => Err(Error::NoSuchOverload),
+            Kind::Struct { name, fields } => self.structure(name, fields),
             Kind::Comprehension(parts) => self.comprehension(parts),
         }
     }
@@ -80,7 +81,8 @@ impl<'v, 'a> Evaluation<'v, 'a> {
             return value;
         }
         if let Some(value) = (self.variables)(name) {
-            self.charge(1)?;
+            // `variables.x` is a variable and a member of it.
+            self.charge(1 + u64::from(name.starts_with("variables.")))?;
             return value;
         }
         // Names of types are constants.
@@ -88,6 +90,24 @@ impl<'v, 'a> Evaluation<'v, 'a> {
             Some(named) => Ok(Value::Type(type_value(&named))),
             None => Err(Error::of(format!("no such attribute(s): {name}"))),
         }
+    }
+
+    fn structure(&mut self, name: &Arc<str>, fields: &'a [Field]) -> Evaluated<'a> {
+        self.charge(STRUCT_CREATE)?;
+        let mut made = Vec::with_capacity(fields.len());
+        for field in fields {
+            let value = match (field.optional, self.expression(&field.value)?) {
+                (true, Value::Optional(None)) => continue,
+                (true, Value::Optional(Some(inner))) => (*inner).clone(),
+                (true, _) => return Err(Error::NoSuchOverload),
+                (false, value) => value,
+            };
+            made.push((field.name.clone(), value));
+        }
+        Ok(Value::Struct(Arc::new(Structure {
+            name: name.clone(),
+            fields: made,
+        })))
     }
 
     fn list(&mut self, elements: &'a [Element]) -> Evaluated<'a> {
@@ -115,10 +135,12 @@ impl<'v, 'a> Evaluation<'v, 'a> {
             Value::Optional(Some(inner)) => ((*inner).clone(), true),
             other => (other, false),
         };
-        let Value::Map(map) = &value else {
-            return Err(Error::NoSuchOverload);
+        let found = match &value {
+            Value::Map(map) => map.member(field),
+            Value::Struct(structure) => structure.field(field).cloned().map(Ok),
+            _ => return Err(Error::NoSuchOverload),
         };
-        match map.member(field) {
+        match found {
             found if test => Ok(found.is_some().into()),
             Some(found) if optional => found.map(Value::some),
             Some(found) => found,

@@ -12,6 +12,7 @@ mod cost;
 pub mod decl;
 mod error;
 mod eval;
+mod json;
 mod lexer;
 mod library;
 mod macros;
@@ -20,6 +21,7 @@ mod range;
 mod runtime_cost;
 mod signatures;
 mod source;
+mod structs;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -29,8 +31,10 @@ pub mod words;
 
 pub use decl::Decl;
 pub use error::Error;
+pub use library::authz::{Access, Account, Authorizer, Authz, Check, Subject};
 pub use eval::Lookup;
 pub use source::CompileError;
+pub use structs::{OBJECT, PATCH, Structure};
 pub use types::Type;
 pub use value::{Entries, List, Map, Text, Value};
 
@@ -49,6 +53,7 @@ pub struct Environment {
     variables: Vec<(Arc<str>, Type)>,
     /// The data behind variables, by which sizes are estimated.
     roots: Vec<(Arc<str>, Arc<Decl>)>,
+    patches: bool,
 }
 
 impl Environment {
@@ -56,6 +61,13 @@ impl Environment {
     #[must_use]
     pub fn with(mut self, name: &str, of: Type) -> Self {
         self.variables.push((name.into(), of));
+        self
+    }
+
+    /// Expressions can make objects and patches: `Object{…}`, `JSONPatch{…}`.
+    #[must_use]
+    pub fn with_patches(mut self) -> Self {
+        self.patches = true;
         self
     }
 
@@ -92,7 +104,12 @@ impl std::fmt::Debug for Program {
 /// Compiles an expression; Err says everything that is wrong with it, with its place.
 pub fn compile(source: &str, environment: &Environment) -> Result<Program, CompileError> {
     let mut parsed = parser::parse(source)?;
-    let (checked, mut problems) = check::check(&mut parsed.root, &parsed.offsets, &environment.variables);
+    let (checked, mut problems) = check::check(
+        &mut parsed.root,
+        &parsed.offsets,
+        &environment.variables,
+        environment.patches,
+    );
     if problems.is_empty() {
         walk::literals(&parsed.root, &parsed.offsets, &mut problems);
         walk::mixed(&parsed.root, &parsed.offsets, &checked, &mut problems);

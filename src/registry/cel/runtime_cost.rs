@@ -2,6 +2,7 @@
 //! (upstream: `cel-go/interpreter/runtimecost.go`, `apiserver/pkg/cel/library/cost.go`).
 
 use super::cost::{LIST_CREATE, REGEX_LENGTH};
+use super::library::authz::CHECK;
 use super::library::regex_length;
 use super::range::TRAVERSAL;
 use super::value::Value;
@@ -46,6 +47,7 @@ pub(super) fn before(function: &str, arguments: &[Value<'_>]) -> u64 {
             _ => by(0, TRAVERSAL),
         },
         "replace" | "split" | "ip.isCanonical" => by(0, 2.0 * TRAVERSAL),
+        "check" => CHECK,
         // The result is paid for when it is there.
         "join" => 0,
         "find" | "findAll" | "matches" => regex(size(0), size(1)),

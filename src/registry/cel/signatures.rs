@@ -116,6 +116,11 @@ pub(super) mod opaque_names {
     pub const CIDR: &str = "net.CIDR";
     pub const SEMVER: &str = "kubernetes.Semver";
     pub const FORMAT: &str = "kubernetes.NamedFormat";
+    pub const AUTHORIZER: &str = "kubernetes.authorization.Authorizer";
+    pub const PATH_CHECK: &str = "kubernetes.authorization.PathCheck";
+    pub const GROUP_CHECK: &str = "kubernetes.authorization.GroupCheck";
+    pub const RESOURCE_CHECK: &str = "kubernetes.authorization.ResourceCheck";
+    pub const DECISION: &str = "kubernetes.authorization.Decision";
 }
 
 fn opaque(short: &str) -> Option<&'static str> {
@@ -126,6 +131,11 @@ fn opaque(short: &str) -> Option<&'static str> {
         "cidr" => opaque_names::CIDR,
         "semver" => opaque_names::SEMVER,
         "format" => opaque_names::FORMAT,
+        "authorizer" => opaque_names::AUTHORIZER,
+        "pathcheck" => opaque_names::PATH_CHECK,
+        "groupcheck" => opaque_names::GROUP_CHECK,
+        "resourcecheck" => opaque_names::RESOURCE_CHECK,
+        "decision" => opaque_names::DECISION,
         _ => return None,
     })
 }
@@ -155,6 +165,11 @@ pub(super) fn type_named(name: &str) -> Option<Type> {
                 opaque_names::CIDR,
                 opaque_names::SEMVER,
                 opaque_names::FORMAT,
+                opaque_names::AUTHORIZER,
+                opaque_names::PATH_CHECK,
+                opaque_names::GROUP_CHECK,
+                opaque_names::RESOURCE_CHECK,
+                opaque_names::DECISION,
             ]
             .into_iter()
             .find(|known| *known == other)?,

@@ -26,6 +26,8 @@ pub enum Type {
     Object(Arc<Decl>),
     /// A type of a library: `net.IP`, `kubernetes.Quantity`.
     Opaque(&'static str),
+    /// A type that expressions can make: `Object.spec`, `JSONPatch`.
+    Struct(Arc<str>),
     /// The type of a type.
     Type(Arc<Type>),
     /// A type that is not known yet, by number.
@@ -81,6 +83,7 @@ impl Type {
             (Self::Map(a), Self::Map(b)) => a.0.same(&b.0) && a.1.same(&b.1),
             (Self::Object(a), Self::Object(b)) => Arc::ptr_eq(a, b),
             (Self::Opaque(a), Self::Opaque(b)) => a == b,
+            (Self::Struct(a), Self::Struct(b)) => a == b,
             (Self::Param(a), Self::Param(b)) => a == b,
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b) && !matches!(a, Self::Object(_)),
         }
@@ -99,7 +102,13 @@ impl Type {
     fn is_nullable(&self) -> bool {
         matches!(
             self,
-            Self::Null | Self::Optional(_) | Self::Object(_) | Self::Opaque(_) | Self::Duration | Self::Timestamp
+            Self::Null
+                | Self::Optional(_)
+                | Self::Object(_)
+                | Self::Opaque(_)
+                | Self::Struct(_)
+                | Self::Duration
+                | Self::Timestamp
         )
     }
 }
@@ -123,6 +132,7 @@ impl fmt::Display for Type {
             Self::Optional(inner) => write!(f, "optional_type({inner})"),
             Self::Object(decl) => f.write_str(decl.name()),
             Self::Opaque(name) => f.write_str(name),
+            Self::Struct(name) => f.write_str(name),
             Self::Type(inner) => write!(f, "type({inner})"),
             Self::Param(number) => write!(f, "_var{number}"),
         }

@@ -3,7 +3,8 @@
 
 use super::decl::{ANY, Decl, ListKind, Shape, escape};
 use super::error::Error;
-use super::library::{ip::Cidr, semver::Version, url::Url};
+use super::library::{authz::Authz, ip::Cidr, semver::Version, url::Url};
+use super::structs::Structure;
 use super::types::Type;
 use crate::quantity::Quantity;
 use crate::registry::string_formats as formats;
@@ -43,6 +44,10 @@ pub enum Value<'a> {
     Format(&'static str),
     /// Data without a schema, which can only be compared.
     Preserved(&'a Json),
+    /// What an expression made: an object, or a patch.
+    Struct(Arc<Structure<'a>>),
+    /// A question of who may do what, as far as it was asked.
+    Authz(Authz<'a>),
 }
 
 /// A string, borrowed where it can be.
@@ -130,6 +135,10 @@ impl<'a> Entries<'a> {
             }
         }
         Ok(())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &(Value<'a>, Value<'a>)> {
+        self.list.iter()
     }
 
     fn get(&self, key: &Value<'_>) -> Option<&Value<'a>> {
@@ -277,6 +286,8 @@ impl<'a> Value<'a> {
             Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
             Self::Preserved(_) => "unknown",
+            Self::Struct(structure) => return Cow::Owned(structure.name.to_string()),
+            Self::Authz(question) => question.type_name(),
         };
         Cow::Borrowed(name)
     }
@@ -312,6 +323,7 @@ impl<'a> Value<'a> {
             Self::List(list) => list.is_empty(),
             Self::Map(map) => map.is_empty(),
             Self::Optional(inner) => inner.as_ref().is_none_or(|inner| inner.is_zero()),
+            Self::Struct(structure) => structure.fields.is_empty(),
             _ => false,
         }
     }

@@ -1,6 +1,7 @@
 //! What functions of libraries cost (upstream: `apiserver/pkg/cel/library/cost.go`, `cel-go/ext/lists.go`, `ext/sets.go`).
 
 use super::{Call, Coster, LIST_CREATE, REGEX_LENGTH, costs, sized};
+use crate::registry::cel::library::authz::CHECK;
 use crate::registry::cel::ast::{ACCUMULATOR, Expr, Kind, Literal};
 use crate::registry::cel::range::{Range, TRAVERSAL, exactly};
 use crate::registry::cel::signatures::opaque_names;
@@ -150,6 +151,7 @@ impl Coster<'_> {
                 let text = self.size_or_any(first?).by(TRAVERSAL);
                 costs(text.by(FORMAT_REGEX_MAX * REGEX_LENGTH))
             }
+            "check" => costs(exactly(CHECK)),
             "masked"
             | "prefixLength"
             | "family"

@@ -1,5 +1,6 @@
 //! The functions that expressions can call, one file per library.
 
+pub(super) mod authz;
 mod convert;
 mod format;
 pub(super) mod ip;
@@ -26,7 +27,7 @@ pub(super) type Native = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, Error>;
 /// The function of a name. The checker has seen to the number and, where they are known, the types of arguments;
 /// what it could not know, each function checks.
 pub(super) fn native(name: &str) -> Option<Native> {
-    const LIBRARIES: [fn(&str) -> Option<Native>; 13] = [
+    const LIBRARIES: [fn(&str) -> Option<Native>; 15] = [
         operators::native,
         convert::native,
         strings::native,
@@ -40,6 +41,8 @@ pub(super) fn native(name: &str) -> Option<Native> {
         semver::native,
         named_format::native,
         format::native,
+        authz::native,
+        super::structs::native,
     ];
     LIBRARIES.iter().find_map(|library| library(name))
 }

@@ -323,12 +323,13 @@ impl Parser {
         let name: Arc<str> = name.qualified_name().unwrap_or_default().into();
         let mut fields = Vec::new();
         while !self.is("}") {
-            self.take("?");
-            // No type that an expression could make is known, so names of fields tell nothing.
-            self.name(true)?;
+            let optional = self.take("?").is_some();
+            let name = self.name(true)?;
             self.expect(":")?;
             fields.push(Field {
+                name,
                 value: self.expression()?,
+                optional,
             });
             if self.take(",").is_none() {
                 break;
