@@ -79,6 +79,34 @@ impl ApiError {
         Self::new(403, "Forbidden", message).about(subject.details(name))
     }
 
+    /// What a validating policy refuses: a 403 with the code and the reason that the policy gives it.
+    pub fn denied_by_policy<'a>(subject: impl Into<Subject<'a>>, name: &str, why: &str, reason: &str) -> Self {
+        let mut error = Self::forbidden(subject, name, why).with_cause("", why, "");
+        (error.0.code, error.0.reason) = match reason {
+            "Unauthorized" => (401, "Unauthorized"),
+            "Forbidden" => (403, "Forbidden"),
+            "RequestEntityTooLarge" => (413, "RequestEntityTooLarge"),
+            _ => (422, "Invalid"),
+        };
+        error
+    }
+
+    /// What mutating policies make impossible: the first text is the message. It is a 403 whatever its reason.
+    pub fn denied_by_policies<'a>(
+        subject: impl Into<Subject<'a>>,
+        name: &str,
+        texts: &[String],
+        reason: Option<&'static str>,
+    ) -> Self {
+        let mut error = Self::forbidden(subject, name, "admission request denied by policy");
+        error.0.message = texts.first().cloned().unwrap_or_default();
+        error.0.reason = reason.unwrap_or(error.0.reason);
+        for text in texts {
+            error = error.with_cause("", text, "");
+        }
+        error
+    }
+
     pub fn not_found<'a>(subject: impl Into<Subject<'a>>, name: &str) -> Self {
         let subject = subject.into();
         Self::new(404, "NotFound", format!("{subject} {name:?} not found")).about(subject.details(name))

@@ -40,11 +40,13 @@ use crate::registry::Registry;
 use crate::registry::network::Cidr;
 use crate::storage::Storage;
 use crate::transport::dial::KubeletClient;
+use admission::policy::Policies;
 use allocation::Allocators;
 use authentication::jwt::SigningKey;
 use authentication::service_accounts::{ISSUER, TokenAuthority};
 use authentication::token_file::TokenFile;
 use authorization::Authorizer;
+use authorization::follower::Follower;
 use codec::shared::Shared;
 use custom_resources::CustomResources;
 use discovery::Discovery;
@@ -112,6 +114,8 @@ pub struct ApiServer {
     pub authorizer: Authorizer,
     pub authenticator: Authenticator,
     admission_plugins: Vec<String>,
+    /// Admission policies, as of the last committed write.
+    pub policies: Follower<Policies>,
     in_flight: InFlight,
     discovery: Discovery,
     custom_resources: CustomResources,
@@ -133,6 +137,7 @@ impl ApiServer {
                 options.node_ports,
             ),
             authorizer: Authorizer::new(&options.storage),
+            policies: Follower::new(options.storage.clone()),
             storage: options.storage,
             registry: options.registry,
             kubelet_client: options.kubelet_client,

@@ -178,7 +178,7 @@ fn name_of_selector(selector: &str) -> Option<String> {
 }
 
 /// The terms `path=value` of a field selector. Escapes are left out: no name has them.
-fn equal_fields(selector: &str) -> Vec<(String, String)> {
+pub fn equal_fields(selector: &str) -> Vec<(String, String)> {
     let terms = selector.split(',').filter(|term| !term.contains('\\'));
     terms
         .filter_map(|term| {

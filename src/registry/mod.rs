@@ -13,6 +13,7 @@
 //! - [`columns`]: human durations and other helpers of the printers.
 //! - [`field`]: field errors.
 //! - [`structural`]: schemas of custom resources; [`cel`]: the expression language of their rules.
+//! - [`policy`]: admission policies, compiled; what requests they are for.
 //! - [`patterns`], [`string_formats`]: regular expressions and formats of strings that schemas name.
 //! - [`network`]: IP addresses and ranges.
 
@@ -29,6 +30,7 @@ pub mod lifecycle;
 pub mod managed;
 pub mod network;
 pub mod patterns;
+pub mod policy;
 pub mod reset_fields;
 mod row;
 mod rows;

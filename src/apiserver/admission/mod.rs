@@ -10,6 +10,7 @@ mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod owner_references;
 mod persistent_volume_claim_resize;
+pub mod policy;
 mod priority;
 pub mod resource_quota;
 mod runtime_class;
@@ -38,6 +39,7 @@ pub struct Subject<'a> {
     pub operation: Operation,
     /// The object as it is stored; None on create.
     pub old: Option<&'a Object>,
+    pub dry_run: bool,
 }
 
 impl Subject<'_> {
@@ -70,8 +72,19 @@ const PLUGINS: [(&str, Plugin); 18] = [
     ("DefaultIngressClass", default_class::ingress),
 ];
 
-/// Asks every plug-in; each may change `object` or refuse. On delete the object is empty.
-pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+/// Asks every plug-in, then the mutating policies; each may change `object` or refuse. On delete the object is empty.
+/// True if policies changed the object.
+pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<bool, ApiError> {
+    ask_plugins(ctx, subject, object)?;
+    policy::mutating::admit(ctx, subject, object)
+}
+
+/// Asks the validating policies about an object that is as it will be stored. On delete the object is empty.
+pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
+    policy::validating::validate(ctx, subject, object)
+}
+
+fn ask_plugins(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
     for (name, plugin) in PLUGINS {
         plugin(ctx, subject, object)
             .inspect_err(|error| tracing::debug!(plugin = name, %error, "an admission plug-in refused a request"))?;

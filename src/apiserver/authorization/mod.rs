@@ -59,6 +59,14 @@ impl fmt::Display for Reason {
 }
 
 impl Decision {
+    /// Why, in words; often empty.
+    pub fn reason(&self) -> String {
+        match self {
+            Decision::Allowed(reason) => reason.to_string(),
+            Decision::NoOpinion(reason) => reason.clone(),
+        }
+    }
+
     pub fn is_allowed(&self) -> bool {
         matches!(self, Decision::Allowed(_))
     }

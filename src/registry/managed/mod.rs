@@ -15,6 +15,7 @@ mod element;
 mod entries;
 mod fields_v1;
 mod last_applied;
+mod overlay;
 mod reconcile;
 pub mod scale;
 mod set;
@@ -26,6 +27,7 @@ mod update;
 
 pub use apply::{ApplyError, apply, group_version_kind, subject};
 pub use conflict::Conflicts;
+pub use overlay::overlay;
 pub use update::{of, put, take, update};
 
 use super::schema::Definition;

@@ -2,6 +2,8 @@
 
 use crate::registry::field::FieldError;
 use crate::registry::formats::{label_key, label_value};
+use crate::registry::json::{items, objects, text, texts};
+use crate::registry::strategy::Object;
 use crate::storage::Index;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -40,6 +42,29 @@ impl LabelSelector {
             position: 0,
         };
         let mut requirements = parser.parse()?;
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(Self { requirements })
+    }
+
+    /// The selector of a `LabelSelector` of the API; the error is upstream's sentence.
+    pub fn from_object(selector: &Object) -> Result<Self, String> {
+        let mut requirements = Vec::new();
+        for (key, value) in texts(selector, &["matchLabels"]) {
+            let values = BTreeSet::from([value.to_owned()]);
+            requirements.push(Requirement::new(key.to_owned(), Operator::In, values)?);
+        }
+        for (_, expression) in objects(selector, &["matchExpressions"]) {
+            let operator = match text(expression, &["operator"]) {
+                "In" => Operator::In,
+                "NotIn" => Operator::NotIn,
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                other => return Err(format!("{other:?} is not a valid label selector operator")),
+            };
+            let values = items(expression, &["values"]).iter().filter_map(Value::as_str);
+            let key = text(expression, &["key"]).to_owned();
+            requirements.push(Requirement::new(key, operator, values.map(str::to_owned).collect())?);
+        }
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Self { requirements })
     }

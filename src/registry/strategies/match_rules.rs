@@ -5,6 +5,7 @@ use super::pod::validate::{label_selector, one_of};
 use crate::registry::field::FieldError;
 use crate::registry::formats::{label_key, path_segment};
 use crate::registry::json::{items, map, objects, text};
+use crate::registry::policy::Conditions;
 use crate::registry::strategy::Object;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -105,8 +106,8 @@ fn resources(list: &[Value], path: &str) -> Vec<FieldError> {
     errors
 }
 
-/// `matchConditions` of `owner`.
-pub fn match_conditions(owner: &Object, path: &str) -> Vec<FieldError> {
+/// `matchConditions` of `owner`, which are compiled already.
+pub fn match_conditions(owner: &Object, path: &str, compiled: &Conditions) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let count = items(owner, &["matchConditions"]).len();
     if count > CONDITIONS_MAX {
@@ -118,6 +119,7 @@ pub fn match_conditions(owner: &Object, path: &str) -> Vec<FieldError> {
         if text(condition, &["expression"]).trim().is_empty() {
             errors.push(FieldError::required(format!("{path}.expression"), ""));
         }
+        errors.extend(compiled.0.get(index).and_then(|(_, expression)| expression.problem()));
         let (name, name_path) = (text(condition, &["name"]), format!("{path}.name"));
         if name.is_empty() {
             errors.push(FieldError::required(name_path, ""));

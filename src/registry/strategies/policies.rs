@@ -9,6 +9,7 @@ use crate::registry::columns::extension;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1035_label, dns1123_subdomain, label_key, path_segment};
 use crate::registry::json::{child, child_or_new, children, default_text, is_set, items, map, objects, text};
+use crate::registry::policy::Policy;
 use crate::registry::strategy::Object;
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ const AUDIT_ANNOTATIONS_MAX: usize = 20;
 const AUDIT_EXPRESSION_BYTES_MAX: usize = 5 * 1024;
 const FAILURE_POLICIES: [&str; 2] = ["Fail", "Ignore"];
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-const NOT_EVALUATED: &str = "admission policies are stored, but not evaluated yet";
+const NO_AUDIT: &str = "there is no audit log: what is said to it is evaluated, and kept nowhere";
 
 pub fn validating_policy() -> Stored {
     Stored::new(extension::VALIDATING_POLICY)
@@ -24,7 +25,10 @@ pub fn validating_policy() -> Stored {
         .conditional()
         .defaults(default_policy)
         .rules(validating_rules)
-        .unattended(NOT_EVALUATED)
+        .field_warnings(|policy| {
+            let says = map(policy, &["spec"]).is_some_and(|spec| is_set(spec, "auditAnnotations"));
+            Vec::from_iter(says.then(|| NO_AUDIT.to_owned()))
+        })
 }
 
 pub fn mutating_policy() -> Stored {
@@ -36,16 +40,20 @@ pub fn mutating_policy() -> Stored {
             default_text(child_or_new(policy, "spec"), "reinvocationPolicy", "Never");
         })
         .rules(mutating_rules)
-        .unattended(NOT_EVALUATED)
 }
 
 pub fn validating_binding() -> Stored {
-    binding().rules(|binding| {
-        let mut errors = binding_rules(binding);
-        let spec = map(binding, &["spec"]);
-        errors.extend(spec.map(validation_actions).unwrap_or_default());
-        errors
-    })
+    binding()
+        .rules(|binding| {
+            let mut errors = binding_rules(binding);
+            let spec = map(binding, &["spec"]);
+            errors.extend(spec.map(validation_actions).unwrap_or_default());
+            errors
+        })
+        .field_warnings(|binding| {
+            let audits = items(binding, &["spec", "validationActions"]).iter().any(|action| action == "Audit");
+            Vec::from_iter(audits.then(|| NO_AUDIT.to_owned()))
+        })
 }
 
 pub fn mutating_binding() -> Stored {
@@ -61,7 +69,6 @@ fn binding() -> Stored {
                 default_match(resources);
             }
         })
-        .unattended(NOT_EVALUATED)
 }
 
 fn default_policy(policy: &mut Object) {
@@ -85,7 +92,7 @@ fn default_match(resources: &mut Object) {
 }
 
 /// What both kinds of policy have.
-fn policy_rules(spec: &Object) -> Vec<FieldError> {
+fn policy_rules(spec: &Object, compiled: &Policy) -> Vec<FieldError> {
     let mut errors = Vec::from_iter(one_of(spec, "failurePolicy", &FAILURE_POLICIES, "spec"));
     if let Some(kind) = map(spec, &["paramKind"]) {
         errors.extend(param_kind(kind));
@@ -99,7 +106,7 @@ fn policy_rules(spec: &Object) -> Vec<FieldError> {
             }
         }
     }
-    errors.extend(match_conditions(spec, "spec.matchConditions"));
+    errors.extend(match_conditions(spec, "spec.matchConditions", &compiled.conditions));
     for (index, variable) in objects(spec, &["variables"]) {
         let path = format!("spec.variables[{index}]");
         match text(variable, &["name"]) {
@@ -112,14 +119,18 @@ fn policy_rules(spec: &Object) -> Vec<FieldError> {
                 errors.push(FieldError::invalid(format!("{path}.name"), name, detail));
             }
         }
-        errors.extend(expression(variable, "expression", &path));
+        errors.extend(expression(variable, "expression", &path, compiled));
     }
     errors
 }
 
-fn expression(owner: &Object, field: &str, path: &str) -> Option<FieldError> {
-    let missing = text(owner, &[field]).trim().is_empty();
-    missing.then(|| FieldError::required(format!("{path}.{field}"), &format!("{field} is not specified")))
+/// An expression must be there and compile.
+fn expression(owner: &Object, field: &str, path: &str, compiled: &Policy) -> Option<FieldError> {
+    let path = format!("{path}.{field}");
+    if text(owner, &[field]).trim().is_empty() {
+        return Some(FieldError::required(path, &format!("{field} is not specified")));
+    }
+    compiled.problem_at(&path)
 }
 
 fn is_cel_identifier(name: &str) -> bool {
@@ -172,7 +183,8 @@ fn param_kind(kind: &Object) -> Vec<FieldError> {
 fn validating_rules(policy: &Object) -> Vec<FieldError> {
     let empty = Object::new();
     let spec = map(policy, &["spec"]).unwrap_or(&empty);
-    let mut errors = policy_rules(spec);
+    let compiled = Policy::compile(policy);
+    let mut errors = policy_rules(spec, &compiled);
     if !is_set(spec, "validations") && !is_set(spec, "auditAnnotations") {
         let detail = "validations or auditAnnotations must contain at least one item";
         errors.push(FieldError::required("spec.validations", detail));
@@ -180,19 +192,25 @@ fn validating_rules(policy: &Object) -> Vec<FieldError> {
         return errors;
     }
     for (index, validation) in objects(spec, &["validations"]) {
-        errors.extend(validation_rules(validation, &format!("spec.validations[{index}]")));
+        errors.extend(validation_rules(
+            validation,
+            &format!("spec.validations[{index}]"),
+            &compiled,
+        ));
     }
-    errors.extend(audit_annotations(text(policy, &["metadata", "name"]), spec));
+    errors.extend(audit_annotations(text(policy, &["metadata", "name"]), spec, &compiled));
     errors
 }
 
-fn validation_rules(validation: &Object, path: &str) -> Vec<FieldError> {
-    let mut errors = Vec::from_iter(expression(validation, "expression", path));
+fn validation_rules(validation: &Object, path: &str, compiled: &Policy) -> Vec<FieldError> {
+    let mut errors = Vec::from_iter(expression(validation, "expression", path, compiled));
     let at = |field: &str| format!("{path}.{field}");
     let given = text(validation, &["messageExpression"]);
     if !given.is_empty() && given.trim().is_empty() {
         let detail = "must be non-empty if specified";
         errors.push(FieldError::invalid(at("messageExpression"), given, detail));
+    } else {
+        errors.extend(compiled.problem_at(&at("messageExpression")));
     }
     let message = text(validation, &["message"]);
     if !message.is_empty() && message.trim().is_empty() {
@@ -208,7 +226,7 @@ fn validation_rules(validation: &Object, path: &str) -> Vec<FieldError> {
     errors
 }
 
-fn audit_annotations(policy: &str, spec: &Object) -> Vec<FieldError> {
+fn audit_annotations(policy: &str, spec: &Object, compiled: &Policy) -> Vec<FieldError> {
     let path = "spec.auditAnnotations";
     let annotations = items(spec, &["auditAnnotations"]);
     let (mut errors, mut keys) = (Vec::new(), BTreeSet::new());
@@ -223,7 +241,7 @@ fn audit_annotations(policy: &str, spec: &Object) -> Vec<FieldError> {
         for problem in label_key(&full) {
             errors.push(FieldError::invalid(key_path.as_str(), full.as_str(), &problem));
         }
-        errors.extend(expression(annotation, "valueExpression", &path));
+        errors.extend(expression(annotation, "valueExpression", &path, compiled));
         if text(annotation, &["valueExpression"]).trim().len() > AUDIT_EXPRESSION_BYTES_MAX {
             let detail = format!("must not exceed {AUDIT_EXPRESSION_BYTES_MAX} bytes in length");
             errors.push(FieldError::required(format!("{path}.valueExpression"), &detail));
@@ -238,7 +256,8 @@ fn audit_annotations(policy: &str, spec: &Object) -> Vec<FieldError> {
 fn mutating_rules(policy: &Object) -> Vec<FieldError> {
     let empty = Object::new();
     let spec = map(policy, &["spec"]).unwrap_or(&empty);
-    let mut errors = policy_rules(spec);
+    let compiled = Policy::compile(policy);
+    let mut errors = policy_rules(spec, &compiled);
     errors.extend(one_of(spec, "reinvocationPolicy", &["IfNeeded", "Never"], "spec"));
     if !is_set(spec, "mutations") {
         errors.push(FieldError::required(
@@ -273,7 +292,7 @@ fn mutating_rules(policy: &Object) -> Vec<FieldError> {
                 let detail = format!("must be specified when patchType is {}", text(mutation, &["patchType"]));
                 errors.push(FieldError::required(format!("{path}.{used}"), &detail));
             }
-            Some(body) => errors.extend(expression(body, "expression", &format!("{path}.{used}"))),
+            Some(body) => errors.extend(expression(body, "expression", &format!("{path}.{used}"), &compiled)),
         }
     }
     errors

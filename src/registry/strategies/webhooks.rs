@@ -10,6 +10,8 @@ use crate::registry::formats::{dns1035_label, dns1123_subdomain, port_number};
 use crate::registry::json::{
     child, child_or_new, children, default_number, default_text, default_to, integer, items, map, objects, text,
 };
+use crate::registry::policy::Conditions;
+use crate::registry::policy::expression::Names;
 use crate::registry::strategy::Object;
 use std::collections::BTreeSet;
 
@@ -99,7 +101,9 @@ fn rules(configuration: &Object, leniency: &Leniency) -> Vec<FieldError> {
         let path = format!("webhooks[{index}]");
         errors.extend(webhook(hook, &path, leniency));
         if conditions {
-            errors.extend(match_conditions(hook, &format!("{path}.matchConditions")));
+            let (path, names) = (format!("{path}.matchConditions"), Names::of_hook());
+            let compiled = Conditions::compile(hook, &path, names);
+            errors.extend(match_conditions(hook, &path, &compiled));
         }
         errors.extend(review_versions(
             hook,

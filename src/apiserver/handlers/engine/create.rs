@@ -39,10 +39,15 @@ pub async fn create_applied(
         name: metadata::text(&object, "name").to_owned(),
         operation: AdmissionOperation::Create,
         old: None,
+        dry_run,
     };
-    admission::admit(ctx, &subject, &mut object)?;
+    if admission::admit(ctx, &subject, &mut object)? {
+        // Policies may set no more than the client.
+        kind.strategy.prepare_for_create(&mut object);
+        kind.strategy.stamp_requester(&mut object, &ctx.user.requester());
+    }
     let mut transaction = allocation::begin_create(ctx, kind, &mut object, dry_run).await?;
-    let written = write(ctx, kind, object, (generated, dry_run), &mut transaction).await;
+    let written = write(ctx, &subject, object, (generated, dry_run), &mut transaction).await;
     match &written {
         Ok(_) => transaction.commit().await,
         Err(_) => transaction.settle().await,
@@ -53,12 +58,14 @@ pub async fn create_applied(
 /// Checks and stores what was prepared.
 async fn write(
     ctx: &Context,
-    kind: &Kind,
+    subject: &admission::Subject<'_>,
     object: Object,
     (generated, dry_run): (bool, bool),
     transaction: &mut Transaction,
 ) -> Result<Written, ApiError> {
+    let kind = subject.kind;
     validate(kind, &object)?;
+    admission::validate(ctx, subject, &object)?;
     for warning in kind.strategy.warnings(&object, None) {
         ctx.warnings.add(warning);
     }

@@ -55,8 +55,14 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
             name: name.to_owned(),
             operation: AdmissionOperation::Delete,
             old: Some(&old),
+            dry_run: options.dry_run,
         };
-        admission::admit(ctx, &subject, &mut Object::new())?;
+        let mut nothing = Object::new();
+        admission::admit(ctx, &subject, &mut nothing)?;
+        // An eviction was asked about as such.
+        if ctx.info.subresource != "eviction" {
+            admission::validate(ctx, &subject, &nothing)?;
+        }
         let plan = plan(kind, &old, options, jiff::Timestamp::now());
         let (operation, gone) = match plan {
             Plan::Pending => {

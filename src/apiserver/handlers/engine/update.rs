@@ -100,18 +100,25 @@ fn prepare(
     check_preconditions(request, entry, old, &new)?;
     metadata::for_update(ctx, &mut new, old, target.is_main());
     kind.strategy.prepare_for_update(&mut new, old, target);
+    if admission::admit(ctx, &subject(request, old), &mut new)? {
+        // Policies may change no more than the client.
+        kind.strategy.prepare_for_update(&mut new, old, target);
+    }
     if kind.strategy.counts_generation(target) && !same_intent(kind, &new, old) {
         metadata::bump_generation(&mut new);
     }
-    let subject = admission::Subject {
-        kind,
-        subresource: target.subresource(),
-        name: name.to_owned(),
+    Ok(new)
+}
+
+fn subject<'a>(request: &Update<'a>, old: &'a Object) -> admission::Subject<'a> {
+    admission::Subject {
+        kind: request.kind,
+        subresource: request.target.subresource(),
+        name: request.name.to_owned(),
         operation: AdmissionOperation::Update,
         old: Some(old),
-    };
-    admission::admit(ctx, &subject, &mut new)?;
-    Ok(new)
+        dry_run: request.dry_run,
+    }
 }
 
 /// Refuses what may not be stored.
@@ -129,6 +136,7 @@ fn check(ctx: &Context, request: &Update<'_>, old: &Object, new: Object) -> Resu
     }
     errors.extend(kind.strategy.validate_update(&new, old, target));
     invalid_unless_empty(kind, name, errors)?;
+    admission::validate(ctx, &subject(request, old), &new)?;
     for warning in kind.strategy.warnings(&new, Some(old)) {
         ctx.warnings.add(warning);
     }

@@ -7,6 +7,8 @@ use crate::apiserver::options::FieldValidation;
 use crate::registry::strategy::Object;
 use serde_json::Value;
 
+/// An operation of type `test` found something else.
+pub const TEST_FAILED: &str = "a test failed";
 const OPERATIONS_MAX: usize = 10_000;
 const FIELDS: [&str; 4] = ["op", "path", "from", "value"];
 
@@ -69,12 +71,17 @@ pub fn parse(bytes: &[u8], validation: FieldValidation) -> Result<(JsonPatch, Ve
 
 /// All operations, or the constant 422 of upstream.
 pub fn apply(patch: &JsonPatch, old: &Object) -> Result<Value, ApiError> {
+    apply_operations(&patch.0, old).map_err(|error| {
+        tracing::debug!(error, "a JSON patch does not apply");
+        ApiError::unprocessable_patch()
+    })
+}
+
+/// The same for operations at hand; Err says what is wrong, which is [`TEST_FAILED`] if it is that.
+pub fn apply_operations(operations: &[Object], old: &Object) -> Result<Value, &'static str> {
     let mut value = Value::Object(old.clone());
-    for operation in &patch.0 {
-        run(&mut value, operation).map_err(|error| {
-            tracing::debug!(error, "a JSON patch does not apply");
-            ApiError::unprocessable_patch()
-        })?;
+    for operation in operations {
+        run(&mut value, operation)?;
     }
     Ok(value)
 }
@@ -205,7 +212,7 @@ fn test(document: &mut Value, path: &str, value: &Value) -> Result<(), &'static 
     } else {
         read(document, path)?
     };
-    if found == *value { Ok(()) } else { Err("a test failed") }
+    if found == *value { Ok(()) } else { Err(TEST_FAILED) }
 }
 
 #[cfg(test)]

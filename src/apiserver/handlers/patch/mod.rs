@@ -3,7 +3,7 @@
 
 mod apply;
 mod go_text;
-mod json;
+pub(in crate::apiserver) mod json;
 mod merge;
 mod strategic;
 mod strict;
