@@ -11,6 +11,7 @@ mod kubeconfig;
 mod namespaces;
 mod network;
 mod node;
+mod policy_types;
 mod priority_classes;
 mod signals;
 mod storage_class;
@@ -146,6 +147,7 @@ async fn run_parts(
             Box::new(move |controller| account_client(&api, controller))
         },
         volumes_directory: volumes_directory(settings, core.data_dir.path())?,
+        type_check: policy_types::type_check(core.api.registry.clone()),
     };
     let tokens = controllers::Tokens {
         issue: {

@@ -33,6 +33,8 @@ mod owner_references;
 mod parity;
 #[path = "api/patch.rs"]
 mod patch;
+#[path = "api/policies.rs"]
+mod policies;
 #[path = "api/protobuf.rs"]
 mod protobuf;
 #[path = "api/quota.rs"]

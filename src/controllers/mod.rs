@@ -56,6 +56,7 @@ mod storage_protection;
 mod storage_version_migrator;
 mod tainteviction;
 mod ttlafterfinished;
+mod validatingadmissionpolicystatus;
 mod volume_expand;
 
 use crate::client::discovery::Discovery;
@@ -73,6 +74,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+pub use validatingadmissionpolicystatus::TypeCheck;
 
 /// What has been begun at the end gets this long to be finished.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -85,6 +87,8 @@ pub struct Clients {
     pub own: Box<dyn Fn(&str) -> Client + Send + Sync>,
     /// Where the volumes of the built-in class are made.
     pub volumes_directory: PathBuf,
+    /// What schemas have against the expressions of a policy.
+    pub type_check: TypeCheck,
 }
 
 /// What every controller works with.
@@ -98,19 +102,21 @@ pub struct Context {
     pub pki: Arc<Pki>,
     /// Where the volumes of the built-in class are made.
     pub volumes_directory: PathBuf,
+    type_check: TypeCheck,
     clients: Clients,
     /// The tasks that write events.
     recorders: TaskTracker,
 }
 
 impl Context {
-    pub fn new(clients: Clients, pki: Arc<Pki>, shutdown: CancellationToken) -> Self {
+    pub fn new(mut clients: Clients, pki: Arc<Pki>, shutdown: CancellationToken) -> Self {
         Self {
             informers: Informers::new(clients.shared.clone(), shutdown.clone()),
             discovery: Discovery::start(clients.shared.clone(), shutdown.clone()),
             shutdown,
             pki,
             volumes_directory: clients.volumes_directory.clone(),
+            type_check: std::mem::replace(&mut clients.type_check, Box::new(|_| Vec::new())),
             clients,
             recorders: TaskTracker::new(),
         }
@@ -196,6 +202,7 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
         storage_version_migrator,
         tainteviction,
         ttlafterfinished,
+        validatingadmissionpolicystatus,
         volume_expand,
     );
     while let Some(end) = tasks.next_end().await {

@@ -139,6 +139,7 @@ impl Cluster {
                 })
             },
             volumes_directory: std::env::temp_dir().join("krust-volumes"),
+            type_check: Box::new(|_| Vec::new()),
         };
         let tokens = Tokens {
             issue: Box::new(|_, _, _, _| None),

@@ -268,6 +268,7 @@ mod tests {
             name,
             operation,
             old: old.as_ref(),
+            dry_run: false,
         };
         objection("n1", "kube-node-lease", &subject, &new).unwrap_or_default()
     }

@@ -2,8 +2,8 @@
 
 use super::ast::{Comprehension, Entry, Expr, Field, Kind, Literal};
 use super::signatures::{self, Overload};
-use super::structs;
 use super::source::Problem;
+use super::structs;
 use super::types::{Substitutions, Type, most_general};
 use std::sync::Arc;
 

@@ -34,7 +34,10 @@ impl Value<'_> {
                 let mut members = Members::new();
                 for (key, value) in entries.iter() {
                     let Value::String(name) = key else {
-                        return Err(Error::of(format!("map key {key} is of type {}, not string", key.type_name())));
+                        return Err(Error::of(format!(
+                            "map key {key} is of type {}, not string",
+                            key.type_name()
+                        )));
                     };
                     members.insert(name.to_string(), value.to_json()?);
                 }

@@ -31,8 +31,8 @@ pub mod words;
 
 pub use decl::Decl;
 pub use error::Error;
-pub use library::authz::{Access, Account, Authorizer, Authz, Check, Subject};
 pub use eval::Lookup;
+pub use library::authz::{Access, Account, Authorizer, Authz, Check, Subject};
 pub use source::CompileError;
 pub use structs::{OBJECT, PATCH, Structure};
 pub use types::Type;

@@ -9,8 +9,7 @@ use serde_json::Value;
 
 /// The object with what the configuration says. Err is upstream's text.
 pub fn overlay(definition: &Definition, object: &Object, config: &Object) -> Result<Object, String> {
-    validate(definition, config)
-        .map_err(|error| format!("failed to convert patch object to typed object: {error}"))?;
+    validate(definition, config).map_err(|error| format!("failed to convert patch object to typed object: {error}"))?;
     let mut atomic = Vec::new();
     if let Shape::Map { fields, .. } = Type::root(definition) {
         members(fields, config, "", &mut atomic);

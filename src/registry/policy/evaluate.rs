@@ -194,7 +194,9 @@ impl<'a> Evaluation<'a> {
             }
             (_, other) => {
                 let name = other.type_name();
-                Err(format!("unsupported return type from ApplyConfiguration expression: {name}"))
+                Err(format!(
+                    "unsupported return type from ApplyConfiguration expression: {name}"
+                ))
             }
         }
     }
@@ -228,10 +230,9 @@ impl<'a> Evaluation<'a> {
                 })
             })),
             "authorizer" => Ok(Value::Authz(Authz::of(inputs.authorizer))),
-            "authorizer.requestResource" => Ok(Value::Authz(Authz::resource(
-                inputs.authorizer,
-                inputs.subject.clone(),
-            ))),
+            "authorizer.requestResource" => {
+                Ok(Value::Authz(Authz::resource(inputs.authorizer, inputs.subject.clone())))
+            }
             name => {
                 let variable = self.variables.iter().find(|variable| variable.full_name == name)?;
                 return Some(self.variable(variable));
@@ -252,9 +253,8 @@ impl<'a> Evaluation<'a> {
             Ok(program) => {
                 let (result, cost) = program.evaluate(&|name| self.lookup(name), cel::CALL_COST_MAX);
                 self.composed.set(self.composed.get().saturating_add(cost));
-                result.map_err(|error| {
-                    Error::Other(format!("composited variable {short:?} fails to evaluate: {error}"))
-                })
+                result
+                    .map_err(|error| Error::Other(format!("composited variable {short:?} fails to evaluate: {error}")))
             }
         };
         self.known.borrow_mut().insert(&variable.full_name, result.clone());

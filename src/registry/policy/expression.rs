@@ -71,7 +71,9 @@ impl Expression {
 
     /// The type of what it comes to; dyn if it does not compile.
     pub fn result(&self) -> Type {
-        self.program.as_ref().map_or(Type::Dyn, |program| program.result().clone())
+        self.program
+            .as_ref()
+            .map_or(Type::Dyn, |program| program.result().clone())
     }
 
     /// The field error of an expression that is there and does not compile.

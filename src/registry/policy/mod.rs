@@ -118,8 +118,14 @@ impl Policy {
             authorizer: true,
             patches: false,
         };
-        let (variables, scope) = variables(spec, environment(names), |_, result| result.clone());
-        let quiet = scope_of(&scope, environment(Names { authorizer: false, ..names }));
+        let (variables, scope) = variables(spec, environment(names));
+        let quiet = scope_of(
+            &scope,
+            environment(Names {
+                authorizer: false,
+                ..names
+            }),
+        );
         let patches = scope_of(&scope, environment(Names { patches: true, ..names }));
         let scope = scope_of(&scope, environment(names));
         let validations = objects(spec, &["validations"]).map(|(index, validation)| {
@@ -174,9 +180,10 @@ impl Policy {
     /// What is wrong with the expression at a path of the policy.
     pub fn problem_at(&self, path: &str) -> Option<FieldError> {
         let variables = self.variables.iter().map(|variable| &variable.expression);
-        let validations = self.validations.iter().flat_map(|validation| {
-            std::iter::once(&validation.expression).chain(&validation.message_expression)
-        });
+        let validations = self
+            .validations
+            .iter()
+            .flat_map(|validation| std::iter::once(&validation.expression).chain(&validation.message_expression));
         let annotations = self.audit_annotations.iter().map(|annotation| &annotation.expression);
         let mutations = self.mutations.iter().map(Mutation::expression);
         let mut all = variables.chain(validations).chain(annotations).chain(mutations);
@@ -192,13 +199,8 @@ impl Mutation {
     }
 }
 
-/// Compiles the variables of a policy, each of which sees those before it. The types that they have in turn are
-/// those that `typed` makes of what they come to.
-fn variables(
-    spec: &Object,
-    base: Environment,
-    typed: impl Fn(&Expression, &Type) -> Type,
-) -> (Vec<Variable>, Vec<(String, Type)>) {
+/// Compiles the variables of a policy, each of which sees those before it; and their types.
+fn variables(spec: &Object, base: Environment) -> (Vec<Variable>, Vec<(String, Type)>) {
     let (mut compiled, mut scope) = (Vec::new(), Vec::new());
     let mut environment = base;
     for (index, variable) in objects(spec, &["variables"]) {
@@ -210,7 +212,6 @@ fn variables(
         let expression = Expression::compile(path, source, &environment, Returns::Anything);
         let found = expression::declared(&expression.result());
         let full_name = format!("{VARIABLES}.{}", text(variable, &["name"]));
-        let found = typed(&expression, &found);
         environment = environment.with(&full_name, found.clone());
         scope.push((full_name.clone(), found));
         compiled.push(Variable { full_name, expression });

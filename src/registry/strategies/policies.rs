@@ -51,7 +51,9 @@ pub fn validating_binding() -> Stored {
             errors
         })
         .field_warnings(|binding| {
-            let audits = items(binding, &["spec", "validationActions"]).iter().any(|action| action == "Audit");
+            let audits = items(binding, &["spec", "validationActions"])
+                .iter()
+                .any(|action| action == "Audit");
             Vec::from_iter(audits.then(|| NO_AUDIT.to_owned()))
         })
 }

@@ -1,7 +1,7 @@
 //! What mutating policies change (upstream: `plugin/policy/mutating/dispatcher.go`, `…/mutating/patch`).
 
-use super::attributes::{Asked, Attributes, converted, is_exempt};
 use super::Hook;
+use super::attributes::{Asked, Attributes, converted, is_exempt};
 use crate::apiserver::admission::{Operation, Subject, ask_plugins};
 use crate::apiserver::codec::body;
 use crate::apiserver::context::Context;
@@ -88,7 +88,12 @@ fn round(
     };
     let reason = *reason;
     let texts: Vec<String> = round.errors.into_iter().map(|(text, _)| text).collect();
-    Err(ApiError::denied_by_policies(subject.kind, &subject.name, &texts, reason))
+    Err(ApiError::denied_by_policies(
+        subject.kind,
+        &subject.name,
+        &texts,
+        reason,
+    ))
 }
 
 impl Round<'_> {
@@ -98,7 +103,10 @@ impl Round<'_> {
             return;
         }
         let text = match binding {
-            Some(binding) => format!("policy '{}' with binding '{binding}' denied request: {why}", policy.name),
+            Some(binding) => format!(
+                "policy '{}' with binding '{binding}' denied request: {why}",
+                policy.name
+            ),
             None => format!("policy {:?} denied request: {why}", policy.name),
         };
         self.errors.push((text, reason));

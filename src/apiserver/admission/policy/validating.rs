@@ -33,7 +33,9 @@ type Refusal = Option<(String, String)>;
 fn ask(attributes: &Attributes<'_>, hook: &Hook, refused: &mut Refusal) -> Result<(), ApiError> {
     let policy = &*hook.policy;
     let mut refuse = |binding: Option<&str>, denial: &Denial| {
-        let with = binding.map(|name| format!(" with binding '{name}'")).unwrap_or_default();
+        let with = binding
+            .map(|name| format!(" with binding '{name}'"))
+            .unwrap_or_default();
         let text = format!(
             "ValidatingAdmissionPolicy '{}'{with} denied request: {}",
             policy.name, denial.message

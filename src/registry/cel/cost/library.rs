@@ -1,8 +1,8 @@
 //! What functions of libraries cost (upstream: `apiserver/pkg/cel/library/cost.go`, `cel-go/ext/lists.go`, `ext/sets.go`).
 
 use super::{Call, Coster, LIST_CREATE, REGEX_LENGTH, costs, sized};
-use crate::registry::cel::library::authz::CHECK;
 use crate::registry::cel::ast::{ACCUMULATOR, Expr, Kind, Literal};
+use crate::registry::cel::library::authz::CHECK;
 use crate::registry::cel::range::{Range, TRAVERSAL, exactly};
 use crate::registry::cel::signatures::opaque_names;
 use crate::registry::cel::types::Type;

@@ -115,9 +115,11 @@ pub(super) fn native(name: &str) -> Option<Native> {
             _ => Err(Error::NoSuchOverload),
         },
         "serviceAccount" => |arguments| match arguments {
-            [Value::Authz(Authz::Authorizer(asker)), Value::String(namespace), Value::String(name)] => {
-                Ok(Value::Authz(Authz::Authorizer(account(asker, namespace, name)?)))
-            }
+            [
+                Value::Authz(Authz::Authorizer(asker)),
+                Value::String(namespace),
+                Value::String(name),
+            ] => Ok(Value::Authz(Authz::Authorizer(account(asker, namespace, name)?))),
             _ => Err(Error::NoSuchOverload),
         },
         "resource" => |arguments| match arguments {
