@@ -2,13 +2,14 @@
 
 use crate::cluster::{Cluster, eventually, refused};
 use crate::lifecycle::{names, namespaced};
-use crate::resource::merge_into;
+use crate::resource::{items, merge_into};
 use crate::runner::{Test, test};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
 pub fn tests() -> Vec<Test> {
     vec![
+        test("[sig-apps] CronJob should not schedule jobs when suspended", suspended),
         test("[sig-apps] CronJob should support CronJob API operations", cron_job),
         test(
             "[sig-apps] DisruptionController Listing PodDisruptionBudgets for all namespaces should list and delete a collection of PodDisruptionBudgets",
@@ -21,15 +22,56 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-async fn cron_job(cluster: Cluster) {
+/// One that is suspended and has an image that nobody needs.
+fn cron_job_spec() -> Value {
     let template = json!({"spec": {
         "restartPolicy": "OnFailure",
         "containers": [{"name": "main", "image": "registry.example/pause:1"}],
     }});
-    let spec = json!({
+    json!({
         "schedule": "*/1 * * * *", "concurrencyPolicy": "Allow", "suspend": true,
         "jobTemplate": {"spec": {"template": template}},
-    });
+    })
+}
+
+/// Both have missed their times for an hour, so that one which is not suspended starts a Job at once.
+async fn suspended(cluster: Cluster) {
+    let namespace = cluster.namespace("cronjob").await;
+    let crons = cluster.resource("batch/v1", "cronjobs", Some(&namespace));
+    let jobs = cluster.resource("batch/v1", "jobs", Some(&namespace));
+    let an_hour_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let last = json!({"status": {"lastScheduleTime": format!("{an_hour_ago:.0}")}});
+    for name in ["suspended", "works"] {
+        let cron = json!({"metadata": {"name": name}, "spec": cron_job_spec()});
+        crons.create(&cron).await.unwrap();
+        crons.merge_sub(name, "status", last.clone()).await.unwrap();
+    }
+    let jobs_of = async |name: &str| {
+        let list = jobs.list(&ListParams::default()).await.unwrap();
+        let owned = items(&list)
+            .into_iter()
+            .filter(|job| job["metadata"]["ownerReferences"][0]["name"] == name);
+        owned.count()
+    };
+    let resume = json!({"spec": {"suspend": false}});
+    crons.merge("works", resume.clone()).await.unwrap();
+    eventually("the other one has a job", async || {
+        (jobs_of("works").await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(jobs_of("suspended").await, 0);
+    let cron = crons.get("suspended").await.unwrap();
+    assert_eq!(cron["status"].get("active"), None);
+    assert_eq!(cron["status"]["lastScheduleTime"], last["status"]["lastScheduleTime"]);
+    crons.merge("suspended", resume).await.unwrap();
+    eventually("it has a job, too", async || {
+        (jobs_of("suspended").await > 0).then_some(())
+    })
+    .await;
+}
+
+async fn cron_job(cluster: Cluster) {
+    let spec = cron_job_spec();
     namespaced("batch/v1", "cronjobs", "CronJob", json!({"spec": spec}))
         .change(json!({"spec": {"schedule": "@daily", "timeZone": "Europe/Berlin"}}))
         .status(json!({"lastScheduleTime": "2026-01-02T03:04:05Z"}))

@@ -35,6 +35,7 @@ mod sets;
 
 mod account_pods;
 mod apps;
+mod architecture;
 mod auth;
 mod cli;
 mod custom_resources;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
     let tests = [
         account_pods::tests(),
         apps::tests(),
+        architecture::tests(),
         auth::tests(),
         cli::tests(),
         custom_resources::tests(),

@@ -1,5 +1,6 @@
 //! `pods/binding`: puts a pod on a node (upstream: `pkg/registry/core/pod/storage`, BindingREST).
 
+use crate::apiserver::admission::policy::validating::validate_created;
 use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::codec::body::{self, Expected};
 use crate::apiserver::codec::respond::respond_value;
@@ -52,6 +53,7 @@ async fn bind(
     let name = metadata::text(object, "name").to_owned();
     metadata::check_namespace(pods, metadata::text(object, "namespace"), ctx.key_namespace(pods))?;
     let node = node_of(object).map_err(|errors| ApiError::invalid("", binding.kind, &name, &errors))?;
+    validate_created(ctx, pods, "binding", object, dry_run)?;
     let request = Update {
         kind: pods,
         name: &name,

@@ -7,6 +7,7 @@ pub mod log;
 mod scale;
 mod token;
 
+use super::admission::policy::validating;
 use super::context::Context;
 use super::error::ApiError;
 use super::handlers;
@@ -23,6 +24,9 @@ pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Resu
         .ok_or_else(ApiError::unknown_resource)?;
     if info.name.is_empty() || !(sub.connect || sub.verbs.contains(&info.verb.as_str())) {
         return Err(ApiError::method_not_allowed(kind, &info.verb));
+    }
+    if sub.connect {
+        validating::validate_connection(ctx, kind, sub)?;
     }
     match sub.name {
         "binding" => binding::handle(ctx, kind, request.take_body()).await,

@@ -10,7 +10,7 @@ use crate::apiserver::request::{RequestInfo, User};
 use crate::registry::cel::{self, Access, Account, Authorizer, Check};
 use crate::registry::policy::criteria::{Match, MatchError, Request, Surroundings};
 use crate::registry::policy::{EXEMPT, GROUP, ParamKind, Policy};
-use crate::registry::scale::{self, SCALE};
+use crate::registry::scale;
 use crate::registry::strategy::Object;
 use crate::registry::{Kind, metadata_index};
 use serde_json::{Map, Value, json};
@@ -30,6 +30,8 @@ pub struct Attributes<'a> {
     pub old: Option<Cow<'a, Object>>,
     /// Of a Namespace that is its own name.
     namespace: &'a str,
+    /// As requests name it.
+    operation: &'static str,
 }
 
 impl<'a> Attributes<'a> {
@@ -45,6 +47,11 @@ impl<'a> Attributes<'a> {
             object: object.map(Cow::Borrowed),
             old: subject.old.map(Cow::Borrowed),
             namespace,
+            operation: match subject.operation {
+                Operation::Create => "CREATE",
+                Operation::Update => "UPDATE",
+                Operation::Delete => "DELETE",
+            },
         };
         // What goes through `scale` is a Scale.
         if subject.subresource == "scale"
@@ -61,7 +68,7 @@ impl<'a> Attributes<'a> {
         Request {
             kind: self.subject.kind,
             subresource: self.subject.subresource,
-            operation: self.operation(),
+            operation: self.operation,
             name: &self.subject.name,
             namespace: self.namespace,
             object: self.object.as_deref(),
@@ -69,12 +76,10 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    fn operation(&self) -> &'static str {
-        match self.subject.operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-        }
+    /// The request opens a connection to what it names.
+    pub fn connecting(mut self) -> Self {
+        self.operation = "CONNECT";
+        self
     }
 
     /// In which version a hook is for the request; None if it is not.
@@ -180,9 +185,10 @@ impl<'a> Attributes<'a> {
         } = self.subject;
         let user = &self.ctx.user;
         let matched = matched.unwrap_or(kind);
-        let of_kind = |kind: &Kind| {
-            let kind = if *subresource == "scale" { &*SCALE } else { kind };
-            json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
+        // What goes through a subresource may be of another kind.
+        let of_kind = |kind: &Kind| match kind.subresource(subresource) {
+            Some(sub) => json!({"group": sub.group, "version": sub.version, "kind": sub.kind}),
+            None => json!({"group": kind.group, "version": kind.version, "kind": kind.kind}),
         };
         let of_resource =
             |kind: &Kind| json!({"group": kind.group, "version": kind.version, "resource": kind.resource});
@@ -203,7 +209,7 @@ impl<'a> Attributes<'a> {
         if !self.namespace.is_empty() {
             set("namespace", json!(self.namespace));
         }
-        set("operation", json!(self.operation()));
+        set("operation", json!(self.operation));
         set("userInfo", user_info(user));
         set("dryRun", json!(dry_run));
         set("options", self.options());

@@ -31,8 +31,8 @@ const OWN_METADATA: [&str; 10] = [
 /// want it see it once more. True if anything was changed.
 pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<bool, ApiError> {
     let hooks = ctx.server.policies.read().mutating();
-    // A Scale has no schema of its own here, and what is deleted cannot be changed.
-    let unchangeable = subject.operation == Operation::Delete || subject.subresource == "scale";
+    // A Scale and a Binding are no objects of the kind, and what is deleted cannot be changed.
+    let unchangeable = subject.operation == Operation::Delete || matches!(subject.subresource, "scale" | "binding");
     if hooks.is_empty() || unchangeable || is_exempt(subject.kind) {
         return Ok(false);
     }
