@@ -8,6 +8,7 @@
 //! 5. [`authentication`]: tokens; [`authorization`]: who may do what; [`admission`]: one plug-in per file; [`allocation`]: cluster IPs and node
 //!    ports.
 //! 6. [`codec`]: bodies in, answers out.
+//!    [`resource_metrics`]: what pods and nodes use, from their kubelets.
 //! 7. [`custom_resources`]: which custom kinds there are.
 //! 8. [`openapi`]: the documents that describe it all.
 //! 9. [`error`]: every refusal; the only place where a Status is built.
@@ -31,6 +32,7 @@ pub mod metrics_endpoint;
 pub mod openapi;
 pub mod options;
 pub mod request;
+mod resource_metrics;
 pub mod reviews;
 mod routes;
 pub mod subresources;

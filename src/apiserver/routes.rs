@@ -6,6 +6,7 @@ use super::component_status;
 use super::context::Context;
 use super::error::ApiError;
 use super::handlers;
+use super::resource_metrics;
 use super::reviews;
 use super::subresources;
 use super::{discovery, health, logs, metrics_endpoint, openapi, version};
@@ -84,6 +85,9 @@ async fn resource(ctx: &Context, kind: &Arc<Kind>, request: &mut Request) -> Res
     }
     if component_status::is_component_status(kind) {
         return component_status::handle(ctx, kind).await;
+    }
+    if resource_metrics::is_metrics(kind) {
+        return resource_metrics::handle(ctx, kind).await;
     }
     match verb {
         "get" => handlers::get::handle(ctx, kind).await,

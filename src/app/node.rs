@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{AppError, Core, Parts, namespaces};
 use crate::config::{RuntimeKind, Settings};
+use crate::kubelet::eviction::threshold;
 use crate::kubelet::{self, FileSharing, Kubelet, KubeletOptions};
 use crate::registry;
 use crate::runtime::choose::{Chosen, RuntimeChoice, RuntimeOptions, choose};
@@ -68,12 +69,15 @@ pub(super) async fn start(
         files: file_sharing(chosen, core.data_dir.path()).await,
         version: super::KUBERNETES_VERSION.to_owned(),
         pods_max: settings.node.pods_max,
+        eviction_hard: threshold::parse(&settings.node.eviction_hard).map_err(|reason| AppError::Setting {
+            key: "node.eviction_hard",
+            reason,
+        })?,
     };
     let kubelet = Kubelet::new(options);
     let (sessions, stop) = (TaskTracker::new(), parts.stop.clone());
     let endpoint = kubelet::server::endpoint(
-        kubelet.lookup(),
-        chosen.runtime.clone(),
+        kubelet.server_parts(),
         kubelet::server::ServerOptions::default(),
         stop.clone(),
         sessions.clone(),

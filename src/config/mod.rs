@@ -85,6 +85,8 @@ pub struct NodeSettings {
     pub kubelet_listen: ListenAddress,
     /// At most this many pods run here.
     pub pods_max: u32,
+    /// When pods are evicted, as upstream's `--eviction-hard`: `memory.available<100Mi,nodefs.available<10%`. Empty: never.
+    pub eviction_hard: String,
     /// Where the volumes of the class `local-path` are made. Empty: `volumes` in the data directory.
     pub volumes_dir: PathBuf,
 }
@@ -145,6 +147,7 @@ impl Default for NodeSettings {
             ip: String::new(),
             kubelet_listen: ListenAddress::any(10250),
             pods_max: 110,
+            eviction_hard: String::new(),
             volumes_dir: PathBuf::new(),
         }
     }

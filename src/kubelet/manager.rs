@@ -4,12 +4,14 @@
 use crate::client::events::Recorder;
 use crate::client::informer::Informers;
 use crate::kubelet::context::{Context, ENGINE_STARTS_MAX};
+use crate::kubelet::eviction::Evictions;
 use crate::kubelet::images::Images;
 use crate::kubelet::node::{self, NodeAgent, status::figures};
 use crate::kubelet::plan::PodFailure;
 use crate::kubelet::pods::Pods;
 use crate::kubelet::record::Record;
 use crate::kubelet::state::PodRuntime;
+use crate::kubelet::stats::Stats;
 use crate::kubelet::volumes::Volumes;
 use crate::kubelet::worker::Worker;
 use crate::kubelet::{KubeletError, KubeletOptions, pod};
@@ -43,7 +45,12 @@ struct Manager {
     shutdown: CancellationToken,
 }
 
-pub async fn run(options: KubeletOptions, pods: Arc<Pods>, shutdown: CancellationToken) -> Result<(), KubeletError> {
+pub async fn run(
+    options: KubeletOptions,
+    pods: Arc<Pods>,
+    stats: Arc<Stats>,
+    shutdown: CancellationToken,
+) -> Result<(), KubeletError> {
     let tasks = TaskTracker::new();
     let (recorder, record_events) = Recorder::new(
         options.client.clone(),
@@ -76,6 +83,19 @@ pub async fn run(options: KubeletOptions, pods: Arc<Pods>, shutdown: Cancellatio
         engine_starts: Semaphore::new(ENGINE_STARTS_MAX),
     });
     tasks.spawn(node.run(shutdown.clone()).instrument(tracing::info_span!("node")));
+    let evictions = Evictions {
+        thresholds: options.eviction_hard.clone(),
+        pods: context.pods.clone(),
+        stats,
+        recorder: context.recorder.clone(),
+        node_name: options.node_name.clone(),
+        last: None,
+    };
+    tasks.spawn(
+        evictions
+            .run(shutdown.clone())
+            .instrument(tracing::info_span!("evictions")),
+    );
     let mut manager = Manager {
         context,
         adopted: BTreeMap::new(),
@@ -203,6 +223,7 @@ impl Manager {
             message: format!(
                 "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: {used}, capacity: {max}"
             ),
+            ..PodFailure::default()
         })
     }
 

@@ -5,9 +5,11 @@
 //! a plan asked for. Stopping krust leaves the containers alone: the next start adopts them.
 
 mod back_off;
+mod configuration;
 mod container;
 mod context;
 mod downward;
+pub mod eviction;
 mod handlers;
 mod hooks;
 mod image_secrets;
@@ -26,6 +28,7 @@ mod resources;
 mod sandbox;
 pub mod server;
 mod state;
+pub mod stats;
 mod status;
 mod volumes;
 mod worker;
@@ -34,6 +37,9 @@ pub use lookup::{ContainerRef, LookupError, PodLookup};
 
 use crate::runtime::Runtime;
 use pods::Pods;
+use server::ServerParts;
+use server::auth::ApiAccess;
+use stats::Stats;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +64,8 @@ pub struct KubeletOptions {
     pub version: String,
     /// Capacity `pods` of the node; upstream's default is 110.
     pub pods_max: u32,
+    /// When pods are evicted; without any, they never are, and conditions follow upstream's defaults.
+    pub eviction_hard: Vec<eviction::threshold::Threshold>,
 }
 
 /// Whether paths that krust writes are the same paths for the container engine.
@@ -96,24 +104,38 @@ pub enum KubeletError {
 pub struct Kubelet {
     options: KubeletOptions,
     pods: Arc<Pods>,
+    stats: Arc<Stats>,
 }
 
 impl Kubelet {
     pub fn new(options: KubeletOptions) -> Self {
         Self {
+            stats: Stats::new(options.runtime.clone(), &options.data_dir),
             options,
             pods: Arc::default(),
         }
     }
 
-    /// What [`server::endpoint`] asks.
+    /// The pods that it looks after.
     pub fn lookup(&self) -> Arc<dyn PodLookup> {
         self.pods.clone()
     }
 
+    /// What [`server::endpoint`] speaks for.
+    pub fn server_parts(&self) -> ServerParts {
+        ServerParts {
+            node_name: self.options.node_name.clone(),
+            lookup: self.pods.clone(),
+            runtime: self.options.runtime.clone(),
+            access: Arc::new(ApiAccess::new(self.options.client.clone())),
+            stats: self.stats.clone(),
+            configuration: configuration::describe(&self.options),
+        }
+    }
+
     /// Registers the node and runs its pods until `shutdown`; they keep running and are adopted by the next start.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), KubeletError> {
-        manager::run(self.options, self.pods, shutdown).await
+        manager::run(self.options, self.pods, self.stats, shutdown).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the manager and a pod's worker share: the mailbox, and the worker's last view for lookups.
 
+use crate::kubelet::plan::PodFailure;
 use crate::kubelet::probes::Kind;
 use crate::runtime::ContainerState;
 use k8s_openapi::api::core::v1::Pod;
@@ -21,6 +22,8 @@ pub struct Mail {
     pub probes: BTreeMap<(String, Kind), bool>,
     /// Bring changed ConfigMaps and Secrets into the volumes.
     pub refresh_volumes: bool,
+    /// The node ends the pod.
+    pub failure: Option<PodFailure>,
 }
 
 /// A container in the worker's last view.
@@ -100,6 +103,10 @@ impl Record {
 
     pub fn post_refresh(&self) {
         self.post(|mail| mail.refresh_volumes = true);
+    }
+
+    pub fn post_failure(&self, failure: PodFailure) {
+        self.post(|mail| mail.failure = Some(failure));
     }
 
     pub fn take_mail(&self) -> Mail {

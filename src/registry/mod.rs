@@ -15,6 +15,7 @@
 //! - [`structural`]: schemas of custom resources; [`cel`]: the expression language of their rules.
 //! - [`policy`]: admission policies, compiled; what requests they are for.
 //! - [`patterns`], [`string_formats`]: regular expressions and formats of strings that schemas name.
+//! - [`resource_metrics`]: kinds that k8s-openapi does not have.
 //! - [`network`]: IP addresses and ranges.
 
 pub mod cel;
@@ -32,6 +33,7 @@ pub mod network;
 pub mod patterns;
 pub mod policy;
 pub mod reset_fields;
+pub mod resource_metrics;
 mod row;
 mod rows;
 pub mod scale;

@@ -99,6 +99,12 @@ where
 }
 
 impl Row {
+    /// Instead of the kind in lower case.
+    pub fn singular(mut self, name: &str) -> Self {
+        self.0.singular = name.to_owned();
+        self
+    }
+
     pub fn short(mut self, names: &'static [&'static str]) -> Self {
         self.0.short_names = names;
         self

@@ -4,6 +4,7 @@
 
 use super::Kind;
 use super::columns::core as core_columns;
+use super::resource_metrics;
 use super::row::{review, row};
 use super::strategies::{
     self, Stored, access, autoscaler_conversion, batch as batch_strategies, certificates as certificate_strategies,
@@ -284,6 +285,15 @@ pub fn all() -> Vec<Kind> {
         row::<storagemigration::StorageVersionMigration>("storageversionmigrations.storagemigration.k8s.io")
             .strategy(storage_migration::strategy())
             .status(),
+        // metrics.k8s.io, made when it is asked for, see `apiserver::resource_metrics`; metrics-server names no singular.
+        row::<resource_metrics::NodeMetrics>("nodes.metrics.k8s.io")
+            .singular("")
+            .verbs(&["get", "list"])
+            .strategy(resource_metrics::node_strategy()),
+        row::<resource_metrics::PodMetrics>("pods.metrics.k8s.io")
+            .singular("")
+            .verbs(&["get", "list"])
+            .strategy(resource_metrics::pod_strategy()),
     ];
     rows.into_iter().map(Kind::from).collect()
 }

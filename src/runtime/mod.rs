@@ -12,6 +12,7 @@ pub mod netns;
 pub mod oci;
 pub mod pause;
 pub mod reference;
+pub mod usage;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -20,6 +21,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncWrite};
+pub use usage::{Usage, Written};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -354,6 +356,17 @@ pub trait Runtime: Send + Sync + 'static {
     async fn container_status(&self, id: &str) -> Result<ContainerStatus>;
     /// Content of the termination message file of a stopped container, at most 4096 bytes; empty if there is none.
     async fn read_termination_message(&self, id: &str) -> Result<Vec<u8>>;
+
+    /// What these containers and sandboxes have used so far; those that do not run are left out.
+    async fn usage(&self, ids: &[String]) -> Result<Vec<Usage>> {
+        let _ = ids;
+        Err(RuntimeError::Unsupported("usage of containers"))
+    }
+    /// What a container wrote outside of its volumes. May take the engine long.
+    async fn written(&self, id: &str) -> Result<Written> {
+        let _ = id;
+        Err(RuntimeError::Unsupported("the size of a container's files"))
+    }
 
     async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecSession>;
     async fn attach(&self, id: &str, request: &ExecRequest) -> Result<ExecSession>;

@@ -22,7 +22,7 @@ const ALIASES: [(&str, &str); 4] = [
 ];
 
 /// Kinds that no quota counts: questions, and what comes and goes too fast.
-const IGNORED: [(&str, &str); 10] = [
+const IGNORED: [(&str, &str); 12] = [
     ("", "bindings"),
     ("", "componentstatuses"),
     ("", "events"),
@@ -33,6 +33,8 @@ const IGNORED: [(&str, &str); 10] = [
     ("authorization.k8s.io", "selfsubjectaccessreviews"),
     ("authorization.k8s.io", "localsubjectaccessreviews"),
     ("authorization.k8s.io", "selfsubjectrulesreviews"),
+    ("metrics.k8s.io", "nodes"),
+    ("metrics.k8s.io", "pods"),
 ];
 
 /// The rules by which the objects of one kind are counted.

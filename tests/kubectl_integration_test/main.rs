@@ -18,6 +18,7 @@ mod identity;
 mod image;
 mod kinds;
 mod kube_rs;
+mod metrics;
 mod pods;
 mod quick_start;
 mod restart;

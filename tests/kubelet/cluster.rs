@@ -87,6 +87,7 @@ impl Cluster {
             files: FileSharing::Shared,
             version: "v1.37.0-test".to_owned(),
             pods_max: 110,
+            eviction_hard: Vec::new(),
         });
         let shutdown = CancellationToken::new();
         let lookup = kubelet.lookup();

@@ -59,5 +59,6 @@ contract! {
         images,
         events_tell_of_changes,
         removing_a_sandbox_removes_its_containers,
+        usage_grows,
     }
 }

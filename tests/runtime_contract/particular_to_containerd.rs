@@ -26,6 +26,11 @@ fn an_abandoned_exec_is_ended() {
 }
 
 #[test]
+fn usage_is_that_of_the_processes() {
+    test(async |subject: &Subject| crate::cases::real::usage_is_that_of_the_processes(subject).await);
+}
+
+#[test]
 fn resources_change_under_a_running_container() {
     test(async |subject: &Subject| crate::cases::real::resources_change(subject).await);
 }

@@ -9,7 +9,9 @@ use krust::apiserver::error::ApiError;
 use krust::apiserver::options::Query;
 use krust::apiserver::request::RequestInfo;
 use krust::apiserver::subresources::{connect, log};
-use krust::kubelet::server::ServerOptions;
+use krust::kubelet::server::auth::{Access, User, Wish};
+use krust::kubelet::server::{ServerOptions, ServerParts};
+use krust::kubelet::stats::Stats;
 use krust::kubelet::{ContainerRef, LookupError, PodLookup};
 use krust::registry::Registry;
 use krust::runtime::fake::{Behaviour, FakeRuntime, Script};
@@ -120,6 +122,29 @@ impl PodLookup for Lookup {
     }
 }
 
+/// Knows one token each of a user who may read statistics, of one who may read pods, and of one who may nothing.
+struct FewMay;
+
+#[async_trait::async_trait]
+impl Access for FewMay {
+    async fn authenticate(&self, token: &str) -> Result<Option<User>, String> {
+        match token {
+            "broken" => Err("no answer".to_owned()),
+            "statistics" | "pods" | "nothing" => Ok(Some(User {
+                name: token.to_owned(),
+                ..User::default()
+            })),
+            _ => Ok(None),
+        }
+    }
+
+    async fn allows(&self, user: &User, wish: &Wish) -> Result<bool, String> {
+        assert_eq!(wish.node, "n");
+        let allowed = [("statistics", "get", "stats"), ("pods", "get", "pods")];
+        Ok(allowed.contains(&(user.name.as_str(), wish.verb, wish.subresource)))
+    }
+}
+
 /// Discovery, the pod, and the subresources under test.
 struct Api {
     storage: Arc<Storage>,
@@ -206,8 +231,14 @@ impl Cluster {
             container_id: container_id.clone(),
         };
         let kubelet = krust::kubelet::server::endpoint(
-            Arc::new(lookup),
-            runtime.clone(),
+            ServerParts {
+                node_name: "n".to_owned(),
+                lookup: Arc::new(lookup),
+                runtime: runtime.clone(),
+                access: Arc::new(FewMay),
+                stats: Stats::new(runtime.clone(), dir.path()),
+                configuration: json!({"kind": "KubeletConfiguration"}),
+            },
             ServerOptions::default(),
             shutdown.clone(),
             sessions.clone(),

@@ -56,7 +56,7 @@ async fn handshakes_that_are_none_are_client_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_kubelet_lets_only_the_api_server_in() {
+async fn the_kubelet_lets_in_whom_the_api_server_lets() {
     let cluster = Cluster::start().await;
     // The administrator is of system:masters as well.
     let (_, answer) = send(&cluster, cluster.kubelet_port, "GET", "/pods", "").await;
@@ -69,27 +69,81 @@ async fn the_kubelet_lets_only_the_api_server_in() {
         let (_, answer) = send(&cluster, cluster.kubelet_port, "GET", path, "").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{path}: {answer}");
     }
+    let ask =
+        async |method: &str, path: &str, token: &str| ask_without_certificate(&cluster, method, path, token).await;
+    for (method, path, token, code) in [
+        ("GET", "/pods", "", "401"),
+        ("GET", "/pods", "unknown", "401"),
+        ("GET", "/pods", "broken", "401"),
+        ("GET", "/pods", "pods", "200"),
+        ("GET", "/pods", "nothing", "403"),
+        ("GET", "/runningpods/", "pods", "200"),
+        ("GET", "/configz", "pods", "403"),
+        ("GET", "/stats/summary", "pods", "403"),
+        ("GET", "/stats/summary", "statistics", "200"),
+        ("GET", "/metrics/resource", "statistics", "403"),
+        ("POST", "/run/default/p/c?cmd=true", "statistics", "403"),
+        ("GET", "/exec/default/p/c", "pods", "403"),
+    ] {
+        let answer = ask(method, path, token).await;
+        let expected = format!("HTTP/1.1 {code} ");
+        assert!(answer.starts_with(&expected), "{method} {path} as {token:?}: {answer}");
+    }
+    let refused = ask("GET", "/healthz", "pods").await;
+    let text = "Forbidden (user=pods, verb=get, resource=nodes, subresource(s)=[healthz proxy])";
+    assert!(refused.contains(text), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kubelet_tells_what_is_used() {
+    let cluster = Cluster::start().await;
+    let (_, body) = get(&cluster, "/stats/summary").await;
+    let summary: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(summary["node"]["nodeName"], "n");
+    assert!(summary["node"]["memory"]["workingSetBytes"].as_u64().unwrap() > 0);
+    assert!(summary["node"]["fs"]["capacityBytes"].as_u64().unwrap() > 0);
+    assert_eq!(summary["pods"][0]["containers"][0]["name"], "c");
+    let (_, body) = get(&cluster, "/stats/summary?only_cpu_and_memory=true").await;
+    assert!(!body.contains("capacityBytes"), "{body}");
+    let (_, body) = get(&cluster, "/metrics/resource").await;
+    assert!(body.contains("\nnode_memory_working_set_bytes "), "{body}");
+    let (_, body) = get(&cluster, "/metrics/cadvisor").await;
+    assert!(body.contains("\nmachine_memory_bytes "), "{body}");
+    let (_, body) = get(&cluster, "/configz").await;
+    assert!(body.contains("kubeletconfig"), "{body}");
+}
+
+/// As the administrator; head and body of the answer.
+async fn get(cluster: &Cluster, path: &str) -> (String, String) {
+    let (mut stream, head) = send(cluster, cluster.kubelet_port, "GET", path, "Connection: close\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}");
+    let mut body = String::new();
+    stream.read_to_string(&mut body).await.unwrap();
+    (head, body)
+}
+
+async fn ask_without_certificate(cluster: &Cluster, method: &str, path: &str, token: &str) -> String {
     let mut roots = rustls::RootCertStore::empty();
     let authority = cluster.pki.authority_pem();
     roots
         .add(rustls::pki_types::pem::PemObject::from_pem_slice(authority.as_bytes()).unwrap())
         .unwrap();
-    let anonymous = rustls::ClientConfig::builder()
+    let nobody = rustls::ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth();
     let tcp = TcpStream::connect(("127.0.0.1", cluster.kubelet_port)).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(anonymous))
-        .connect(name, tcp)
-        .await
-        .unwrap();
-    stream
-        .write_all(b"GET /pods HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    let mut stream = TlsConnector::from(Arc::new(nobody)).connect(name, tcp).await.unwrap();
+    let authorization = match token {
+        "" => String::new(),
+        token => format!("Authorization: Bearer {token}\r\n"),
+    };
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{authorization}Connection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    answer
 }
 
 /// Bytes that begin as the protocol's frames do and go on at random.

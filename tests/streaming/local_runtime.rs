@@ -158,6 +158,12 @@ impl Runtime for LocalRuntime {
     async fn remove_pod_sandbox(&self, id: &str) -> Result<()> {
         self.fake.remove_pod_sandbox(id).await
     }
+    async fn usage(&self, ids: &[String]) -> Result<Vec<Usage>> {
+        self.fake.usage(ids).await
+    }
+    async fn written(&self, id: &str) -> Result<Written> {
+        self.fake.written(id).await
+    }
     async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>> {
         self.fake.list_pod_sandboxes().await
     }

@@ -42,6 +42,12 @@ impl Krust {
         krust
     }
 
+    /// For the next start.
+    #[allow(dead_code)]
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the stopped or killed server on the same port and data directory.
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "krust is running");

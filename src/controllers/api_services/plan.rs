@@ -19,7 +19,7 @@ pub const OWN_GROUP: &str = "apiregistration.k8s.io";
 const CUSTOM_PRIORITY: (i32, i32) = (1000, 100);
 
 /// Upstream's priorities of groups; what is not here comes after.
-const GROUP_PRIORITIES: [(&str, i32); 22] = [
+const GROUP_PRIORITIES: [(&str, i32); 23] = [
     ("", 18_000),
     ("apps", 17_800),
     ("events.k8s.io", 17_750),
@@ -42,6 +42,7 @@ const GROUP_PRIORITIES: [(&str, i32); 22] = [
     ("internal.apiserver.k8s.io", 16_000),
     ("resource.k8s.io", 15_900),
     ("storagemigration.k8s.io", 15_800),
+    ("metrics.k8s.io", 100),
 ];
 
 #[derive(Debug, PartialEq)]
@@ -89,6 +90,8 @@ fn service(group_version: &GroupVersion, managed: &str) -> APIService {
     let (group, version) = group_version;
     let (group_priority_minimum, version_priority) = match managed {
         CONTINUOUSLY => CUSTOM_PRIORITY,
+        // As metrics-server's own has it.
+        _ if group == "metrics.k8s.io" => (group_priority(group), 100),
         _ => (group_priority(group), version_priority(version)),
     };
     APIService {

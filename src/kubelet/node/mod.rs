@@ -67,6 +67,7 @@ impl NodeAgent {
                 kubelet_version: options.version.clone(),
                 kubelet_port: options.listen.port(),
                 pods_max: options.pods_max,
+                eviction_hard: options.eviction_hard.clone(),
             },
             images_at: Instant::now(),
             reported: None,

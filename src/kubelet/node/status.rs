@@ -3,6 +3,7 @@
 
 use super::figures::{Machine, Usage};
 use crate::kubelet::downward::NodeFigures;
+use crate::kubelet::eviction::threshold::{self, Threshold};
 use crate::kubelet::pod::api_time;
 use crate::quantity::{Format, Quantity};
 use crate::runtime::{Image, RuntimeVersion};
@@ -38,6 +39,7 @@ pub struct Facts {
     pub kubelet_version: String,
     pub kubelet_port: u16,
     pub pods_max: u32,
+    pub eviction_hard: Vec<Threshold>,
 }
 
 /// Labels that say what the node is; `kubernetes.io/hostname` is its name.
@@ -204,7 +206,12 @@ fn conditions(facts: &Facts, mut conditions: Vec<NodeCondition>, now: SystemTime
             PROCESSES_RESERVE_PERCENT,
         )
     });
+    let configured = threshold::met(&facts.eviction_hard, usage, facts.machine.memory_bytes);
     let pressure = |kind, under, bad: (&str, &str), good: (&str, &str)| {
+        let under = match facts.eviction_hard.is_empty() {
+            true => under,
+            false => configured.iter().any(|met| met.signal.condition() == kind),
+        };
         let (reason, message) = if under { bad } else { good };
         (kind, under, reason.to_owned(), message.to_owned())
     };
@@ -326,6 +333,7 @@ mod tests {
             kubelet_version: "v1.37.0".to_owned(),
             kubelet_port: 10250,
             pods_max: 110,
+            eviction_hard: Vec::new(),
         }
     }
 
@@ -364,6 +372,11 @@ mod tests {
             condition(&later, "Ready").last_transition_time,
             condition(&first, "Ready").last_transition_time
         );
+
+        facts.eviction_hard = threshold::parse("memory.available<2Gi").unwrap();
+        let configured = status(&facts, Some(&later), at(90));
+        assert_eq!(condition(&configured, "MemoryPressure").status, "True");
+        facts.eviction_hard.clear();
 
         facts.usage.memory_available_bytes = Some(1 << 20);
         facts.usage.disk.as_mut().unwrap().inodes_free = 10;

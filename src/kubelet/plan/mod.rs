@@ -121,10 +121,14 @@ impl Plan {
 }
 
 /// A reason for which the kubelet ends a pod: status.reason and status.message of a Failed pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFailure {
     pub reason: &'static str,
     pub message: String,
+    /// How long the pod may take to end; None: as long as it says itself.
+    pub grace_seconds: Option<u32>,
+    /// It is not the pod's fault: the condition DisruptionTarget says so.
+    pub disruption: bool,
 }
 
 /// Whether the pod's deadline is over; else when it will be.
@@ -133,6 +137,7 @@ pub fn deadline(pod: &Pod, now: SystemTime) -> Result<Option<SystemTime>, PodFai
         Some(at) if at <= now => Err(PodFailure {
             reason: "DeadlineExceeded",
             message: "Pod was active on the node longer than the specified deadline".to_owned(),
+            ..PodFailure::default()
         }),
         other => Ok(other),
     }

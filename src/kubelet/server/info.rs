@@ -1,4 +1,5 @@
-//! What the kubelet tells about itself and its pods: `/pods`, `/runningpods`, `/healthz`, `/metrics`.
+//! What the kubelet tells about itself and its pods: `/pods`, `/runningpods`, `/healthz`, `/metrics`,
+//! `/configz`.
 
 use super::Server;
 use super::error::ServerError;
@@ -69,7 +70,12 @@ pub fn metrics() -> Result<Response, ServerError> {
     Ok(Response::builder().content_type(encoder.format_type()).body(text))
 }
 
-fn json_response(value: &serde_json::Value) -> Result<Response, ServerError> {
+/// The configuration that the kubelet runs with.
+pub fn configuration(server: &Server) -> Result<Response, ServerError> {
+    json_response(&json!({"kubeletconfig": server.configuration}))
+}
+
+pub fn json_response(value: &serde_json::Value) -> Result<Response, ServerError> {
     Ok(Response::builder()
         .content_type("application/json")
         .body(value.to_string()))

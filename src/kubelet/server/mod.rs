@@ -4,7 +4,7 @@
 //! answered at once ([`info`], [`run`]), with a body that streams ([`logs`]), or by changing protocols
 //! ([`upgrade`]) to a session ([`remote_command`], [`port_forward`]) over [`spdy`] or [`websocket`].
 
-mod auth;
+pub mod auth;
 mod error;
 mod info;
 mod logs;
@@ -15,11 +15,14 @@ mod remote_command;
 mod route;
 mod run;
 mod spdy;
+mod stats;
 mod upgrade;
 mod websocket;
 
+use crate::kubelet::stats::Stats;
 use crate::kubelet::{ContainerRef, PodLookup};
 use crate::runtime::{ContainerState, Runtime};
+use auth::{Access, Caller};
 use error::ServerError;
 use http::{Method, StatusCode};
 use logs::ContainerLogOptions;
@@ -28,6 +31,7 @@ use poem::{Endpoint, EndpointExt, Request, Response};
 use query::Query;
 use remote_command::Action;
 use route::{Route, Target};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
@@ -48,10 +52,25 @@ impl Default for ServerOptions {
     }
 }
 
+/// What the server speaks for.
+pub struct ServerParts {
+    pub node_name: String,
+    pub lookup: Arc<dyn PodLookup>,
+    pub runtime: Arc<dyn Runtime>,
+    pub access: Arc<dyn Access>,
+    pub stats: Arc<Stats>,
+    /// The node's KubeletConfiguration, as far as it says what is so.
+    pub configuration: Value,
+}
+
 /// What the handlers share.
 struct Server {
+    node_name: String,
     lookup: Arc<dyn PodLookup>,
     runtime: Arc<dyn Runtime>,
+    access: Arc<dyn Access>,
+    stats: Arc<Stats>,
+    configuration: Value,
     options: ServerOptions,
     /// Sessions end with it.
     shutdown: CancellationToken,
@@ -62,15 +81,18 @@ struct Server {
 /// Builds the API as an endpoint, for `transport::serve`, which must ask for client certificates and put the
 /// peer into the requests' extensions. Sessions run on `tasks` and end with `shutdown`.
 pub fn endpoint(
-    lookup: Arc<dyn PodLookup>,
-    runtime: Arc<dyn Runtime>,
+    parts: ServerParts,
     options: ServerOptions,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 ) -> BoxEndpoint<'static, Response> {
     let server = Arc::new(Server {
-        lookup,
-        runtime,
+        node_name: parts.node_name,
+        lookup: parts.lookup,
+        runtime: parts.runtime,
+        access: parts.access,
+        stats: parts.stats,
+        configuration: parts.configuration,
         options,
         shutdown,
         tasks,
@@ -90,11 +112,12 @@ impl Endpoint for KubeletEndpoint {
 
 impl Server {
     async fn answer(self: &Arc<Self>, request: Request) -> Result<Response, ServerError> {
-        auth::authorize(&request)?;
+        Caller::of(&request).authorize(&*self.access, &self.node_name).await?;
         let route = Route::parse(request.uri().path()).ok_or_else(|| ServerError::not_found("404 page not found"))?;
         let methods: &[Method] = match route {
             Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => &[Method::GET, Method::POST],
             Route::Run(_) => &[Method::POST],
+            Route::Summary => &[Method::GET, Method::POST],
             _ => &[Method::GET],
         };
         if !methods.contains(request.method()) {
@@ -116,6 +139,10 @@ impl Server {
             Route::Pods => info::pods(self),
             Route::RunningPods => info::running_pods(self).await,
             Route::Metrics => info::metrics(),
+            Route::ResourceMetrics => stats::resource(self).await,
+            Route::CadvisorMetrics => stats::cadvisor(self).await,
+            Route::Summary => stats::summary(self, &query).await,
+            Route::Configuration => info::configuration(self),
             Route::Ping => Ok(info::ok()),
             Route::Healthz => info::healthz(self).await,
         }

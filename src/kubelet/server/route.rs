@@ -26,6 +26,12 @@ pub enum Route {
     /// Pods can be looked after.
     Healthz,
     Metrics,
+    /// What containers use, as metrics-server reads it.
+    ResourceMetrics,
+    CadvisorMetrics,
+    /// What the node, its pods and their files use.
+    Summary,
+    Configuration,
 }
 
 impl Route {
@@ -56,6 +62,10 @@ impl Route {
             ["healthz", "ping" | "log"] => Route::Ping,
             ["healthz"] | ["healthz", "syncloop"] => Route::Healthz,
             ["metrics"] => Route::Metrics,
+            ["metrics", "resource"] => Route::ResourceMetrics,
+            ["metrics", "cadvisor"] => Route::CadvisorMetrics,
+            ["stats", "summary"] => Route::Summary,
+            ["configz"] => Route::Configuration,
             _ => return None,
         })
     }
@@ -131,6 +141,8 @@ mod tests {
             Some(Route::PortForward(target("ns", "p", None, "")))
         );
         assert_eq!(Route::parse("/runningpods/"), Some(Route::RunningPods));
+        assert_eq!(Route::parse("/stats/summary"), Some(Route::Summary));
+        assert_eq!(Route::parse("/metrics/resource"), Some(Route::ResourceMetrics));
         for unknown in [
             "/",
             "/exec",

@@ -30,7 +30,29 @@ pub fn compute(seen: &Seen<'_>, status: &PodStatus) -> Vec<PodCondition> {
         put(seen, &mut conditions, kind, verdict);
     }
     resize(seen, &mut conditions);
+    disruption(seen, &mut conditions);
     conditions
+}
+
+/// The node takes the pod away for reasons of its own.
+fn disruption(seen: &Seen<'_>, conditions: &mut Vec<PodCondition>) {
+    let Some(failure) = seen.failure.filter(|failure| failure.disruption) else {
+        return;
+    };
+    let position = conditions.iter().position(|c| c.type_ == "DisruptionTarget");
+    let known = position
+        .map(|index| conditions.remove(index))
+        .filter(|known| known.status == "True");
+    let since = known.and_then(|known| known.last_transition_time);
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("TerminationByKubelet".to_owned()),
+        message: Some(failure.message.clone()),
+        last_transition_time: Some(since.unwrap_or_else(|| pod::api_time(seen.now))),
+        observed_generation: seen.pod.metadata.generation,
+        last_probe_time: None,
+    });
 }
 
 /// There only while there is something to say.

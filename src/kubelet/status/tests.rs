@@ -252,6 +252,7 @@ fn a_pod_that_the_kubelet_ended() {
     world.failure = Some(PodFailure {
         reason: "DeadlineExceeded",
         message: "too long".to_owned(),
+        ..PodFailure::default()
     });
     let status = world.status();
     assert_eq!(status.phase.as_deref(), Some("Failed"));

@@ -57,6 +57,10 @@ impl Worker {
             self.probes.learn(&container, &id, kind, ok, &mut self.memory.verdicts);
         }
         self.stale_volumes |= mail.refresh_volumes;
+        let ends = self.failure.is_some() || self.gone || pod::is_finished(&self.pod);
+        if let Some(failure) = mail.failure.filter(|_| !ends) {
+            self.fail(failure);
+        }
     }
 
     /// Begins to probe what has started to run, and ends it for what has stopped.

@@ -213,11 +213,17 @@ impl Worker {
             || pod::is_finished(&self.pod);
         match ends {
             true => Intent::Stop {
-                grace_seconds: pod::grace_seconds(&self.pod),
+                grace_seconds: self.grace_seconds(),
                 since: *self.stopping_since.get_or_insert(now),
             },
             false => Intent::Run,
         }
+    }
+
+    fn grace_seconds(&self) -> u32 {
+        let own = pod::grace_seconds(&self.pod);
+        let of_failure = self.failure.as_ref().and_then(|failure| failure.grace_seconds);
+        of_failure.map_or(own, |seconds| seconds.min(own))
     }
 
     /// The kubelet ends the pod: it will be Failed.

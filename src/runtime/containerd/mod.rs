@@ -16,6 +16,7 @@ mod snapshots;
 mod status;
 mod strays;
 mod tasks;
+mod usage;
 
 use super::cri_log;
 use super::netns::{NetworkError, PodNetwork, PodRange};
@@ -147,6 +148,14 @@ impl Runtime for ContainerdRuntime {
 
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<()> {
         self.parts.update(id, resources).await
+    }
+
+    async fn usage(&self, ids: &[String]) -> Result<Vec<Usage>> {
+        self.parts.usage(ids).await
+    }
+
+    async fn written(&self, id: &str) -> Result<Written> {
+        self.parts.written(id).await
     }
 
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>> {

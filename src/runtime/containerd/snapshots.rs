@@ -1,10 +1,12 @@
 //! Root file systems of containers (upstream: containerd's `pkg/unpack`, `snapshots`).
 
 use super::super::oci::user::Accounts;
+use super::super::usage::Written;
 use super::images::Content;
 use super::{Engine, Result, failed};
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
+    UsageRequest,
 };
 use containerd_client::services::v1::{ApplyRequest, CreateRequest, DeleteRequest};
 use containerd_client::tonic::Code;
@@ -147,6 +149,23 @@ pub(super) async fn remove(engine: &Engine, key: &str) -> Result<()> {
         Err(status) if status.code() != Code::NotFound => Err(engine.error("remove", "snapshot", key, status)),
         _ => Ok(()),
     }
+}
+
+/// What was written over the image.
+pub(super) async fn written(engine: &Engine, key: &str) -> Result<Written> {
+    let request = engine.request(UsageRequest {
+        snapshotter: SNAPSHOTTER.to_string(),
+        key: key.to_string(),
+    });
+    let usage = engine.snapshots().usage(request).await;
+    let usage = usage
+        .map_err(|status| engine.error("measure", "snapshot", key, status))?
+        .into_inner();
+    Ok(Written {
+        bytes: u64::try_from(usage.size).unwrap_or(0),
+        inodes: u64::try_from(usage.inodes).ok(),
+        log_bytes: 0,
+    })
 }
 
 /// The image's users and groups, read from its layers without mounting them.

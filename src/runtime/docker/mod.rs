@@ -16,6 +16,7 @@ mod prepare;
 mod raw;
 mod sandbox;
 mod status;
+mod usage;
 
 use super::*;
 use bollard::Docker;
@@ -211,6 +212,14 @@ impl Runtime for DockerRuntime {
 
     async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<()> {
         self.update(id, resources).await
+    }
+
+    async fn usage(&self, ids: &[String]) -> Result<Vec<Usage>> {
+        usage::read(&self.engine, ids).await
+    }
+
+    async fn written(&self, id: &str) -> Result<Written> {
+        usage::written(&self.engine, id).await
     }
 
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>> {

@@ -33,6 +33,12 @@ pub struct Behaviour {
     pub pull_error: Option<String>,
     /// An end with code 137 is reported as OOMKilled.
     pub oom_killed: bool,
+    /// What a running container takes of a core, in thousandths, from its start on.
+    pub cpu_milli: u64,
+    /// Its working set and resident memory.
+    pub memory_bytes: u64,
+    /// What it wrote outside of its volumes.
+    pub written_bytes: u64,
 }
 
 /// See the module's description.
@@ -175,6 +181,28 @@ impl State {
             what: "sandbox",
             id: id.to_string(),
         })
+    }
+
+    /// By the behaviour of a container's image; a sandbox uses nothing.
+    fn usage(&self, id: &str, now: SystemTime) -> Option<Usage> {
+        let mut usage = Usage::none(id, now);
+        if let Some(sandbox) = self.sandboxes.get(id) {
+            return (sandbox.state == SandboxState::Ready).then_some(usage);
+        }
+        let container = self.containers.get(id)?;
+        if container.state != ContainerState::Running {
+            return None;
+        }
+        let behaviour = self.behaviours.get(&container.config.image);
+        let (milli, memory) = behaviour.map_or((0, 0), |set| (set.cpu_milli, set.memory_bytes));
+        let since = now.duration_since(container.started_at?).unwrap_or_default();
+        usage.cpu_nanos = u64::try_from(since.as_nanos())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(milli)
+            / 1000;
+        (usage.memory_bytes, usage.working_set_bytes, usage.rss_bytes) = (memory, memory, memory);
+        usage.processes = 1;
+        Some(usage)
     }
 
     fn containers_of(&self, sandbox_id: &str) -> Vec<String> {

@@ -208,6 +208,21 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
+    async fn usage(&self, ids: &[String]) -> Result<Vec<Usage>> {
+        let (state, now) = (self.inner.state.lock(), SystemTime::now());
+        Ok(ids.iter().filter_map(|id| state.usage(id, now)).collect())
+    }
+
+    async fn written(&self, id: &str) -> Result<Written> {
+        let mut state = self.inner.state.lock();
+        let image = state.container(id)?.config.image.clone();
+        let bytes = state.behaviours.get(&image).map_or(0, |set| set.written_bytes);
+        Ok(Written {
+            bytes,
+            ..Written::default()
+        })
+    }
+
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>> {
         let state = self.inner.state.lock();
         Ok(state

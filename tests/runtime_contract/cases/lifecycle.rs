@@ -367,3 +367,25 @@ pub async fn removing_a_sandbox_removes_its_containers(subject: &Subject) {
         assert!(is_not_found(subject.runtime.container_status(&id).await));
     }
 }
+
+pub async fn usage_grows(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let (sandbox, id) = subject.start("used", SERVICE).await;
+    subject.logged(&id, 1).await;
+    let ids = [id.clone(), sandbox.clone(), "unknown".to_owned()];
+    let first = runtime.usage(&ids).await.unwrap();
+    let of = |all: &[Usage], id: &str| all.iter().find(|usage| usage.id == id).cloned();
+    let before = of(&first, &id).expect("the container runs");
+    assert!(
+        of(&first, &sandbox).is_some() && of(&first, "unknown").is_none(),
+        "{first:?}"
+    );
+    assert!(before.memory_bytes >= before.working_set_bytes);
+    let again = runtime.usage(&ids).await.unwrap();
+    assert!(of(&again, &id).unwrap().cpu_nanos >= before.cpu_nanos);
+    runtime.written(&id).await.unwrap();
+    runtime.stop_container(&id, 30).await.unwrap();
+    let ended = runtime.usage(std::slice::from_ref(&id)).await.unwrap();
+    assert!(ended.is_empty(), "what has ended uses nothing: {ended:?}");
+    assert!(is_not_found(runtime.written("unknown").await));
+}

@@ -93,3 +93,37 @@ pub async fn images_as_directories(subject: &Subject) {
     let absent = directory.path().join("absent");
     assert!(is_not_found(subject.runtime.mount_image("absent:1", &absent).await));
 }
+
+/// Processors, memory, networks and files: as the kernel counts them.
+pub async fn usage_is_that_of_the_processes(subject: &Subject) {
+    let runtime = &subject.runtime;
+    let busy = "dd if=/dev/zero of=/big bs=1024 count=2000; echo ready; while true; do :; done";
+    let (sandbox, id) = subject.start("busy", busy).await;
+    subject.logged(&id, 1).await;
+    let ids = [id.clone(), sandbox.clone()];
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let used = loop {
+        let all = runtime.usage(&ids).await.unwrap();
+        let used = all
+            .iter()
+            .find(|usage| usage.id == id)
+            .cloned()
+            .expect("the container runs");
+        if used.cpu_nanos > 100_000_000 {
+            break used;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{used:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(used.working_set_bytes > 0 && used.processes > 0, "{used:?}");
+    assert!(used.interfaces.is_empty(), "the network is the sandbox's: {used:?}");
+    let all = runtime.usage(&ids).await.unwrap();
+    let network = &all
+        .iter()
+        .find(|usage| usage.id == sandbox)
+        .expect("the sandbox runs")
+        .interfaces;
+    assert!(network.iter().any(|interface| interface.name == "eth0"), "{network:?}");
+    let written = runtime.written(&id).await.unwrap();
+    assert!(written.bytes >= 2_000_000, "{written:?}");
+}

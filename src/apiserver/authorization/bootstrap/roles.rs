@@ -105,6 +105,12 @@ pub(super) const CLUSTER_ROLES: &[RoleRow] = &[
         ],
     )
     .part_of("view"),
+    // metrics-server's role; a part of view is one of edit and admin, too.
+    RoleRow::new(
+        "system:aggregated-metrics-reader",
+        &[may(READ, "metrics.k8s.io", "nodes pods")],
+    )
+    .part_of("view"),
     RoleRow::new(
         "system:auth-delegator",
         &[

@@ -4,7 +4,7 @@
 
 mod backend;
 pub(super) mod kubelet_url;
-pub(super) mod node;
+pub(in crate::apiserver) mod node;
 pub mod proxy;
 pub(super) mod target;
 

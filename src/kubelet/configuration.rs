@@ -1,0 +1,33 @@
+//! The kubelet's configuration in upstream's form, as `/configz` shows it: what is said is so, and the rest is left out
+//! (upstream: `k8s.io/kubelet/config/v1beta1` KubeletConfiguration).
+
+use super::KubeletOptions;
+use serde_json::{Value, json};
+
+pub fn describe(options: &KubeletOptions) -> Value {
+    let hard = options.eviction_hard.iter().map(|threshold| {
+        let text = threshold.to_string();
+        let (signal, value) = text.split_once('<').unwrap_or_default();
+        (signal.to_owned(), json!(value))
+    });
+    json!({
+        "kind": "KubeletConfiguration",
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "address": options.listen.ip().to_string(),
+        "port": options.listen.port(),
+        "authentication": {
+            "anonymous": {"enabled": false},
+            "webhook": {"enabled": true, "cacheTTL": "2m0s"},
+        },
+        "authorization": {
+            "mode": "Webhook",
+            "webhook": {"cacheAuthorizedTTL": "5m0s", "cacheUnauthorizedTTL": "30s"},
+        },
+        "evictionHard": hard.collect::<serde_json::Map<_, _>>(),
+        "maxPods": options.pods_max,
+        "nodeLeaseDurationSeconds": 40,
+        "nodeStatusReportFrequency": "5m0s",
+        "nodeStatusUpdateFrequency": "10s",
+        "streamingConnectionIdleTimeout": "4h0m0s",
+    })
+}
