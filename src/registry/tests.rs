@@ -21,6 +21,7 @@ fn definitions_have_upstreams_names() {
         let package = match group {
             "apiextensions" => "apiextensions-apiserver.pkg.apis.apiextensions",
             "apiregistration" => "kube-aggregator.pkg.apis.apiregistration",
+            "metrics" => "metrics.pkg.apis.metrics",
             group => &format!("api.{group}"),
         };
         let expected = format!("io.k8s.{package}.{}.{}", kind.version, kind.kind);
