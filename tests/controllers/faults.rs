@@ -3,6 +3,7 @@
 use crate::history::{self, History};
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
+use kube::Client;
 use parking_lot::Mutex;
 use poem::endpoint::BoxEndpoint;
 use poem::http::{Method, StatusCode, header};
@@ -10,9 +11,10 @@ use poem::{Body, Endpoint, EndpointExt, Request, Response};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +23,7 @@ use tokio_util::task::TaskTracker;
 pub struct Faults {
     /// Answered with 500, and not done.
     pub refused: u32,
-    /// Changes that are answered with 409, and not done.
+    /// Changes of one version that come too late, since somebody else was faster.
     pub conflicts: u32,
     /// Done, but answered with 504.
     pub lost_answers: u32,
@@ -34,6 +36,8 @@ pub struct Dice {
     random: Arc<Mutex<StdRng>>,
     /// How often something went wrong, so that a test can tell that it did.
     pub injected: Arc<AtomicUsize>,
+    /// Nothing goes wrong from then on.
+    quiet: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Dice {
@@ -41,7 +45,13 @@ impl Dice {
         Self {
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             injected: Arc::default(),
+            quiet: Arc::default(),
         }
+    }
+
+    /// Lets things go wrong for another while: who has failed for some time tries again as late.
+    pub fn misbehave_for(&self, time: Duration) {
+        *self.quiet.lock() = Some(Instant::now() + time);
     }
 
     pub fn below(&self, end: usize) -> usize {
@@ -49,6 +59,9 @@ impl Dice {
     }
 
     fn falls(&self, of_hundred: u32) -> bool {
+        if self.quiet.lock().is_some_and(|quiet| quiet < Instant::now()) {
+            return false;
+        }
         let falls = self.random.lock().random_ratio(of_hundred.min(100), 100);
         if falls {
             self.injected.fetch_add(1, Ordering::Relaxed);
@@ -57,22 +70,68 @@ impl Dice {
     }
 }
 
+/// How many pods were made without an answer, by their app. Whoever made them does not know of them, and may make as
+/// many more before it sees them: upstream, too.
+#[derive(Clone, Default)]
+pub struct Lost(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl Lost {
+    pub fn of(&self, app: &str) -> usize {
+        self.0.lock().get(app).copied().unwrap_or(0)
+    }
+
+    /// Counts the pod that `request` makes, which is handed back.
+    async fn count(&self, request: Request) -> Request {
+        let (parts, body) = request.into_parts();
+        let bytes = body.into_bytes().await.unwrap_or_default();
+        let pod: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let app = pod["metadata"]["labels"]["app"].as_str().unwrap_or_default();
+        *self.0.lock().entry(app.to_owned()).or_default() += 1;
+        Request::from_parts(parts, Body::from_bytes(bytes))
+    }
+}
+
 /// A run of the program whose calls go through [`faulty`] endpoints. Clones are the same run.
 #[derive(Clone)]
 pub struct Process {
     number: usize,
     history: History,
+    lost: Lost,
+    /// Whom nothing happens to.
+    somebody: Client,
+    touches: Arc<AtomicUsize>,
     killed: CancellationToken,
     calls: TaskTracker,
 }
 
 impl Process {
-    pub fn new(number: usize, history: History) -> Self {
+    pub fn new(number: usize, history: History, lost: Lost, somebody: Client) -> Self {
         Self {
             number,
             history,
+            lost,
+            somebody,
+            touches: Arc::default(),
             killed: CancellationToken::new(),
             calls: TaskTracker::new(),
+        }
+    }
+
+    /// Somebody else writes to the object whose path begins so, without meaning. False if it is not there.
+    async fn touch(&self, path: &str) -> bool {
+        let subresources = ["/status", "/finalize", "/scale", "/approval"];
+        let path = subresources
+            .iter()
+            .find_map(|subresource| path.strip_suffix(subresource))
+            .unwrap_or(path);
+        let number = self.touches.fetch_add(1, Ordering::Relaxed).to_string();
+        let patch = json!({"metadata": {"annotations": {"test/touched": number}}});
+        let request = http::Request::patch(path)
+            .header(header::CONTENT_TYPE, "application/merge-patch+json")
+            .body(patch.to_string().into_bytes());
+        match request {
+            Ok(request) => self.somebody.request_text(request).await.is_ok(),
+            Err(_) => false,
         }
     }
 
@@ -124,9 +183,8 @@ impl Endpoint for Faulty {
         if dice.falls(faults.refused) {
             return Ok(failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"));
         }
-        // A creation that is answered with 409 means that the name is taken, which must be true.
-        let changes = matches!(*request.method(), Method::PUT | Method::PATCH);
-        if changes && dice.falls(faults.conflicts) {
+        let (request, names_version) = names_version(request).await;
+        if names_version && dice.falls(faults.conflicts) && process.touch(request.uri().path()).await {
             return Ok(failure(StatusCode::CONFLICT, "Conflict"));
         }
         let call = process.calls.token();
@@ -136,6 +194,11 @@ impl Endpoint for Faulty {
         }
         let (endpoint, history, who) = (self.endpoint.clone(), process.history.clone(), self.who.clone());
         let lost = writes && dice.falls(faults.lost_answers);
+        let makes_pod = *request.method() == Method::POST && request.uri().path().ends_with("/pods");
+        let request = match lost && makes_pod {
+            true => process.lost.count(request).await,
+            false => request,
+        };
         // Whoever calls may be gone before the answer is there: it is done all the same.
         let answer = tokio::spawn(async move {
             let what = format!("{who} {} {}", request.method(), request.uri().path());
@@ -166,6 +229,21 @@ impl Endpoint for Faulty {
             return Ok(Response::from_parts(parts, Body::from_bytes_stream(bytes)));
         }
         Ok(response)
+    }
+}
+
+/// Whether the request changes one version of an object. Only then a conflict says that there is a newer one; otherwise
+/// it says that the name is taken, or that the object is another one by now, which must be true.
+async fn names_version(request: Request) -> (Request, bool) {
+    match *request.method() {
+        Method::PUT => (request, true),
+        Method::PATCH => {
+            let (parts, body) = request.into_parts();
+            let bytes = body.into_bytes().await.unwrap_or_default();
+            let names = String::from_utf8_lossy(&bytes).contains("\"resourceVersion\"");
+            (Request::from_parts(parts, Body::from_bytes(bytes)), names)
+        }
+        _ => (request, false),
     }
 }
 

@@ -40,6 +40,13 @@ impl History {
         self.lines.lock().len()
     }
 
+    /// The last lines of all.
+    pub fn last(&self, count: usize) -> String {
+        let lines = self.lines.lock();
+        let last = lines[lines.len().saturating_sub(count)..].iter();
+        last.map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
+    }
+
     /// What happened up to line `end` to objects whose names begin with `prefix`, and to all together.
     pub fn of(&self, prefix: &str, end: usize) -> String {
         let lines = self.lines.lock();

@@ -1,16 +1,34 @@
 //! What must hold at every moment, looked at with each change of a pod.
 
+use crate::faults::Lost;
 use crate::history::{self, History};
+use crate::shares::METERED;
 use k8s_openapi::api::core::v1::Pod;
 use krust::client::informer::Informer;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The most pods of Deployment `web` that may be there at once: the most replicas it ever had, and maxSurge.
-const WEB_PODS_MAX: usize = 9 + 2;
-const JOB_PODS_MAX: usize = 3;
-const STATEFUL_PODS_MAX: usize = 3;
+/// The most active pods of each app that may be there at once.
+const PODS_MAX: [(&str, usize); 9] = [
+    // The most replicas it ever had, and maxSurge.
+    ("web", 9 + 2),
+    // Its parallelism.
+    ("work", 3),
+    ("brief", 1),
+    ("db", 3),
+    // Replicas, and a quarter of them as surge.
+    ("guarded", 3 + 1),
+    ("small", 3 + 1),
+    // One more is somebody else's.
+    ("legacy", 4 + 1),
+    ("few", 3),
+    ("load", 3),
+];
+/// What the budget of `guarded` keeps from evictions, once all three were there.
+const GUARDED: (&str, usize, usize) = ("guarded", 3, 2);
+/// What the quota allows, whatever is made.
+const METERED_PODS_MAX: usize = 3;
 
 /// What was broken, in words.
 #[derive(Clone, Default)]
@@ -37,14 +55,28 @@ fn phase(pod: &Pod) -> &str {
         .unwrap_or_default()
 }
 
-pub fn is_active(pod: &Pod) -> bool {
+fn is_active(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && !matches!(phase(pod), "Succeeded" | "Failed")
 }
 
-/// Watches `pods`, and remembers what should not have been.
-pub fn follow(pods: &Informer<Pod>, history: &History) -> Broken {
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+    ready.any(|condition| condition.status == "True")
+}
+
+fn controllers(pod: &Pod) -> Vec<String> {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let controllers = owners.filter(|owner| owner.controller == Some(true));
+    controllers.map(|owner| owner.name.clone()).collect()
+}
+
+/// Watches `pods`, and remembers what should not have been. For each pod that was `lost` there may be one more.
+pub fn follow(pods: &Informer<Pod>, history: &History, lost: &Lost) -> Broken {
     let broken = Broken::default();
-    let (written, read, history) = (broken.clone(), pods.clone(), history.clone());
+    let (written, read) = (broken.clone(), pods.clone());
+    let (history, lost) = (history.clone(), lost.clone());
+    let complete = Mutex::new(BTreeSet::new());
     pods.on_change(move |change| {
         let (verb, pod) = match (&change.old, &change.new) {
             (_, Some(new)) => ("is", new),
@@ -58,12 +90,36 @@ pub fn follow(pods: &Informer<Pod>, history: &History) -> Broken {
             let of_app = pods.iter().map(|pod| &**pod).filter(|pod| app(pod) == name);
             of_app.filter(|pod| is_active(pod)).collect()
         };
-        let mut broken = Vec::new();
-        for (name, most) in [("web", WEB_PODS_MAX), ("work", JOB_PODS_MAX), ("db", STATEFUL_PODS_MAX)] {
-            let count = active(name).len();
+        let mut broken: Vec<(&str, String)> = Vec::new();
+        for (name, most) in PODS_MAX {
+            let (count, most) = (active(name).len(), most + lost.of(name));
             if count > most {
-                let what = format!("{count} active pods of {name}, at most {most} are allowed");
-                broken.push((name.to_owned(), what));
+                broken.push((
+                    name,
+                    format!("{count} active pods of {name}, at most {most} are allowed"),
+                ));
+            }
+        }
+        let metered = pods
+            .iter()
+            .filter(|pod| pod.metadata.namespace.as_deref() == Some(METERED));
+        let metered = metered.filter(|pod| is_active(pod)).count();
+        if metered > METERED_PODS_MAX {
+            broken.push(("few", format!("{metered} active pods are more than the quota")));
+        }
+        let (guarded, all, least) = GUARDED;
+        let serving = active(guarded).into_iter().filter(|pod| is_ready(pod)).count();
+        if serving >= all {
+            complete.lock().insert(guarded);
+        } else if serving < least && complete.lock().contains(guarded) {
+            broken.push((guarded, format!("{serving} pods serve, at least {least} are promised")));
+        }
+        for (name, owner) in [("foundling", "legacy"), ("stranger", "other")] {
+            let pod = read.get("default", name);
+            if let Some(owners) = pod.map(|pod| controllers(&pod)).filter(|owners| !owners.is_empty())
+                && owners != [owner]
+            {
+                broken.push((name, format!("{name} has become the pod of {owners:?}")));
             }
         }
         let mut indexes = BTreeMap::<&str, usize>::new();
@@ -84,14 +140,15 @@ pub fn follow(pods: &Informer<Pod>, history: &History) -> Broken {
             *nodes.entry(node).or_default() += usize::from(!node.is_empty());
         }
         for (app, what, counts) in [("work", "index", indexes), ("agent", "node", nodes)] {
-            let twice = counts.iter().filter(|(_, count)| **count > 1);
-            broken.extend(twice.map(|(name, count)| (app.to_owned(), format!("{count} active pods on {what} {name}"))));
+            let most = 1 + lost.of(app);
+            let twice = counts.iter().filter(|(_, count)| **count > most);
+            broken.extend(twice.map(|(name, count)| (app, format!("{count} active pods on {what} {name}"))));
         }
         for (app, what) in broken {
             let mut told = written.0.lock();
             // The first is explained; what follows from it is not.
             let story = match told.is_empty() {
-                true => format!("\n{}", history.of(&app, history.len())),
+                true => format!("\n{}", history.of(app, history.len())),
                 false => String::new(),
             };
             told.push(format!("{what}{story}"));

@@ -1,0 +1,86 @@
+//! What belongs to no namespace: aggregated roles, certificates, definitions of kinds.
+
+use super::*;
+use base64::Engine;
+
+const ROLES: Kind = ("rbac.authorization.k8s.io/v1", "clusterroles");
+const REQUESTS: Kind = ("certificates.k8s.io/v1", "certificatesigningrequests");
+const WIDGETS: Kind = ("example.com/v1", "widgets");
+
+fn rule(verb: &str) -> Value {
+    json!({"apiGroups": [""], "resources": ["pods"], "verbs": [verb]})
+}
+
+fn part(name: &str, verb: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"test/part": "yes"}}, "rules": [rule(verb)]})
+}
+
+pub async fn begin(cluster: &Cluster) {
+    let whole = json!({"metadata": {"name": "whole"}, "aggregationRule": {"clusterRoleSelectors": [
+        {"matchLabels": {"test/part": "yes"}}]}, "rules": []});
+    cluster.create(ROLES, whole).await;
+    cluster.create(ROLES, part("part-1", "get")).await;
+
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut wanted = rcgen::CertificateParams::default();
+    wanted.distinguished_name.push(rcgen::DnType::CommonName, "somebody");
+    let request = wanted.serialize_request(&key).unwrap().pem().unwrap();
+    let request = base64::engine::general_purpose::STANDARD.encode(request);
+    let request = json!({"metadata": {"name": "somebody"}, "spec": {"request": request,
+        "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}});
+    cluster.create(REQUESTS, request).await;
+
+    let widgets = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com",
+        "scope": "Namespaced", "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    cluster.create(DEFINITIONS, widgets).await;
+}
+
+pub async fn change(cluster: &Cluster) {
+    cluster.create(ROLES, part("part-2", "list")).await;
+    cluster.patch(ROLES, "part-1", json!({"rules": [rule("watch")]})).await;
+    let approved = json!({"status": {"conditions": [{"type": "Approved", "status": "True",
+        "reason": "Known", "message": "by the test"}]}});
+    cluster
+        .patch_subresource(REQUESTS, "somebody", "approval", approved)
+        .await;
+    // Is served soon.
+    let widget = cluster.create(WIDGETS, json!({"metadata": {"name": "one"}})).await;
+    for (name, owner) in [
+        ("of-widget", &widget),
+        ("of-no-widget", &json!({"metadata": {"name": "one", "uid": "no"}})),
+    ] {
+        let owners = [reference("example.com/v1", "Widget", owner)];
+        let map = json!({"metadata": {"name": name, "ownerReferences": owners}});
+        cluster.create(CONFIG_MAPS, map).await;
+    }
+}
+
+pub async fn wrong(cluster: &Cluster, wrong: &mut Wrong) {
+    let whole = cluster.get(ROLES, "whole").await;
+    wrong.expect(
+        "the rules of all parts",
+        whole["rules"].clone(),
+        json!([rule("watch"), rule("list")]),
+    );
+    let request = cluster.get(REQUESTS, "somebody").await;
+    let signed = request["status"]["certificate"].is_string();
+    wrong.expect("the certificate is there", signed, true);
+    let definition = cluster.get(DEFINITIONS, "widgets.example.com").await;
+    for kind in ["NamesAccepted", "Established"] {
+        wrong.expect(kind, condition(&definition, kind).clone(), "True");
+    }
+    let maps = cluster.list(CONFIG_MAPS).await;
+    let of_widgets = maps
+        .iter()
+        .filter(|map| map["metadata"]["ownerReferences"][0]["kind"] == "Widget");
+    wrong.expect("what widgets own", names(of_widgets), json!(["of-widget"]));
+}
+
+pub async fn end(cluster: &Cluster) {
+    for name in ["whole", "part-1", "part-2"] {
+        cluster.delete(ROLES, name).await;
+    }
+    cluster.delete(REQUESTS, "somebody").await;
+}
