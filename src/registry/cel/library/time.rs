@@ -3,6 +3,7 @@
 use super::Native;
 use crate::registry::cel::error::Error;
 use crate::registry::cel::value::Value;
+use crate::schedule::time_zone;
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 
@@ -41,7 +42,7 @@ fn part<'a>(arguments: &[Value<'a>], of: fn(DateTime) -> i64, unit: Option<i64>)
 /// A zone by name, or an offset: `-02:00`, `05:30`.
 fn zone(name: &str) -> Result<TimeZone, Error> {
     let Some((hours, minutes)) = name.split_once(':') else {
-        return TimeZone::get(name).map_err(|_| Error::of(format!("unknown time zone {name}")));
+        return time_zone(name).ok_or_else(|| Error::of(format!("unknown time zone {name}")));
     };
     let parsed = || {
         let negative = hours.starts_with('-');
