@@ -38,6 +38,7 @@ mod apps;
 mod architecture;
 mod auth;
 mod cli;
+mod cli_pods;
 mod custom_resources;
 mod custom_resources_published;
 mod daemon_sets;
@@ -48,6 +49,7 @@ mod endpoints;
 mod events;
 mod field_validation;
 mod garbage_collector;
+mod jobs;
 mod lists;
 mod namespaces;
 mod network;
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         architecture::tests(),
         auth::tests(),
         cli::tests(),
+        cli_pods::tests(),
         custom_resources::tests(),
         custom_resources_published::tests(),
         daemon_sets::tests(),
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         events::tests(),
         field_validation::tests(),
         garbage_collector::tests(),
+        jobs::tests(),
         lists::tests(),
         namespaces::tests(),
         network::tests(),

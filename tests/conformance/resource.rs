@@ -135,9 +135,13 @@ impl Resource {
     }
 
     pub async fn delete_collection(&self, selector: &str) -> Answered {
-        let parameters = ListParams::default().labels(selector);
-        let request = self.request.delete_collection(&DeleteParams::default(), &parameters);
-        self.call(request.unwrap()).await
+        self.delete_collection_with(selector, &DeleteParams::default()).await
+    }
+
+    pub async fn delete_collection_with(&self, selector: &str, parameters: &DeleteParams) -> Answered {
+        let selected = ListParams::default().labels(selector);
+        self.call(self.request.delete_collection(parameters, &selected).unwrap())
+            .await
     }
 
     /// The list as a Table.
