@@ -23,6 +23,7 @@ mod pods;
 mod quick_start;
 mod restart;
 mod schema;
+mod workloads;
 
 /// A pod of one busybox container that runs a shell script.
 pub fn pod_manifest(name: &str, script: &str) -> String {

@@ -2,7 +2,6 @@
 
 use super::create::deleted;
 use super::{Session, each};
-use std::time::{Duration, Instant};
 
 /// A deployment with two containers.
 pub(super) const DEPLOYMENT: &str = "
@@ -229,28 +228,13 @@ fn set() {
     });
 }
 
-/// The lines that a command prints, squeezed, once the wanted ones are among them.
-fn until(s: &Session, command: &str, wanted: &[&str]) -> Vec<String> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let printed = s.out(command);
-        let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-        let lines: Vec<String> = printed.lines().map(squeezed).filter(|line| !line.is_empty()).collect();
-        if wanted.iter().all(|wanted| lines.iter().any(|line| line == wanted)) {
-            return lines;
-        }
-        assert!(Instant::now() < deadline, "1.{}: kubectl {command}: {printed}", s.minor);
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 #[ignore = "needs the kubectl binaries"]
 fn rollouts() {
     each(|s| {
         deploy(s);
         s.out("annotate deployment web kubernetes.io/change-cause='change 1'");
-        until(s, "rollout history deployment/web", &["1 change 1"]);
+        s.until("rollout history deployment/web", &["1 change 1"]);
         s.out("set image deployment/web main=registry.example/web:2");
         s.out("annotate --overwrite deployment web kubernetes.io/change-cause='change 2'");
         let history = [
@@ -259,7 +243,7 @@ fn rollouts() {
             "1 change 1",
             "2 change 2",
         ];
-        assert_eq!(until(s, "rollout history deployment/web", &["2 change 2"]), history);
+        assert_eq!(s.until("rollout history deployment/web", &["2 change 2"]), history);
         let first = s.out("rollout history deployment/web --revision=1");
         assert!(first.contains("registry.example/web:1"), "{first}");
         s.prints("rollout pause deployment/web", "deployment.apps/web paused");

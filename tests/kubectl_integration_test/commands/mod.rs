@@ -2,6 +2,7 @@
 
 mod access;
 mod apply;
+mod batch;
 mod change;
 mod create;
 mod every_version;
@@ -9,6 +10,7 @@ mod read;
 
 use crate::support::krust::Krust;
 use crate::support::kubectl::{Kubectl, Ran, VERSIONS};
+use std::time::{Duration, Instant};
 
 /// One kubectl in a namespace of its own.
 struct Session {
@@ -131,6 +133,28 @@ impl Session {
     #[track_caller]
     fn fails(&self, command: &str, expected: &str) {
         self.fails_with("", command, expected);
+    }
+
+    /// The lines that a command prints, squeezed, once all that are wanted are among them.
+    fn until(&self, command: &str, wanted: &[&str]) -> Vec<String> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let printed = self.out(command);
+            let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let lines: Vec<String> = printed.lines().map(squeezed).filter(|line| !line.is_empty()).collect();
+            if wanted
+                .iter()
+                .all(|wanted| lines.iter().any(|line| line.contains(wanted)))
+            {
+                return lines;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "1.{}: kubectl {command}: not all of {wanted:#?} in {printed}",
+                self.minor
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// What stands at a JSON path of an object.
