@@ -2,6 +2,7 @@
 
 use crate::connection::{Error, Target};
 use crate::stats::show;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -98,11 +99,22 @@ impl Server {
         Target::from_kubeconfig(&self.kubeconfig())
     }
 
+    /// A client as others have it, under the administrator's name.
+    pub async fn client(&self) -> Result<kube::Client, Error> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+        Ok(kube::Client::try_from(config)?)
+    }
+
     /// Resident memory of the process.
     pub fn resident_kib(&self) -> Option<f64> {
+        self.status_kib("VmRSS:")
+    }
+
+    fn status_kib(&self, line_name: &str) -> Option<f64> {
         let status = std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"));
         status.ok()?.lines().find_map(|line| {
-            line.strip_prefix("VmRSS:")?
+            line.strip_prefix(line_name)?
                 .trim()
                 .strip_suffix(" kB")?
                 .trim()
@@ -112,9 +124,26 @@ impl Server {
     }
 
     pub fn report_memory(&self, when: &str) {
-        if let Some(kib) = self.resident_kib() {
-            println!("{:<36} {:>5.1} MiB", format!("resident memory, {when}"), kib / 1024.0);
+        if let (Some(now), Some(peak)) = (self.resident_kib(), self.status_kib("VmHWM:")) {
+            println!(
+                "{:<36} {:>5.1} MiB, {:.1} MiB at most so far",
+                format!("resident memory, {when}"),
+                now / 1024.0,
+                peak / 1024.0
+            );
         }
+    }
+
+    /// What the process has used of processors so far.
+    pub fn cpu(&self) -> Result<Duration, Error> {
+        cpu_of(&self.child.id().to_string())
+    }
+
+    /// What the server has counted so far.
+    pub async fn counted(&self) -> Result<Counted, Error> {
+        let mut admin = self.target()?.connect().await?;
+        let text = admin.call(hyper::Method::GET, "/metrics", bytes::Bytes::new()).await?;
+        Counted::read(&String::from_utf8_lossy(&text)).ok_or("the server does not count its writes".into())
     }
 
     /// The database's file and its log.
@@ -149,6 +178,66 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Counts out of the server's metrics.
+pub struct Counted {
+    /// To the database.
+    pub writes: u64,
+    /// Requests that have ended, by what they asked.
+    requests: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    fn read(metrics: &str) -> Option<Self> {
+        let value = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
+        let lines = |name: &'static str| metrics.lines().filter(move |line| line.starts_with(name));
+        let mut requests = BTreeMap::new();
+        for line in lines("apiserver_request_total{") {
+            *requests.entry(asked(line)).or_default() += value(line)?;
+        }
+        let writes = lines("krust_storage_writes_total ").next().and_then(value)?;
+        Some(Self { writes, requests })
+    }
+
+    /// The most frequent first.
+    pub fn requests_since(&self, before: &Self) -> Vec<(&str, u64)> {
+        let more = |what: &String| self.requests[what] - before.requests.get(what).copied().unwrap_or_default();
+        let made = self.requests.keys().map(|what| (what.as_str(), more(what)));
+        let mut made: Vec<_> = made.filter(|(_, count)| *count > 0).collect();
+        made.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        made
+    }
+}
+
+/// `PATCH leases`, `PUT nodes/status (409)`: what a line of the metric counts.
+fn asked(line: &str) -> String {
+    let label = |name: &str| {
+        let from = line.split_once(&format!("{name}=\"")).map_or("", |(_, rest)| rest);
+        from.split('"').next().unwrap_or_default().to_owned()
+    };
+    let part = match label("subresource").as_str() {
+        "" => String::new(),
+        part => format!("/{part}"),
+    };
+    let code = match label("code").as_str() {
+        code if code < "400" => String::new(),
+        code => format!(" ({code})"),
+    };
+    format!("{} {}{part}{code}", label("verb"), label("resource"))
+}
+
+/// The time on processors of a process and of those of its children that have ended: on a busy machine it says more
+/// than a clock.
+pub fn cpu_of(process: &str) -> Result<Duration, Error> {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(process).join("stat"))?;
+    // The name before it may have spaces.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks: Vec<u64> = fields.split(' ').skip(11).take(4).flat_map(str::parse).collect();
+    let second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.ok_or("no length of ticks")?;
+    Ok(Duration::from_secs_f64(
+        ticks.iter().sum::<u64>() as f64 / second as f64,
+    ))
 }
 
 fn free_port() -> Result<u16, Error> {

@@ -7,7 +7,8 @@
 //! `--objects N` (default 10000; 100000 shows that creates do not slow down), `--watchers N`, `--write-rate N` and
 //! `--churn-seconds N` size the other parts, `--definitions N` (default 1000) that of custom resources,
 //! `--nodes N` and `--pods N` that of scheduling and controllers (default 1000 and 10000);
-//! `--only load,size,watchers,definitions,scale,churn,pods` picks some.
+//! `--idle-seconds N` (default 60) is how long an idle cluster is watched;
+//! `--only load,size,watchers,definitions,scale,idle,churn,pods` picks some.
 //! It prints figures and asserts none.
 
 mod churn;
@@ -15,6 +16,7 @@ mod connection;
 mod definitions;
 #[path = "../../tests/support/hollow.rs"]
 mod hollow;
+mod idle;
 mod krust;
 mod phases;
 mod pods;
@@ -43,6 +45,7 @@ pub struct Options {
     /// Hollow nodes, and pods on them, of the part about scale.
     pub nodes: usize,
     pub pods: usize,
+    pub idle_seconds: u64,
     only: Option<String>,
 }
 
@@ -68,6 +71,7 @@ fn options() -> Result<Options, String> {
         churn_seconds: 60,
         nodes: 1000,
         pods: 10_000,
+        idle_seconds: 60,
         only: None,
     };
     let mut arguments = std::env::args().skip(1);
@@ -85,6 +89,7 @@ fn options() -> Result<Options, String> {
             "--churn-seconds" => options.churn_seconds = number(&value()?, &argument)?,
             "--nodes" => options.nodes = number(&value()?, &argument)?,
             "--pods" => options.pods = number(&value()?, &argument)?,
+            "--idle-seconds" => options.idle_seconds = number(&value()?, &argument)?,
             "--only" => options.only = Some(value()?),
             "--image" => options.image = value()?,
             "--engine-socket" => options.engine_socket = value()?,
@@ -131,6 +136,9 @@ fn main() -> Result<(), Error> {
                     let server = krust::Server::start_cold("none", &options.engine_socket).await?;
                     scale::run(&server, &options).await?;
                     server.stop().await?;
+                }
+                if options.wants("idle") {
+                    idle::run(&options).await?;
                 }
                 if options.wants("churn") {
                     churn::run(&options).await?;

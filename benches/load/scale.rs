@@ -4,14 +4,13 @@
 use crate::Options;
 use crate::connection::{Error, Target};
 use crate::hollow::Hollow;
-use crate::krust::Server;
+use crate::krust::{Server, cpu_of};
 use crate::stats::{Latencies, show};
 use bytes::Bytes;
 use hyper::Method;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use krust::client::informer::{Informer, Informers};
-use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -21,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 const DEPLOYMENTS: usize = 10;
 const STEP_MAX: Duration = Duration::from_secs(600);
-const PROBE_EVERY: Duration = Duration::from_millis(20);
+const PROBE_EVERY: Duration = Duration::from_millis(50);
 
 pub async fn run(server: &Server, options: &Options) -> Result<(), Error> {
-    let client = client(server).await?;
+    let client = server.client().await?;
     let stop = CancellationToken::new();
     println!(
         "\n{} hollow nodes, {} pods of {DEPLOYMENTS} Deployments",
@@ -41,13 +40,17 @@ pub async fn run(server: &Server, options: &Options) -> Result<(), Error> {
         let (hollow, client, stop) = (hollow.clone(), client.clone(), stop.clone());
         tokio::spawn(async move { hollow.run(client, Duration::ZERO, stop).await })
     };
-    let probe = tokio::spawn(probe(server.target()?, stop.clone()));
+    let probes = Probe::ALL.map(|probe| tokio::spawn(probe.run(server.target(), stop.clone())));
 
     // A tenth first, so that the cost of a pod can be compared.
     let api: Api<Deployment> = Api::default_namespaced(client.clone());
     let mut each = None;
     for (step, count) in [(0, options.pods / 10), (1, options.pods)] {
-        let began = Instant::now();
+        // Heartbeats and probes go on all the time.
+        let idle = idle_share(server).await?;
+        let counted = server.counted().await?;
+        let (began, used) = (Instant::now(), Used::now(server)?);
+        let before = counts.bound.load(Ordering::Relaxed);
         let replicas = count / DEPLOYMENTS;
         for number in 0..DEPLOYMENTS {
             let name = format!("web-{number}");
@@ -59,19 +62,40 @@ pub async fn run(server: &Server, options: &Options) -> Result<(), Error> {
                 api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
             }
         }
-        let before = counts.bound.load(Ordering::Relaxed);
         let bound = wait(|| counts.bound.load(Ordering::Relaxed) >= count).await?;
         let new = (count - before.min(count)).max(1);
         let rate = new as f64 / (bound.duration_since(began)).as_secs_f64();
         let running = wait(|| counts.running.load(Ordering::Relaxed) >= count).await?;
-        let cost = running.duration_since(began).as_secs_f64() / new as f64;
-        let ratio = cost / *each.get_or_insert(cost);
         println!("{:<36} {rate:>9.0}/s", format!("made and bound, up to {count} pods"));
         println!(
-            "{:<36} {:>9}   {ratio:.2} times the first's time a pod",
+            "{:<36} {:>9}",
             format!("all of {count} running after"),
             show(running.duration_since(began))
         );
+        // Statuses and events of the last pods are part of their cost.
+        quiet(server, idle).await?;
+        let counted = (counted, server.counted().await?);
+        let used = Used::now(server)?.since(&used);
+        let time = running.duration_since(began).as_secs_f64() / new as f64;
+        let cost = (used.server.as_secs_f64() - idle * began.elapsed().as_secs_f64()) / new as f64;
+        let (first_time, first_cost) = *each.get_or_insert((time, cost));
+        println!(
+            "{:<36} {:>6.2} ms a pod, {:.2} times the first's; {:.2} times the first's time",
+            "processor time of the server",
+            cost * 1e3,
+            cost / first_cost,
+            time / first_time
+        );
+        println!(
+            "{:<36} {:>6.2} ms a pod",
+            "processor time of the players",
+            used.players.as_secs_f64() * 1e3 / new as f64
+        );
+        let requests = counted.1.requests_since(&counted.0).into_iter().take(12);
+        let requests: Vec<String> = requests
+            .map(|(what, count)| format!("{:.2} {what}", count as f64 / new as f64))
+            .collect();
+        println!("{:<36} {}", "requests a pod", requests.join(", "));
         server.report_memory("with the pods");
     }
 
@@ -80,24 +104,26 @@ pub async fn run(server: &Server, options: &Options) -> Result<(), Error> {
     let template = json!({"spec": {"template": {"metadata": {"annotations": {"again": "1"}}}}});
     api.patch("web-0", &PatchParams::default(), &Patch::Merge(template))
         .await?;
-    let rolled = rolled_out(&api, "web-0", replicas).await?;
+    let used = Used::now(server)?;
+    let (rolled, pause) = rolled_out(&api, "web-0", replicas).await?;
     println!(
-        "{:<36} {:>9}",
+        "{:<36} {:>9}, without progress for {} at most",
         format!("rolling update of {replicas} replicas"),
-        show(rolled.duration_since(began))
+        show(rolled.duration_since(began)),
+        show(pause)
+    );
+    println!(
+        "{:<36} {:>6.2} ms a replica",
+        "processor time of the server",
+        Used::now(server)?.since(&used).server.as_secs_f64() * 1e3 / replicas as f64
     );
     server.report_memory("after the rolling update");
     stop.cancel();
-    let latencies = probe.await??;
-    latencies.print_tail("GET of an object meanwhile");
+    for (probe, probing) in Probe::ALL.into_iter().zip(probes) {
+        probing.await??.print_tail(probe.what());
+    }
     playing.await?;
     Ok(())
-}
-
-async fn client(server: &Server) -> Result<Client, Error> {
-    let kubeconfig = kube::config::Kubeconfig::read_from(server.kubeconfig())?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    Ok(Client::try_from(config)?)
 }
 
 fn deployment(name: &str, replicas: usize) -> Result<Deployment, Error> {
@@ -159,19 +185,22 @@ async fn wait(done: impl Fn() -> bool) -> Result<Instant, Error> {
     Ok(Instant::now())
 }
 
-async fn rolled_out(api: &Api<Deployment>, name: &str, replicas: usize) -> Result<Instant, Error> {
-    let began = Instant::now();
+/// When the update was through, and the longest time in which nothing of it could be seen.
+async fn rolled_out(api: &Api<Deployment>, name: &str, replicas: usize) -> Result<(Instant, Duration), Error> {
+    let all = Some(i32::try_from(replicas)?);
+    let (began, mut moved, mut pause) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let mut last = None;
     loop {
         let deployment = api.get(name).await?;
         let status = deployment.status.unwrap_or_default();
-        let all = i32::try_from(replicas)?;
         let seen = status.observed_generation == deployment.metadata.generation;
-        if seen
-            && status.updated_replicas == Some(all)
-            && status.available_replicas == Some(all)
-            && status.replicas == Some(all)
-        {
-            return Ok(Instant::now());
+        let counts = (status.updated_replicas, status.available_replicas, status.replicas);
+        if last.replace(counts) != Some(counts) {
+            pause = pause.max(moved.elapsed());
+            moved = Instant::now();
+        }
+        if seen && counts == (all, all, all) {
+            return Ok((Instant::now(), pause));
         }
         if began.elapsed() > STEP_MAX {
             return Err(format!("the update does not end: {status:?}").into());
@@ -180,17 +209,91 @@ async fn rolled_out(api: &Api<Deployment>, name: &str, replicas: usize) -> Resul
     }
 }
 
-/// Reads an object again and again, as a user beside all this would.
-async fn probe(target: Target, stop: CancellationToken) -> Result<Latencies, Error> {
-    let mut connection = target.connect().await?;
-    let mut latencies = Latencies::default();
-    while !stop.is_cancelled() {
-        let began = Instant::now();
-        connection
-            .call(Method::GET, "/api/v1/namespaces/default", Bytes::new())
-            .await?;
-        latencies.add(began.elapsed());
-        tokio::time::sleep(PROBE_EVERY).await;
+/// How much of a processor the server takes while nothing new is asked of it.
+async fn idle_share(server: &Server) -> Result<f64, Error> {
+    const LOOK: Duration = Duration::from_secs(3);
+    let (before, began) = (server.cpu()?, Instant::now());
+    tokio::time::sleep(LOOK).await;
+    Ok((server.cpu()? - before).as_secs_f64() / began.elapsed().as_secs_f64())
+}
+
+/// Waits until the server has no more to do than before.
+async fn quiet(server: &Server, idle: f64) -> Result<(), Error> {
+    let began = Instant::now();
+    while idle_share(server).await? > idle + 0.1 {
+        if began.elapsed() > STEP_MAX {
+            return Err("the server does not come to rest".into());
+        }
     }
-    Ok(latencies)
+    Ok(())
+}
+
+/// Processor time.
+struct Used {
+    server: Duration,
+    /// Everything in this process: nodes, probes, counting.
+    players: Duration,
+}
+
+impl Used {
+    fn now(server: &Server) -> Result<Self, Error> {
+        Ok(Self {
+            server: server.cpu()?,
+            players: cpu_of("self")?,
+        })
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            server: self.server - before.server,
+            players: self.players - before.players,
+        }
+    }
+}
+
+/// What a user beside all this does again and again.
+#[derive(Clone, Copy)]
+enum Probe {
+    Get,
+    Page,
+    Write,
+}
+
+impl Probe {
+    const ALL: [Self; 3] = [Self::Get, Self::Page, Self::Write];
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Get => "GET of an object meanwhile",
+            Self::Page => "LIST of 500 pods meanwhile",
+            Self::Write => "PATCH of an object meanwhile",
+        }
+    }
+
+    async fn run(self, target: Result<Target, Error>, stop: CancellationToken) -> Result<Latencies, Error> {
+        const NAMESPACE: &str = "/api/v1/namespaces/default";
+        let mut connection = target?.connect().await?;
+        let mut latencies = Latencies::default();
+        let maps = format!("{NAMESPACE}/configmaps");
+        if let Self::Write = self {
+            let map = json!({"metadata": {"name": "probe"}}).to_string();
+            connection.call(Method::POST, &maps, map.into()).await?;
+        }
+        for round in 0.. {
+            if stop.is_cancelled() {
+                break;
+            }
+            let annotation = json!({"metadata": {"annotations": {"round": round.to_string()}}});
+            let (method, path, body) = match self {
+                Self::Get => (Method::GET, NAMESPACE.to_owned(), Bytes::new()),
+                Self::Page => (Method::GET, format!("{NAMESPACE}/pods?limit=500"), Bytes::new()),
+                Self::Write => (Method::PATCH, format!("{maps}/probe"), annotation.to_string().into()),
+            };
+            let began = Instant::now();
+            connection.call(method, &path, body).await?;
+            latencies.add(began.elapsed());
+            tokio::time::sleep(PROBE_EVERY).await;
+        }
+        Ok(latencies)
+    }
 }
