@@ -10,7 +10,7 @@
 //! - [`scale`]: how many there should be of what a kind stands for.
 //! - [`validation`]: names, labels, metadata: rules that all kinds share.
 //! - [`selector`]: label and field selectors.
-//! - [`columns`]: human durations and other helpers of the printers.
+//! - [`columns`]: human durations and other helpers of the printers; [`projection`]: which parts of objects they read.
 //! - [`field`]: field errors.
 //! - [`structural`]: schemas of custom resources; [`cel`]: the expression language of their rules.
 //! - [`policy`]: admission policies, compiled; what requests they are for.
@@ -32,6 +32,7 @@ pub mod managed;
 pub mod network;
 pub mod patterns;
 pub mod policy;
+pub mod projection;
 pub mod reset_fields;
 pub mod resource_metrics;
 mod row;

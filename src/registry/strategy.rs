@@ -4,6 +4,7 @@
 //! Every method has a default that does what most kinds do.
 
 use super::field::FieldError;
+use super::projection::{Parts, WITHOUT_MANAGED_FIELDS};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -202,6 +203,10 @@ pub trait Strategy: Send + Sync {
     /// One cell per column, JSON scalars. `now` is unix seconds, the object is in the row's own version.
     fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
         super::columns::default_cells(object, now)
+    }
+    /// Which parts of an object the cells and the row's conditions are made of.
+    fn cells_read(&self) -> Parts {
+        WITHOUT_MANAGED_FIELDS
     }
     /// Conditions of the table row (finished pods).
     fn row_conditions(&self, _object: &Object) -> Option<Value> {

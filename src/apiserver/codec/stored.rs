@@ -5,10 +5,12 @@
 
 use crate::apiserver::error::ApiError;
 use crate::registry::Kind;
+use crate::registry::projection::{Parts, raw_value};
 use crate::registry::strategy::Object;
 use crate::storage::{Entry, Storage};
 use bytes::Bytes;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// So many objects are compared with what their schema makes of them, so that their list can be shared.
 const COMPARED_MAX: usize = 1000;
@@ -23,8 +25,7 @@ pub fn is_native(kind: &Kind) -> bool {
 
 /// The object in the kind's version.
 pub fn object(kind: &Kind, entry: &Entry) -> Result<Object, ApiError> {
-    let mut object: Object = serde_json::from_slice(&entry.bytes)
-        .map_err(|e| ApiError::internal(format_args!("stored object {:?} is unreadable: {e}", entry.key)))?;
+    let mut object: Object = serde_json::from_slice(&entry.bytes).map_err(|error| unreadable(entry, &error))?;
     match &kind.custom {
         _ if is_as_stored(kind, entry) => {}
         Some(custom) => {
@@ -35,6 +36,30 @@ pub fn object(kind: &Kind, entry: &Entry) -> Result<Object, ApiError> {
         None => from_storage(kind, &mut object),
     }
     Ok(object)
+}
+
+/// Some parts of the object in the kind's version; more of it where that costs no less.
+pub fn parts(kind: &Kind, entry: &Entry, parts: Parts) -> Result<Object, ApiError> {
+    if !is_as_stored(kind, entry) {
+        return object(kind, entry);
+    }
+    parts.read(&entry.bytes).map_err(|error| unreadable(entry, &error))
+}
+
+/// The object's metadata as JSON.
+pub fn metadata<'a>(kind: &Kind, entry: &'a Entry) -> Result<Cow<'a, str>, ApiError> {
+    if is_as_stored(kind, entry)
+        && let Some(metadata) = raw_value(&entry.bytes, "metadata")
+    {
+        return Ok(Cow::Borrowed(metadata));
+    }
+    let object = object(kind, entry)?;
+    let metadata = object.get("metadata").map_or_else(|| "{}".to_owned(), Value::to_string);
+    Ok(Cow::Owned(metadata))
+}
+
+fn unreadable(entry: &Entry, error: &serde_json::Error) -> ApiError {
+    ApiError::internal(format_args!("stored object {:?} is unreadable: {error}", entry.key))
 }
 
 /// Turns a stored object into one of the kind's version.

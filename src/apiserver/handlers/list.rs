@@ -19,7 +19,6 @@ use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::{ListOptions, VersionMatch};
 use crate::registry::Kind;
-use crate::registry::strategy::Object;
 use crate::storage::{Entry, Snapshot, StorageError};
 use bytes::Bytes;
 use poem::Response;
@@ -205,17 +204,17 @@ impl Rendering {
     /// Protobuf if that is the format and there is no transform, else JSON.
     fn render(self, entries: &[Arc<Entry>]) -> Result<Bytes, ApiError> {
         let kind = &self.kind;
-        let objects =
-            || -> Result<Vec<Object>, ApiError> { entries.iter().map(|entry| stored::object(kind, entry)).collect() };
-        let value = match self.transform {
-            Transform::None if self.format == Format::Protobuf => return messages(kind, &self.metadata, entries),
-            Transform::None => return concatenate(kind, &self.metadata, entries),
-            Transform::Table(version) => table::render(kind, version, objects()?, self.metadata, self.include, true),
-            Transform::PartialObject(version) | Transform::PartialList(version) => {
-                partial::list(&objects()?, self.metadata, version)
+        Ok(match self.transform {
+            Transform::None if self.format == Format::Protobuf => messages(kind, &self.metadata, entries)?,
+            Transform::None => concatenate(kind, &self.metadata, entries)?,
+            Transform::Table(version) => {
+                let stored = entries.iter().map(|entry| &**entry);
+                table::of_entries(kind, version, stored, &self.metadata, self.include, true)?.into()
             }
-        };
-        serde_json::to_vec(&value).map(Bytes::from).map_err(ApiError::internal)
+            Transform::PartialObject(version) | Transform::PartialList(version) => {
+                partial::list(kind, entries, &self.metadata, version)?.into()
+            }
+        })
     }
 }
 

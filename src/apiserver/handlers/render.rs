@@ -30,7 +30,18 @@ pub async fn entry(
         let bytes = stored::bytes(kind, entry)?;
         return respond(&ctx.query, &ctx.headers, negotiated, status, bytes).await;
     }
-    object(ctx, kind, negotiated, status, stored::object(kind, entry)?).await
+    let json = match negotiated.transform {
+        Transform::None => return object(ctx, kind, negotiated, status, stored::object(kind, entry)?).await,
+        Transform::PartialObject(version) | Transform::PartialList(version) => {
+            partial::of_entry(kind, entry, version)?.into()
+        }
+        Transform::Table(version) => {
+            let include = IncludeObject::from_query(&ctx.query, negotiated.transform)?;
+            let metadata = json!({ "resourceVersion": entry.revision.to_string() });
+            table::of_entries(kind, version, std::iter::once(entry), &metadata, include, true)?.into()
+        }
+    };
+    respond(&ctx.query, &ctx.headers, negotiated, status, json).await
 }
 
 /// Answers with an object in the kind's version.

@@ -2,6 +2,7 @@
 
 use super::{age, column, name_column, since, wide};
 use crate::registry::json::{at, boolean, integer, items, map, number, objects, text};
+use crate::registry::projection::Parts::{self, All, Only};
 use crate::registry::strategy::{Column, Object};
 use serde_json::{Value, json};
 
@@ -18,6 +19,45 @@ pub fn columns() -> Vec<Column> {
         wide("Readiness Gates", "string"),
     ]
 }
+
+/// What [`cells`] and [`row_conditions`] look at.
+pub const READ: Parts = {
+    const STATUSES: Parts = Only(&[
+        ("name", All),
+        ("ready", All),
+        ("started", All),
+        ("restartCount", All),
+        ("state", All),
+        ("lastState", All),
+    ]);
+    Only(&[
+        (
+            "metadata",
+            Only(&[("name", All), ("creationTimestamp", All), ("deletionTimestamp", All)]),
+        ),
+        (
+            "spec",
+            Only(&[
+                ("nodeName", All),
+                ("readinessGates", All),
+                ("initContainers", Only(&[("name", All), ("restartPolicy", All)])),
+                ("containers", Only(&[])),
+            ]),
+        ),
+        (
+            "status",
+            Only(&[
+                ("phase", All),
+                ("reason", All),
+                ("nominatedNodeName", All),
+                ("podIPs", All),
+                ("conditions", Only(&[("type", All), ("status", All), ("reason", All)])),
+                ("initContainerStatuses", STATUSES),
+                ("containerStatuses", STATUSES),
+            ]),
+        ),
+    ])
+};
 
 pub fn cells(pod: &Object, now: i64) -> Vec<Value> {
     let summary = Summary::of(pod);

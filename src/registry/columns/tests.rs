@@ -44,6 +44,20 @@ fn cells(group: &str, version: &str, resource: &str, object: Value) -> String {
     let kind = Registry::builtin().lookup(group, version, resource).expect("a row");
     let object = object.as_object().expect("an object");
     let cells = kind.strategy.cells(object, NOW);
+    let read = kind
+        .strategy
+        .cells_read()
+        .read(json!(object).to_string().as_bytes())
+        .unwrap();
+    assert_eq!(
+        kind.strategy.cells(&read, NOW),
+        cells,
+        "nothing is shown that is not read"
+    );
+    assert_eq!(
+        kind.strategy.row_conditions(&read),
+        kind.strategy.row_conditions(object)
+    );
     let texts = cells.iter().map(|cell| match cell {
         Value::String(text) => text.clone(),
         other => other.to_string(),

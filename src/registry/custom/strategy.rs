@@ -5,6 +5,7 @@ use super::{CustomKind, columns, scale};
 use crate::registry::field::FieldError;
 use crate::registry::formats::label_key;
 use crate::registry::json::{items, restore};
+use crate::registry::projection::Parts;
 use crate::registry::strategy::{Column, Object, Strategy, Target};
 use serde_json::Value;
 use std::sync::Arc;
@@ -125,6 +126,11 @@ impl Strategy for CustomStrategy {
 
     fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
         columns::cells(&self.kind.columns, object, now)
+    }
+
+    /// Columns may show anything.
+    fn cells_read(&self) -> Parts {
+        Parts::All
     }
 }
 

@@ -90,10 +90,7 @@ impl Writer {
     /// The event for an object that is there.
     pub fn added(&mut self, entry: &Entry) -> Result<Bytes, ApiError> {
         // Not shared: a large initial state would drive out what is.
-        match self.transform {
-            Transform::None => self.plain(EventType::Added, entry),
-            _ => self.object(EventType::Added, stored::object(&self.kind, entry)?),
-        }
+        self.stored(EventType::Added, entry)
     }
 
     /// The event for a change, if it is one to this watcher.
@@ -107,15 +104,13 @@ impl Writer {
             Some(previous) if left => previous,
             _ => &event.entry,
         };
-        let make = |writer: &mut Self| match writer.transform {
-            Transform::None if !left => writer.plain(kind, shown),
-            _ => {
-                let mut object = stored::object(&writer.kind, shown)?;
-                if left {
-                    set_revision(&mut object, event.revision());
-                }
-                writer.object(kind, object)
+        let make = |writer: &mut Self| {
+            if !left {
+                return writer.stored(kind, shown);
             }
+            let mut object = stored::object(&writer.kind, shown)?;
+            set_revision(&mut object, event.revision());
+            writer.object(kind, object)
         };
         if matches!(self.transform, Transform::Table(_)) {
             return make(self).map(Some);
@@ -131,6 +126,26 @@ impl Writer {
         let row = self.kind.clone();
         let made = server.shared.get_or_make(&row, event.revision(), form, || make(self));
         made.map(Some)
+    }
+
+    /// An object as it is stored.
+    fn stored(&mut self, event: EventType, entry: &Entry) -> Result<Bytes, ApiError> {
+        let json = match self.transform {
+            Transform::None => return self.plain(event, entry),
+            Transform::PartialObject(version) | Transform::PartialList(version) => {
+                partial::of_entry(&self.kind, entry, version)?.into_bytes()
+            }
+            Transform::Table(version) => {
+                let metadata = json!({ "resourceVersion": entry.revision.to_string() });
+                let columns = !std::mem::replace(&mut self.columns_sent, true);
+                let one = std::iter::once(entry);
+                table::of_entries(&self.kind, version, one, &metadata, self.include, columns)?
+            }
+        };
+        match self.format {
+            Format::Protobuf => self.value(event, &serde_json::from_slice(&json).map_err(ApiError::internal)?),
+            _ => Ok(line(event, &json)),
+        }
     }
 
     /// An object as it is.

@@ -17,6 +17,7 @@ pub use qos::class as qos_class;
 use crate::registry::columns::pod as printer;
 use crate::registry::field::FieldError;
 use crate::registry::json::{boolean, child, child_or_new, default_text, integer, is_set, objects, restore, text};
+use crate::registry::projection::Parts;
 use crate::registry::strategy::{Column, Deletion, Object, Strategy, Target, default_prepare_for_update};
 use serde_json::{Value, json};
 
@@ -178,6 +179,10 @@ impl Strategy for PodStrategy {
 
     fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
         printer::cells(object, now)
+    }
+
+    fn cells_read(&self) -> Parts {
+        printer::READ
     }
 
     fn row_conditions(&self, object: &Object) -> Option<Value> {
