@@ -5,6 +5,7 @@
 //! them out does not touch.
 
 use super::ObjectKey;
+use super::copies::Copies;
 use futures_util::{Stream, StreamExt};
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
@@ -26,9 +27,15 @@ use tokio_util::task::TaskTracker;
 const SEEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A kind that can be watched.
-pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+pub trait Watched:
+    Resource<DynamicType = ()> + Clone + Debug + PartialEq + DeserializeOwned + Send + Sync + 'static
+{
+}
 
-impl<K> Watched for K where K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+impl<K> Watched for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + PartialEq + DeserializeOwned + Send + Sync + 'static
+{
+}
 
 /// The informers of one client. Clones share them.
 #[derive(Clone)]
@@ -57,7 +64,7 @@ impl Informers {
         if let Some(informer) = known.and_then(|informer| informer.downcast_ref::<Informer<K>>()) {
             return informer.clone();
         }
-        let informer = Informer::unfed();
+        let informer = Informer::with(Copies::of_process());
         by_type.insert(TypeId::of::<K>(), Box::new(informer.clone()));
         let events = watcher(Api::<K>::all(self.client.clone()), watcher::Config::default()).default_backoff();
         let fed = informer.clone();
@@ -122,6 +129,7 @@ impl<K> Clone for Informer<K> {
 }
 
 struct Inner<K> {
+    copies: Copies<K>,
     state: RwLock<State<K>>,
     /// Held while a change is taken in and told, so that nobody who subscribes meanwhile misses or repeats it.
     listeners: Mutex<Listeners<K>>,
@@ -135,7 +143,7 @@ struct Inner<K> {
 
 struct State<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
-    by_controller: HashMap<String, BTreeSet<ObjectKey>>,
+    by_controller: HashMap<String, BTreeMap<ObjectKey, Arc<K>>>,
 }
 
 struct Listeners<K> {
@@ -147,8 +155,13 @@ struct Listeners<K> {
 impl<K: Watched> Informer<K> {
     /// One that nothing feeds; tests feed it themselves.
     pub fn unfed() -> Self {
+        Self::with(Copies::own())
+    }
+
+    fn with(copies: Copies<K>) -> Self {
         Self {
             inner: Arc::new(Inner {
+                copies,
                 state: RwLock::new(State {
                     objects: BTreeMap::new(),
                     by_controller: HashMap::new(),
@@ -191,8 +204,13 @@ impl<K: Watched> Informer<K> {
     /// Those whose controller has this uid.
     pub fn controlled_by(&self, uid: &str) -> Vec<Arc<K>> {
         let state = self.inner.state.read();
-        let keys = state.by_controller.get(uid).into_iter().flatten();
-        keys.filter_map(|key| state.objects.get(key).cloned()).collect()
+        let objects = state.by_controller.get(uid);
+        objects.map_or_else(Vec::new, |objects| objects.values().cloned().collect())
+    }
+
+    /// How many they are.
+    pub fn count_controlled_by(&self, uid: &str) -> usize {
+        self.inner.state.read().by_controller.get(uid).map_or(0, BTreeMap::len)
     }
 
     /// Calls `handler` for every change from now on, and first for each object that is there, as one that came. It is
@@ -332,7 +350,7 @@ impl<K: Watched> Informer<K> {
             .as_ref()
             .is_some_and(|old| old.meta().uid == object.meta().uid && revision_of(&**old) == revision && revision > 0);
         if !unchanged {
-            let object = Arc::new(object);
+            let object = self.inner.copies.share(object);
             // Another object of the same name: the one before is gone, although nobody said so.
             let replaced = old.as_ref().is_some_and(|old| old.meta().uid != object.meta().uid);
             if replaced {
@@ -375,7 +393,8 @@ impl<K: Watched> Informer<K> {
 
     fn take_out(&self, key: &ObjectKey, listeners: &Listeners<K>, revision: u64) {
         let old = self.inner.state.write().remove(key);
-        if old.is_some() {
+        if let Some(gone) = &old {
+            self.inner.copies.forget(gone);
             self.tell(listeners, &Change { old, new: None }, revision);
         }
     }
@@ -407,7 +426,7 @@ impl<K: Watched> State<K> {
             self.by_controller
                 .entry(uid.to_owned())
                 .or_default()
-                .insert(key.clone());
+                .insert(key.clone(), Arc::clone(object));
         }
         self.objects.insert(key, Arc::clone(object));
     }

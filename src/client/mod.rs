@@ -2,7 +2,7 @@
 //! directly, without a socket, under an identity of their own; everything else is as over the network.
 //!
 //! What clients share stands here, too:
-//! - [`informer`]: one watch and one indexed cache per kind.
+//! - [`informer`]: one watch and one indexed cache per kind; [`copies`]: what several caches hold exists once.
 //! - [`work_queue`]: keys that wait to be worked on.
 //! - [`events`]: what people are told.
 //! - [`claims`]: claims of pods, and the built-in provisioner of volumes.
@@ -11,6 +11,7 @@
 //! - [`discovery`]: which resources there are.
 
 pub mod claims;
+mod copies;
 pub mod discovery;
 pub mod events;
 pub mod informer;

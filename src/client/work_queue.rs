@@ -18,6 +18,12 @@ const RETRY_FIRST: Duration = Duration::from_millis(5);
 /// Upstream waits up to 1,000 seconds, which nobody in front of a terminal understands.
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
+/// How long changes are waited for by [`WorkQueue::add_of_many`]: some times as long as it takes to look at an object.
+const DELAY_PER_OBJECT: Duration = Duration::from_micros(10);
+/// Less is not worth a timer.
+const DELAY_MIN: Duration = Duration::from_millis(1);
+const DELAY_MAX: Duration = Duration::from_millis(100);
+
 /// What becomes of a key that was worked on without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -95,6 +101,16 @@ impl<T: Clone + Eq + Hash + Display + Send + 'static> WorkQueue<T> {
         if self.inner.keys.lock().delay(key, Instant::now() + delay) {
             self.inner.wake.notify_one();
         }
+    }
+
+    /// Adds `key`, whose work takes the longer the more `objects` there are to be looked at: changes of many objects are
+    /// waited for a little, or every single one would have all of them looked at.
+    pub fn add_of_many(&self, key: T, objects: usize) {
+        let delay = DELAY_PER_OBJECT.saturating_mul(u32::try_from(objects).unwrap_or(u32::MAX));
+        if delay < DELAY_MIN {
+            return self.add(key);
+        }
+        self.add_after(key, delay.min(DELAY_MAX));
     }
 
     /// The number of keys that are ready.
@@ -355,6 +371,19 @@ mod tests {
         assert_eq!(at.len(), 6);
         assert_eq!(retry_delay(1), RETRY_FIRST);
         assert_eq!(retry_delay(u32::MAX), RETRY_LAST);
+    }
+
+    #[tokio::test]
+    async fn changes_of_many_objects_are_taken_together() {
+        let queue = WorkQueue::new("test");
+        queue.add_of_many("few", 50);
+        for _ in 0..3 {
+            queue.add_of_many("many", 10_000);
+        }
+        let keys = queue.inner.keys.lock();
+        assert_eq!((keys.ready.len(), keys.delayed.len()), (1, 1));
+        let (due, _) = keys.due["many"];
+        assert!(due <= Instant::now() + DELAY_MAX);
     }
 
     #[tokio::test]
