@@ -11,8 +11,9 @@ use tokio_util::task::TaskTracker;
 use super::{AppError, Core, Parts, namespaces};
 use crate::config::{RuntimeKind, Settings};
 use crate::kubelet::eviction::threshold;
-use crate::kubelet::{self, FileSharing, Kubelet, KubeletOptions};
+use crate::kubelet::{self, FileSharing, Kubelet, KubeletOptions, PodPolicy};
 use crate::registry;
+use crate::runtime::LogLimits;
 use crate::runtime::choose::{Chosen, RuntimeChoice, RuntimeOptions, choose};
 use crate::transport::listen::listen_or_any_port;
 use crate::transport::pki::{in_container, write_private};
@@ -73,6 +74,14 @@ pub(super) async fn start(
             key: "node.eviction_hard",
             reason,
         })?,
+        policy: PodPolicy {
+            seccomp_default: settings.node.seccomp_default,
+            allowed_unsafe_sysctls: settings.node.allowed_unsafe_sysctls.clone(),
+            logs: LogLimits {
+                file_bytes_max: settings.node.container_log_bytes_max,
+                files_max: settings.node.container_log_files_max,
+            },
+        },
     };
     let kubelet = Kubelet::new(options);
     let (sessions, stop) = (TaskTracker::new(), parts.stop.clone());
@@ -130,8 +139,11 @@ fn node_name(configured: &str, data_dir: &Path) -> Result<String, AppError> {
 /// Whether the engine finds what krust writes, under the same path or one that the runtime knows.
 async fn file_sharing(chosen: &Chosen, data_dir: &Path) -> FileSharing {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if has_same_mounts(&chosen.endpoint) || !in_container() || is_mounted_from_same_path(&mounts, data_dir) {
+    if has_same_mounts(&chosen.endpoint) || !in_container() {
         return FileSharing::Shared;
+    }
+    if is_mounted_from_same_path(&mounts, data_dir) {
+        return FileSharing::SamePaths;
     }
     match chosen.runtime.share_directory(data_dir).await {
         Ok(true) => {

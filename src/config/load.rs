@@ -168,6 +168,7 @@ fn read_environment(variables: &BTreeMap<String, String>, defaults: &Value) -> R
         .try_parsing(true)
         .list_separator(",")
         .with_list_parse_key("server.tls_sans")
+        .with_list_parse_key("node.allowed_unsafe_sysctls")
         .with_list_parse_key("server.enable_admission_plugins");
     Ok(lists.source(Some(taken)))
 }

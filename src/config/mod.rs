@@ -87,6 +87,14 @@ pub struct NodeSettings {
     pub pods_max: u32,
     /// When pods are evicted, as upstream's `--eviction-hard`: `memory.available<100Mi,nodefs.available<10%`. Empty: never.
     pub eviction_hard: String,
+    /// Containers that name no seccomp profile get the engine's own instead of none.
+    pub seccomp_default: bool,
+    /// Sysctls that pods may set although they concern others; a name may end in `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// A container's log file is put aside when it is this long.
+    pub container_log_bytes_max: u64,
+    /// So many log files are kept of a container.
+    pub container_log_files_max: u32,
     /// Where the volumes of the class `local-path` are made. Empty: `volumes` in the data directory.
     pub volumes_dir: PathBuf,
 }
@@ -148,6 +156,10 @@ impl Default for NodeSettings {
             kubelet_listen: ListenAddress::any(10250),
             pods_max: 110,
             eviction_hard: String::new(),
+            seccomp_default: false,
+            allowed_unsafe_sysctls: Vec::new(),
+            container_log_bytes_max: 10 << 20,
+            container_log_files_max: 5,
             volumes_dir: PathBuf::new(),
         }
     }

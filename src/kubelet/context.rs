@@ -2,12 +2,14 @@
 
 use crate::client::events::Recorder;
 use crate::client::informer::Informer;
+use crate::kubelet::PodPolicy;
+use crate::kubelet::container::security::Seccomp;
 use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::images::Images;
 use crate::kubelet::pod;
 use crate::kubelet::pods::Pods;
 use crate::kubelet::volumes::Volumes;
-use crate::runtime::{Runtime, Sandbox};
+use crate::runtime::{Features, Runtime, Sandbox};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -31,6 +33,10 @@ pub struct Context {
     pub figures: NodeFigures,
     pub pods_max: u32,
     pub engine_starts: Semaphore,
+    pub seccomp: Seccomp,
+    pub policy: PodPolicy,
+    /// What the engine could do when krust started.
+    pub features: Features,
 }
 
 impl Context {

@@ -3,6 +3,8 @@
 
 use crate::client::events::Recorder;
 use crate::client::informer::Informers;
+use crate::kubelet::admission;
+use crate::kubelet::container::security::Seccomp;
 use crate::kubelet::context::{Context, ENGINE_STARTS_MAX};
 use crate::kubelet::eviction::Evictions;
 use crate::kubelet::images::Images;
@@ -61,6 +63,7 @@ pub async fn run(
     tasks.spawn(record_events.instrument(tracing::info_span!("events")));
     let informers = Informers::new(options.client.clone(), shutdown.clone());
     let node = NodeAgent::new(&options, recorder.clone()).await?;
+    let features = options.runtime.features().await?;
     let context = Arc::new(Context {
         client: options.client.clone(),
         runtime: options.runtime.clone(),
@@ -70,6 +73,7 @@ pub async fn run(
             options.files.clone(),
             options.client.clone(),
             options.runtime.clone(),
+            features.recursive_readonly_mounts,
         ),
         recorder,
         pods,
@@ -81,6 +85,12 @@ pub async fn run(
         figures: figures(node.facts()),
         pods_max: options.pods_max,
         engine_starts: Semaphore::new(ENGINE_STARTS_MAX),
+        seccomp: Seccomp {
+            directory: options.data_dir.join("seccomp"),
+            by_default: options.policy.seccomp_default,
+        },
+        policy: options.policy.clone(),
+        features,
     });
     tasks.spawn(node.run(shutdown.clone()).instrument(tracing::info_span!("node")));
     let evictions = Evictions {
@@ -214,6 +224,12 @@ impl Manager {
     fn rejection(&self, pod: &Pod) -> Option<PodFailure> {
         if pod::is_finished(pod) || pod.metadata.deletion_timestamp.is_some() {
             return None;
+        }
+        let unsafe_sysctls = &self.context.policy.allowed_unsafe_sysctls;
+        if let Some(failure) =
+            admission::refusal(pod, &self.context.features, unsafe_sysctls, admission::AppArmor::host)
+        {
+            return Some(failure);
         }
         let (records, max) = (self.context.pods.all(), self.context.pods_max);
         let used = records.iter().filter(|record| !pod::is_finished(&record.pod())).count();

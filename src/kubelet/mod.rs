@@ -4,6 +4,7 @@
 //! I/O ([`worker`], [`manager`]). Events drive everything: the watch of pods, the runtime's events, timers that
 //! a plan asked for. Stopping krust leaves the containers alone: the next start adopts them.
 
+mod admission;
 mod back_off;
 mod configuration;
 mod container;
@@ -66,6 +67,18 @@ pub struct KubeletOptions {
     pub pods_max: u32,
     /// When pods are evicted; without any, they never are, and conditions follow upstream's defaults.
     pub eviction_hard: Vec<eviction::threshold::Threshold>,
+    pub policy: PodPolicy,
+}
+
+/// What the administrator of a node decides about its pods (upstream: `KubeletConfiguration`).
+#[derive(Clone, Debug, Default)]
+pub struct PodPolicy {
+    /// Containers that do not name a seccomp profile get the engine's own: `seccompDefault`.
+    pub seccomp_default: bool,
+    /// Names, or prefixes that end in `*`: `allowedUnsafeSysctls`.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// `containerLogMaxSize` and `containerLogMaxFiles`.
+    pub logs: crate::runtime::LogLimits,
 }
 
 /// Whether paths that krust writes are the same paths for the container engine.
@@ -73,6 +86,8 @@ pub struct KubeletOptions {
 pub enum FileSharing {
     /// Both see the same file system.
     Shared,
+    /// Paths are the same for both, but what krust mounts there only krust sees.
+    SamePaths,
     /// krust runs in a container, and the runtime translates the paths of what it writes. Other paths of the engine's
     /// host can be mounted but not looked at; what needs that fails with this explanation.
     OwnFiles(String),

@@ -1,22 +1,74 @@
 //! From a pod's spec to its sandbox (upstream: `kuberuntime_sandbox.go` `generatePodSandboxConfig`,
 //! `network/dns`).
 
-use crate::kubelet::{container, pod};
-use crate::runtime::{PodIdentity, PortMapping, Protocol, SandboxConfig};
+use crate::kubelet::{admission, container, pod};
+use crate::runtime::{PodIdentity, PortMapping, Protocol, RuntimeError, SandboxConfig};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use std::collections::BTreeMap;
 
 const HOSTNAME_MAX: usize = 63;
 const CLUSTER_DOMAIN: &str = "cluster.local";
 
+/// Longest name that the kernel takes.
+const KERNEL_HOSTNAME_MAX: usize = 64;
+/// Annotation of a sandbox that says by which of the engine's runtimes it runs.
+pub const HANDLER: &str = "krust.dev/runtime-handler";
+
+/// Why there is no sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("failed to get RuntimeClass {name:?}: {source}")]
+    RuntimeClass {
+        name: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("RuntimeClass handler {handler:?} does not support user namespaces")]
+    UserNamespaces { handler: String },
+    #[error(
+        "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({KERNEL_HOSTNAME_MAX} \
+         characters is the max, {} characters requested)",
+        name.len()
+    )]
+    NameTooLong { name: String },
+}
+
+/// The engine's runtime that the pod's RuntimeClass names; empty without one.
+pub async fn handler(pod: &Pod, client: &kube::Client) -> Result<String, SandboxError> {
+    let name = pod::spec(pod).runtime_class_name.as_deref().unwrap_or_default();
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    let classes: kube::Api<RuntimeClass> = kube::Api::all(client.clone());
+    match classes.get(name).await {
+        Ok(class) => Ok(class.handler),
+        Err(source) => Err(SandboxError::RuntimeClass {
+            name: name.to_owned(),
+            source: Box::new(source),
+        }),
+    }
+}
+
 /// `node_name` is the hostname of pods in the host's network.
-pub fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
+pub fn config(pod: &Pod, attempt: u32, node_name: &str, handler: &str) -> Result<SandboxConfig, SandboxError> {
+    if pod::spec(pod).host_users == Some(false) {
+        return Err(SandboxError::UserNamespaces {
+            handler: handler.to_owned(),
+        });
+    }
     let spec = pod::spec(pod);
     let host_network = pod::host_network(pod);
     let dns = spec.dns_config.clone().unwrap_or_default();
     let sysctls = spec.security_context.as_ref().and_then(|s| s.sysctls.clone());
     let host_aliases = spec.host_aliases.iter().flatten();
-    SandboxConfig {
+    let mut annotations = BTreeMap::new();
+    if !handler.is_empty() {
+        annotations.insert(HANDLER.to_owned(), handler.to_owned());
+    }
+    Ok(SandboxConfig {
         pod: PodIdentity {
             name: pod::name(pod).to_owned(),
             namespace: pod::namespace(pod).to_owned(),
@@ -26,10 +78,10 @@ pub fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
         hostname: if host_network {
             node_name.to_owned()
         } else {
-            hostname(pod)
+            kernel_hostname(pod)?
         },
         labels: container::labels(pod, None),
-        annotations: BTreeMap::new(),
+        annotations,
         port_mappings: port_mappings(pod),
         host_network,
         host_pid: spec.host_pid.unwrap_or(false),
@@ -52,12 +104,37 @@ pub fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
         host_aliases: host_aliases
             .map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default()))
             .collect(),
-        sysctls: sysctls.into_iter().flatten().map(|s| (s.name, s.value)).collect(),
+        sysctls: sysctls
+            .into_iter()
+            .flatten()
+            .map(|sysctl| (admission::dotted(&sysctl.name), sysctl.value))
+            .collect(),
+        runtime_handler: handler.to_owned(),
+    })
+}
+
+/// What `hostname` prints in the pod: with setHostnameAsFQDN the whole name.
+fn kernel_hostname(pod: &Pod) -> Result<String, SandboxError> {
+    let (name, domain) = (hostname(pod), domain(pod));
+    if pod::spec(pod).set_hostname_as_fqdn != Some(true) || domain.is_empty() {
+        return Ok(name);
+    }
+    let whole = format!("{name}.{domain}");
+    match whole.len() > KERNEL_HOSTNAME_MAX {
+        true => Err(SandboxError::NameTooLong { name: whole }),
+        false => Ok(whole),
     }
 }
 
 /// What the pod's hostname is in, where it has a subdomain; else empty.
 pub fn domain(pod: &Pod) -> String {
+    if pod::spec(pod)
+        .hostname_override
+        .as_deref()
+        .is_some_and(|name| !name.is_empty())
+    {
+        return String::new();
+    }
     match pod::spec(pod).subdomain.as_deref().filter(|name| !name.is_empty()) {
         Some(subdomain) => format!("{subdomain}.{}.svc.{CLUSTER_DOMAIN}", pod::namespace(pod)),
         None => String::new(),
@@ -65,6 +142,14 @@ pub fn domain(pod: &Pod) -> String {
 }
 
 pub fn hostname(pod: &Pod) -> String {
+    // Over everything else, and without a domain.
+    if let Some(name) = pod::spec(pod)
+        .hostname_override
+        .as_deref()
+        .filter(|name| !name.is_empty())
+    {
+        return name.to_owned();
+    }
     let own = pod::spec(pod).hostname.as_deref().filter(|name| !name.is_empty());
     let name: String = own.unwrap_or(pod::name(pod)).chars().take(HOSTNAME_MAX).collect();
     // A name that was cut does not end in a hyphen or a dot.
@@ -99,6 +184,42 @@ mod tests {
     fn pod(name: &str, spec: serde_json::Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns", "uid": "u"}, "spec": spec}))
             .unwrap()
+    }
+
+    fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
+        super::config(pod, attempt, node_name, "").unwrap()
+    }
+
+    #[test]
+    fn what_the_kernel_is_told() {
+        let fqdn = json!({"containers": [], "subdomain": "sub", "setHostnameAsFQDN": true});
+        assert_eq!(
+            config(&pod("p", fqdn.clone()), 0, "n").hostname,
+            "p.sub.ns.svc.cluster.local"
+        );
+        let long = super::config(&pod(&"p".repeat(40), fqdn), 0, "n", "")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            long.contains("is too long (64 characters is the max, 65 characters requested)"),
+            "{long}"
+        );
+        let own = json!({"containers": [], "subdomain": "sub", "hostnameOverride": "any.name"});
+        assert_eq!(config(&pod("p", own), 0, "n").hostname, "any.name");
+    }
+
+    #[test]
+    fn runtimes_and_user_namespaces() {
+        let plain = super::config(&pod("p", json!({"containers": []})), 0, "n", "kata").unwrap();
+        assert_eq!(
+            (plain.runtime_handler.as_str(), plain.annotations[HANDLER].as_str()),
+            ("kata", "kata")
+        );
+        let users = pod("p", json!({"containers": [], "hostUsers": false}));
+        assert_eq!(
+            super::config(&users, 0, "n", "").unwrap_err().to_string(),
+            "RuntimeClass handler \"\" does not support user namespaces"
+        );
     }
 
     #[test]

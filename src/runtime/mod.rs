@@ -99,6 +99,8 @@ pub struct SandboxConfig {
     pub host_aliases: Vec<(String, Vec<String>)>,
     /// Sysctls of the sandbox.
     pub sysctls: BTreeMap<String, String>,
+    /// Which of the engine's runtimes runs the pod; empty: its default.
+    pub runtime_handler: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,11 +132,62 @@ pub struct Resources {
     pub oom_score_adj: i64,
 }
 
-#[derive(Clone, Debug)]
+/// Which mounts made later are seen on the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    #[default]
+    None,
+    HostToContainer,
+    Bidirectional,
+}
+
+#[derive(Clone, Debug, Default)]
 pub struct Mount {
     pub container_path: String,
     pub host_path: String,
     pub readonly: bool,
+    /// What is mounted below is read-only, too; needs `readonly`.
+    pub recursive_readonly: bool,
+    pub propagation: Propagation,
+}
+
+/// A seccomp or AppArmor profile, as in CRI.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SecurityProfile {
+    /// The engine's own.
+    RuntimeDefault,
+    #[default]
+    Unconfined,
+    /// Path of a file that this process reads (seccomp), or name of a profile that the kernel has (AppArmor).
+    Localhost(String),
+}
+
+/// What an engine can do that another cannot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Containers can be without the groups that the image gives their user.
+    pub strict_groups: bool,
+    pub recursive_readonly_mounts: bool,
+    /// Names of runtimes that a sandbox can ask for, besides the empty one.
+    pub handlers: Vec<String>,
+}
+
+/// How much of a container's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    pub file_bytes_max: u64,
+    /// Counts the file that is written to.
+    pub files_max: u32,
+}
+
+impl Default for LogLimits {
+    /// Upstream's `containerLogMaxSize` and `containerLogMaxFiles`.
+    fn default() -> Self {
+        Self {
+            file_bytes_max: 10 << 20,
+            files_max: 5,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -147,6 +200,13 @@ pub struct SecurityContext {
     pub no_new_privs: bool,
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
+    pub seccomp: SecurityProfile,
+    /// None: as the engine does it.
+    pub apparmor: Option<SecurityProfile>,
+    /// Nothing of /proc is hidden or read-only.
+    pub unmasked_proc: bool,
+    /// Without the groups that the image gives the user.
+    pub strict_groups: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -175,6 +235,9 @@ pub struct ContainerConfig {
     pub stop_signal: String,
     /// Path inside the container of the termination message file; its content is read through `read_termination_message`.
     pub termination_message_path: String,
+    /// Id of a running container of the sandbox whose processes this one sees.
+    pub target: Option<String>,
+    pub logs: LogLimits,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,6 +381,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub trait Runtime: Send + Sync + 'static {
     /// Asks the engine: an error means that it does not answer.
     async fn version(&self) -> Result<RuntimeVersion>;
+
+    /// Asks the engine what it can do.
+    async fn features(&self) -> Result<Features> {
+        Ok(Features::default())
+    }
 
     /// Lets containers mount what krust writes below `directory`, although the engine knows it by another path: krust
     /// runs in a container of that engine, and the directory is in one of its volumes. `create_container` takes mounts

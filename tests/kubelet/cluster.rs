@@ -88,6 +88,7 @@ impl Cluster {
             version: "v1.37.0-test".to_owned(),
             pods_max: 110,
             eviction_hard: Vec::new(),
+            policy: Default::default(),
         });
         let shutdown = CancellationToken::new();
         let lookup = kubelet.lookup();

@@ -62,3 +62,47 @@ contract! {
         usage_grows,
     }
 }
+
+// What needs a kernel, so not on the fake.
+mod kernel {
+    use super::{cases::security, subject};
+
+    macro_rules! on_kernels {
+        ($($case:ident,)*) => {
+            mod on_docker {
+                $(
+                    #[test]
+                    fn $case() {
+                        super::subject::run(async {
+                            let subject = super::subject::on_docker().await;
+                            super::security::$case(&subject).await;
+                            subject.clean().await;
+                        });
+                    }
+                )*
+            }
+            mod on_containerd {
+                $(
+                    #[test]
+                    fn $case() {
+                        super::subject::run(async {
+                            let subject = super::subject::on_containerd().await;
+                            super::security::$case(&subject).await;
+                            subject.clean().await;
+                        });
+                    }
+                )*
+            }
+        };
+    }
+
+    on_kernels! {
+        seccomp_profiles,
+        what_is_hidden_in_proc,
+        mounts_propagate,
+        read_only_all_the_way_down,
+        runtimes_by_name,
+        one_container_sees_anothers_processes,
+        logs_do_not_grow_without_bound,
+    }
+}

@@ -189,6 +189,7 @@ fn what_cannot_be_had_is_said() {
                 container_path: "/data".into(),
                 host_path: "/no/such/directory".into(),
                 readonly: true,
+                ..Default::default()
             }],
             ..subject.script("app", "true")
         };

@@ -10,7 +10,7 @@ pub use expansion::expand;
 
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::resources;
-use crate::runtime::{ContainerConfig, ContainerStatus, Mount};
+use crate::runtime::{ContainerConfig, ContainerStatus, LogLimits, Mount};
 use env::Environment;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use sha2::{Digest, Sha256};
@@ -71,8 +71,12 @@ pub enum ConfigError {
         container: String,
         message: String,
     },
-    #[error("missing value for {variable:?} in subPathExpr {expression:?}")]
-    SubPathExpression { variable: String, expression: String },
+    #[error("missing value for {variable:?}")]
+    SubPathExpression { variable: String },
+    #[error("volume {volume:?} requested recursive read-only mode, but it is not supported by the runtime")]
+    RecursiveReadOnly { volume: String },
+    #[error("unable to find target container {0}")]
+    NoTarget(String),
     #[error("failed to write the hosts file {path}: {message}")]
     Hosts { path: String, message: String },
     #[error("{field} is not supported by this node agent")]
@@ -103,6 +107,10 @@ pub struct Parts<'a> {
     pub env: &'a Environment,
     pub mounts: Vec<Mount>,
     pub node_memory_bytes: u64,
+    pub seccomp: &'a security::Seccomp,
+    pub logs: LogLimits,
+    /// The container whose processes an ephemeral one sees.
+    pub target: Option<String>,
 }
 
 pub fn config(parts: Parts<'_>) -> Result<ContainerConfig, ConfigError> {
@@ -130,9 +138,11 @@ pub fn config(parts: Parts<'_>) -> Result<ContainerConfig, ConfigError> {
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         resources: resources::for_container(pod, parts.role, container, parts.node_memory_bytes),
-        security: security::context(pod, container, parts.image_user)?,
+        security: security::context(pod, container, parts.image_user, parts.seccomp)?,
         stop_signal: stop_signal.unwrap_or_default(),
         termination_message_path: message_path.unwrap_or(DEFAULT_TERMINATION_MESSAGE_PATH).to_owned(),
+        target: parts.target,
+        logs: parts.logs,
     })
 }
 
@@ -161,10 +171,7 @@ pub fn sub_path(expression: &str, env: &Environment) -> Result<String, ConfigErr
     });
     match unknown.into_inner() {
         None => Ok(path),
-        Some(variable) => Err(ConfigError::SubPathExpression {
-            variable,
-            expression: expression.to_owned(),
-        }),
+        Some(variable) => Err(ConfigError::SubPathExpression { variable }),
     }
 }
 
@@ -190,6 +197,9 @@ mod tests {
             env: &env,
             mounts: Vec::new(),
             node_memory_bytes: 1 << 30,
+            seccomp: &security::Seccomp::default(),
+            logs: LogLimits::default(),
+            target: None,
         })
         .unwrap();
         assert_eq!(built.command, ["echo", "1"]);

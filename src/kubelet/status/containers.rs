@@ -3,6 +3,7 @@
 use super::Seen;
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::state::is_alive;
+use crate::kubelet::volumes;
 use crate::runtime;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
@@ -103,7 +104,7 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
         last_state: Some(last_state.unwrap_or_default()),
         resources: has.filter(|_| is_running),
         allocated_resources: granted.and_then(|granted| granted.requests).filter(|_| is_running),
-        volume_mounts: volume_mounts(container),
+        volume_mounts: volume_mounts(container, seen.recursive_readonly),
         ..ContainerStatus::default()
     }
 }
@@ -140,7 +141,7 @@ fn without_record(seen: &Seen<'_>, container: &Container, old: Option<&Container
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         container_id: ran.and_then(|ran| ran.container_id.clone()),
-        volume_mounts: volume_mounts(container),
+        volume_mounts: volume_mounts(container, seen.recursive_readonly),
         ..ContainerStatus::default()
     }
 }
@@ -205,7 +206,7 @@ fn vanished() -> ContainerState {
     }
 }
 
-fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+fn volume_mounts(container: &Container, possible: bool) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container.volume_mounts.as_ref()?.iter();
     Some(
         mounts
@@ -213,7 +214,10 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
                 name: mount.name.clone(),
                 mount_path: mount.mount_path.clone(),
                 read_only: mount.read_only,
-                recursive_read_only: mount.read_only.filter(|ro| *ro).map(|_| "Disabled".to_owned()),
+                recursive_read_only: mount.read_only.filter(|ro| *ro).map(|_| {
+                    let recursive = volumes::recursive_readonly(mount, possible).unwrap_or(false);
+                    if recursive { "Enabled" } else { "Disabled" }.to_owned()
+                }),
                 ..VolumeMountStatus::default()
             })
             .collect(),

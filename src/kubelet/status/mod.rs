@@ -34,6 +34,8 @@ pub struct Seen<'a> {
     /// Termination messages by container id.
     pub messages: &'a BTreeMap<String, String>,
     pub verdicts: &'a Verdicts,
+    /// Whether the engine can make all that is mounted in a volume read-only.
+    pub recursive_readonly: bool,
     /// The scheme of container ids: `docker`, `containerd`.
     pub runtime_name: &'a str,
     pub host_ips: &'a [String],

@@ -81,6 +81,7 @@ impl World {
             failure: self.failure.as_ref(),
             ending: self.ending,
             messages: &BTreeMap::new(),
+            recursive_readonly: false,
             verdicts: &self.verdicts,
             runtime_name: "docker",
             host_ips: &["192.168.1.1".to_owned()],

@@ -7,7 +7,7 @@ use super::{SetUpError, io};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path};
 
 const DATA: &str = "..data";
@@ -17,6 +17,8 @@ const DATA_NEXT: &str = "..data_tmp";
 pub struct File {
     pub content: Vec<u8>,
     pub mode: u32,
+    /// None: whose process writes it.
+    pub owner: Option<u32>,
 }
 
 /// Files by their path inside the volume.
@@ -44,8 +46,9 @@ pub fn write(target: &Path, payload: &Payload, group: Option<i64>) -> Result<(),
             fs::create_dir_all(parent).map_err(io("create", parent))?;
         }
         fs::write(&path, &file.content).map_err(io("write", &path))?;
-        if let Some(gid) = group.and_then(|gid| u32::try_from(gid).ok()) {
-            std::os::unix::fs::lchown(&path, None, Some(gid)).map_err(io("change the group of", &path))?;
+        let gid = group.and_then(|gid| u32::try_from(gid).ok());
+        if gid.is_some() || file.owner.is_some() {
+            std::os::unix::fs::lchown(&path, file.owner, gid).map_err(io("change the owner of", &path))?;
         }
         set_mode(&path, file.mode)?;
     }
@@ -58,12 +61,12 @@ pub fn write(target: &Path, payload: &Payload, group: Option<i64>) -> Result<(),
     Ok(())
 }
 
-/// With a group of the pod's own, that group reads what the owner reads.
+/// With a group of the pod's own, that group may read everything, as upstream.
 fn wanted(payload: &Payload, group: Option<i64>) -> Payload {
     let mut payload = payload.clone();
     if group.is_some() {
         for file in payload.values_mut() {
-            file.mode |= (file.mode & 0o600) >> 3;
+            file.mode |= 0o440;
         }
     }
     payload
@@ -133,6 +136,7 @@ fn read_into(directory: &Path, prefix: &str, payload: &mut Payload) -> Option<()
             let file = File {
                 content: fs::read(entry.path()).ok()?,
                 mode: metadata.permissions().mode() & 0o7777,
+                owner: Some(metadata.uid()).filter(|uid| *uid != nix::unistd::geteuid().as_raw()),
             };
             payload.insert(path, file);
         }
@@ -148,6 +152,7 @@ mod tests {
         let file = |content: &str, mode| File {
             content: content.as_bytes().to_vec(),
             mode,
+            owner: None,
         };
         files
             .iter()

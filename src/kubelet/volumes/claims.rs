@@ -21,6 +21,8 @@ pub struct Found {
     pub source: HostPathVolumeSource,
     /// The directory is ours to make, and anybody's to write.
     pub made_here: bool,
+    /// The pod's fsGroup owns it: not what an administrator put at a hostPath.
+    pub takes_group: bool,
 }
 
 pub async fn find(client: &Client, pod: &Pod, volume: &Volume, name: &str) -> Result<Found, SetUpError> {
@@ -78,13 +80,18 @@ fn of_volume(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result
         .and_then(|annotations| annotations.get(PROVISIONED_BY));
     let made_here = by.is_some_and(|by| by == LOCAL_PATH);
     match (spec.host_path, spec.local) {
-        (Some(source), _) => Ok(Found { source, made_here }),
+        (Some(source), _) => Ok(Found {
+            source,
+            made_here,
+            takes_group: made_here,
+        }),
         (None, Some(local)) => Ok(Found {
             source: HostPathVolumeSource {
                 path: local.path,
                 type_: None,
             },
             made_here: false,
+            takes_group: true,
         }),
         (None, None) => Err(SetUpError::UnsupportedType(
             "persistentVolumeClaim whose volume is neither hostPath nor local".to_owned(),

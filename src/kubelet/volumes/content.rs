@@ -80,7 +80,8 @@ pub async fn payload(
                 downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
             } else if let Some(source) = &source.service_account_token {
                 let content = token(pod, source, client).await?;
-                payload.insert(source.path.clone(), File { content, mode });
+                let (mode, owner) = token_access(pod, mode);
+                payload.insert(source.path.clone(), File { content, mode, owner });
             } else {
                 let fields = serde_json::to_value(source).unwrap_or_default();
                 let name = fields.as_object().and_then(|map| map.keys().next().cloned());
@@ -109,7 +110,16 @@ fn select(
     payload: &mut Payload,
 ) -> Result<(), SetUpError> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        payload.extend(data.into_iter().map(|(key, content)| (key, File { content, mode })));
+        payload.extend(data.into_iter().map(|(key, content)| {
+            (
+                key,
+                File {
+                    content,
+                    mode,
+                    owner: None,
+                },
+            )
+        }));
         return Ok(());
     };
     for item in items {
@@ -118,6 +128,7 @@ fn select(
                 let file = File {
                     content: content.clone(),
                     mode: item.mode.map_or(mode, |own| self::mode(Some(own))),
+                    owner: None,
                 };
                 payload.insert(item.path.clone(), file);
             }
@@ -187,9 +198,31 @@ fn downward_api(
         };
         let mode = item.mode.map_or(mode, |own| self::mode(Some(own)));
         let content = text.into_bytes();
-        payload.insert(item.path.clone(), File { content, mode });
+        let file = File {
+            content,
+            mode,
+            owner: None,
+        };
+        payload.insert(item.path.clone(), file);
     }
     Ok(())
+}
+
+/// A token is its user's alone where the pod says who that is (upstream: `FsUserFrom`).
+fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
+    let context = pod::spec(pod).security_context.as_ref();
+    let of_pod = context.and_then(|context| context.run_as_user);
+    let users = pod::all_containers(pod).into_iter().map(|(_, container)| {
+        let own = container.security_context.as_ref().and_then(|own| own.run_as_user);
+        own.or(of_pod)
+    });
+    let users: std::collections::BTreeSet<Option<i64>> = users.collect();
+    let one = users.first().copied().flatten().filter(|_| users.len() == 1);
+    let owner = one.and_then(|user| u32::try_from(user).ok());
+    match owner.is_some() || context.is_some_and(|context| context.fs_group.is_some()) {
+        true => (0o600, owner.filter(|user| *user != nix::unistd::geteuid().as_raw())),
+        false => (mode, None),
+    }
 }
 
 async fn token(
@@ -224,4 +257,27 @@ async fn token(
         .and_then(|status| status.token)
         .filter(|token| !token.is_empty());
     token.map(String::into_bytes).ok_or(SetUpError::NoToken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_is_for_the_one_user_of_a_pod() {
+        let access = |of_pod: serde_json::Value, users: [Option<i64>; 2]| {
+            let containers = users.map(|user| json!({"name": "c", "securityContext": {"runAsUser": user}}));
+            let spec = json!({"securityContext": of_pod, "containers": containers});
+            token_access(&serde_json::from_value(json!({"spec": spec})).unwrap(), 0o644)
+        };
+        assert_eq!(access(json!({}), [None, None]), (0o644, None));
+        assert_eq!(access(json!({"fsGroup": 5}), [None, None]), (0o600, None));
+        assert_eq!(
+            access(json!({"runAsUser": 7000}), [None, Some(7000)]),
+            (0o600, Some(7000))
+        );
+        assert_eq!(access(json!({"runAsUser": 7000}), [None, Some(8000)]), (0o644, None));
+        assert_eq!(access(json!({}), [None, Some(8000)]), (0o644, None));
+    }
 }

@@ -81,7 +81,7 @@ pub fn host_path(source: &HostPathVolumeSource, files: &FileSharing) -> Result<(
     }
 }
 
-fn is_mount_point(path: &Path) -> bool {
+pub fn is_mount_point(path: &Path) -> bool {
     let device = |path: &Path| fs::symlink_metadata(path).ok().map(|m| m.dev());
     path.parent().is_some_and(|parent| device(path) != device(parent))
 }

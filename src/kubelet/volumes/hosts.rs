@@ -26,7 +26,7 @@ impl Volumes {
             FileSharing::Unavailable(_) => return Ok(None),
             // The file of the engine's host is not krust's.
             FileSharing::OwnFiles(_) if host_network => return Ok(None),
-            FileSharing::OwnFiles(_) | FileSharing::Shared => {}
+            FileSharing::OwnFiles(_) | FileSharing::SamePaths | FileSharing::Shared => {}
         }
         let path = self.pod_directory(pod::uid(pod)).join(FILE);
         let failed = |error: std::io::Error| ConfigError::Hosts {
@@ -45,7 +45,7 @@ impl Volumes {
         Ok(Some(Mount {
             container_path: PATH.to_owned(),
             host_path: path.display().to_string(),
-            readonly: false,
+            ..Mount::default()
         }))
     }
 }

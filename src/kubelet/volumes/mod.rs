@@ -9,8 +9,12 @@ mod content;
 mod directory;
 mod hosts;
 mod mounts;
+mod nfs;
+mod ownership;
+mod tmpfs;
 mod watch;
 
+pub use mounts::recursive_readonly;
 pub use watch::Watches;
 
 use crate::kubelet::FileSharing;
@@ -58,6 +62,15 @@ pub enum SetUpError {
     UnsupportedType(String),
     #[error("volumes of type {kind} need files that the container engine can mount: {reason}")]
     NoSharedFiles { kind: String, reason: String },
+    #[error("volumes of type {kind} need mounts that the container engine sees, and krust runs in a container")]
+    NoSharedMounts { kind: &'static str },
+    /// As upstream's mounter says it.
+    #[error("mount failed: {status}\nMounting command: mount\nMounting arguments: {arguments}\nOutput: {output}\n")]
+    Mount {
+        status: String,
+        arguments: String,
+        output: String,
+    },
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("{0}")]
@@ -84,10 +97,18 @@ pub struct Volumes {
     files: FileSharing,
     client: kube::Client,
     runtime: Arc<dyn Runtime>,
+    /// Whether the engine can make all that is mounted in a volume read-only.
+    recursive_readonly: bool,
 }
 
 impl Volumes {
-    pub fn new(data_dir: &Path, files: FileSharing, client: kube::Client, runtime: Arc<dyn Runtime>) -> Self {
+    pub fn new(
+        data_dir: &Path,
+        files: FileSharing,
+        client: kube::Client,
+        runtime: Arc<dyn Runtime>,
+        recursive_readonly: bool,
+    ) -> Self {
         let root = data_dir.join("pods");
         // The engine resolves paths from its own working directory.
         let root = std::path::absolute(&root).unwrap_or(root);
@@ -96,6 +117,7 @@ impl Volumes {
             files,
             client,
             runtime,
+            recursive_readonly,
         }
     }
 
@@ -149,10 +171,20 @@ impl Volumes {
         let path = self.path(pod, plugin, &volume.name);
         let group = pod::spec(pod).security_context.as_ref().and_then(|s| s.fs_group);
         self.make_pod_directory(pod)?;
+        if let Some(source) = &volume.nfs {
+            if self.files != FileSharing::Shared {
+                return Err(SetUpError::NoSharedMounts { kind: "nfs" });
+            }
+            return nfs::mount(&path, source, &[]).await;
+        }
         if let Some(empty_dir) = &volume.empty_dir {
             return directory::empty_dir(&path, empty_dir, group);
         }
         let payload = content::payload(pod, volume, objects, node, &self.client).await?;
+        // As upstream: only what a ConfigMap says may be on a disk.
+        if volume.config_map.is_none() && self.files == FileSharing::Shared {
+            tmpfs::make(&path)?;
+        }
         atomic::write(&path, &payload, group)
     }
 
@@ -172,7 +204,11 @@ impl Volumes {
             // A claim keeps its volume; one that goes away meanwhile takes nothing from a pod that has it.
             return Ok(());
         }
-        let claims::Found { source, made_here } = claims::find(&self.client, pod, volume, name).await?;
+        let claims::Found {
+            source,
+            made_here,
+            takes_group,
+        } = claims::find(&self.client, pod, volume, name).await?;
         match (made_here, &self.files) {
             (false, files) => directory::host_path(&source, files)?,
             (true, FileSharing::Unavailable(reason)) => {
@@ -182,6 +218,22 @@ impl Volumes {
                 });
             }
             (true, _) => claims::make(Path::new(&source.path))?,
+        }
+        let context = pod::spec(pod).security_context.as_ref();
+        if let (true, Some(context)) = (takes_group, context)
+            && let Some(group) = context.fs_group
+            && (made_here || matches!(self.files, FileSharing::Shared | FileSharing::SamePaths))
+        {
+            let claim = volume.persistent_volume_claim.as_ref();
+            let wanted = ownership::Wanted {
+                group,
+                readonly: claim.is_some_and(|claim| claim.read_only == Some(true)),
+                on_root_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch"),
+            };
+            let path = PathBuf::from(&source.path);
+            let changed = tokio::task::spawn_blocking(move || ownership::set(&path, wanted)).await;
+            changed
+                .map_err(|panic| io("change the group of", Path::new(&source.path))(std::io::Error::other(panic)))??;
         }
         self.make_pod_directory(pod)?;
         claims::remember(&link, Path::new(&source.path))
@@ -246,6 +298,8 @@ fn plugin(volume: &Volume) -> Option<&'static str> {
         Some("projected")
     } else if volume.image.is_some() {
         Some(IMAGE)
+    } else if volume.nfs.is_some() {
+        Some("nfs")
     } else {
         None
     }

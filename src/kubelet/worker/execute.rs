@@ -127,13 +127,14 @@ impl Worker {
         }
         let (context, pod) = (self.context.clone(), self.pod.clone());
         self.spawn(Step::Sandbox, async move {
-            let config = sandbox::config(&pod, attempt, &context.node_name);
-            let _permit = context.engine_starts.acquire().await.ok();
-            let made = match context.runtime.run_pod_sandbox(&config).await {
-                Ok(id) => context.runtime.pod_sandbox_status(&id).await,
-                Err(error) => Err(error),
+            let made = async {
+                let handler = sandbox::handler(&pod, &context.client).await?;
+                let config = sandbox::config(&pod, attempt, &context.node_name, &handler)?;
+                let _permit = context.engine_starts.acquire().await.ok();
+                let id = context.runtime.run_pod_sandbox(&config).await?;
+                Ok(context.runtime.pod_sandbox_status(&id).await?)
             };
-            Done::Sandbox(made)
+            Done::Sandbox(made.await)
         });
     }
 
@@ -169,12 +170,25 @@ impl Worker {
             container,
             attempt,
             replaces,
+            target: self.target(&name),
             sandbox: sandbox.clone(),
             cancelled: self.starts.clone(),
         };
         self.spawn(Step::Start(name.clone()), async move {
             Done::Started(name, start.run().await)
         });
+    }
+
+    /// The container whose processes an ephemeral one is to see, with its id if it runs.
+    fn target(&self, name: &str) -> Option<(String, Option<String>)> {
+        let all = pod::spec(&self.pod).ephemeral_containers.as_deref().unwrap_or_default();
+        let wanted = all.iter().find(|container| container.name == name)?;
+        let target = wanted.target_container_name.clone().filter(|name| !name.is_empty())?;
+        let latest = self.memory.runtime.latest(&target);
+        let id = latest
+            .filter(|c| c.state == ContainerState::Running)
+            .map(|c| c.id.clone());
+        Some((target, id))
     }
 
     fn resize_container(&mut self, id: String, name: &str) {

@@ -17,6 +17,7 @@ use crate::kubelet::plan::{self, Intent, Plan, PodFailure};
 use crate::kubelet::probes::Probes;
 use crate::kubelet::record::{Record, SeenContainer, View};
 use crate::kubelet::resize::{News, Room};
+use crate::kubelet::sandbox::SandboxError;
 use crate::kubelet::state::{Memory, PodRuntime, Step};
 use crate::kubelet::volumes::{VolumeError, Watches};
 use crate::kubelet::{pod, resources, status};
@@ -40,7 +41,7 @@ enum Done {
     Volumes(Result<(), VolumeError>),
     /// The volumes of a running pod were brought up to date.
     Refreshed(Result<(), VolumeError>),
-    Sandbox(Result<Sandbox, RuntimeError>),
+    Sandbox(Result<Sandbox, SandboxError>),
     SandboxStopped(String, Result<(), RuntimeError>),
     Removed(String, Result<(), RuntimeError>),
     Started(String, Result<ContainerStatus, StartError>),
@@ -232,9 +233,12 @@ impl Worker {
             "DeadlineExceeded" => Level::Normal,
             _ => Level::Warning,
         };
+        // The event is the reason alone, as upstream.
+        let message = failure.message.as_str();
+        let message = message.strip_prefix("Pod was rejected: ").unwrap_or(message);
         self.context
             .recorder
-            .event_at(&*self.pod, None, level, failure.reason, failure.message.clone());
+            .event_at(&*self.pod, None, level, failure.reason, message.to_owned());
         self.failure = Some(failure);
     }
 
@@ -255,6 +259,7 @@ impl Worker {
             failure: self.failure.as_ref(),
             ending,
             messages: &self.messages,
+            recursive_readonly: self.context.features.recursive_readonly_mounts,
             verdicts: &self.memory.verdicts,
             runtime_name: &self.context.runtime_name,
             host_ips: &self.context.host_ips,

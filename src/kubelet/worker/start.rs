@@ -23,6 +23,8 @@ pub(super) struct Start {
     pub attempt: u32,
     /// Created but never started: removed first.
     pub replaces: Option<String>,
+    /// Whose processes the container is to see: name, and id if it runs.
+    pub target: Option<(String, Option<String>)>,
     pub sandbox: Sandbox,
     pub cancelled: CancellationToken,
 }
@@ -63,7 +65,14 @@ impl Start {
         if self.cancelled.is_cancelled() {
             return Err(StartError::Cancelled);
         }
-        let sandbox_config = sandbox::config(&self.pod, self.sandbox.pod.attempt, &self.context.node_name);
+        let handler = self
+            .sandbox
+            .annotations
+            .get(sandbox::HANDLER)
+            .map_or("", String::as_str);
+        let sandbox_config = sandbox::config(&self.pod, self.sandbox.pod.attempt, &self.context.node_name, handler);
+        let sandbox_config = sandbox_config
+            .map_err(|error| self.failed(FailureKind::Create, "CreateContainerError", error.to_string()))?;
         let created = runtime
             .create_container(&self.sandbox.id, &config, &sandbox_config)
             .await;
@@ -207,7 +216,15 @@ impl Start {
         let env = env::environment(&self.pod, &self.container, &sources)?;
         let mut mounts = context.volumes.mounts(&self.pod, &self.container, &env)?;
         mounts.extend(context.volumes.hosts(&self.pod, &self.container, pod_ips)?);
+        let target = match &self.target {
+            Some((name, None)) => return Err(ConfigError::NoTarget(name.clone())),
+            Some((_, id)) => id.clone(),
+            None => None,
+        };
         container::config(Parts {
+            target,
+            seccomp: &context.seccomp,
+            logs: context.policy.logs,
             pod: &self.pod,
             role: self.role,
             container: &self.container,

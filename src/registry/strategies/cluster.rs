@@ -143,7 +143,6 @@ pub fn runtime_class() -> Stored {
         .upsert()
         .rules(runtime_class_rules)
         .update_rules(|new, old| Vec::from_iter(immutable(new.get("handler"), old.get("handler"), "handler")))
-        .unattended("runtime classes are stored, but the node agent does not act on them yet")
 }
 
 fn runtime_class_rules(class: &Object) -> Vec<FieldError> {

@@ -1,7 +1,7 @@
 //! App containers, which join the namespaces of their sandbox (upstream: the CRI plugin's `container_*.go`).
 
 use super::super::oci::{self, ContainerSpec, OciError, user};
-use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER};
+use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER, TYPE_SANDBOX};
 use super::snapshots::{self, SNAPSHOTTER};
 use super::tasks::is_alive;
 use super::{
@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 use prost_types::Any;
+use std::collections::BTreeMap;
 use std::io;
 use std::process::Stdio;
 use std::str::FromStr;
@@ -40,6 +41,15 @@ impl Parts {
             what: "image",
             id: config.image.clone(),
         })?;
+        let target_pid = match &config.target {
+            None => None,
+            Some(target) => match self.engine.task(target).await? {
+                Some(task) if is_alive(&task) => Some(task.pid),
+                _ => return Err(failed("use the processes of", target, "the container does not run")),
+            },
+        };
+        // Its runtime is that of all its containers.
+        let sandbox_found = self.engine.container(sandbox_id, TYPE_SANDBOX).await?;
         let id = new_id();
         let lease = snapshots::create_lease(&self.engine).await?;
         let request = Creation {
@@ -47,6 +57,8 @@ impl Parts {
             lease: &lease,
             sandbox_id,
             sandbox_pid,
+            target_pid,
+            runtime: &sandbox_found.runtime,
             config,
             sandbox,
             image: &image,
@@ -73,10 +85,13 @@ impl Parts {
         let user = user::resolve(&config.security, &content.defaults.user, &accounts)
             .map_err(|error| refused(error.to_string()))?;
         let message_file = files::create_for_container(engine, id, !config.termination_message_path.is_empty())?;
+        super::cri_log::write_limits(&engine.log_directory(id), config.logs)
+            .map_err(|error| refused(error.to_string()))?;
         let spec = ContainerSpec {
             config,
             sandbox,
             sandbox_pid: creation.sandbox_pid,
+            target_pid: creation.target_pid,
             image: &content.defaults,
             user: &user,
             files: &files::shared(engine, creation.sandbox_id, sandbox.host_ipc),
@@ -96,7 +111,7 @@ impl Parts {
                 id: id.to_string(),
                 labels: record::container_labels(&engine.options.cluster_id, &sandbox.pod, &record),
                 image: config.image.clone(),
-                runtime: Some(runtime()),
+                runtime: creation.runtime.clone(),
                 spec: Some(spec_any(&spec)?),
                 snapshotter: SNAPSHOTTER.to_string(),
                 snapshot_key: id.to_string(),
@@ -263,6 +278,8 @@ struct Creation<'a> {
     lease: &'a str,
     sandbox_id: &'a str,
     sandbox_pid: u32,
+    target_pid: Option<u32>,
+    runtime: &'a Option<RuntimeName>,
     config: &'a ContainerConfig,
     sandbox: &'a SandboxConfig,
     image: &'a images::Found,
@@ -277,11 +294,45 @@ pub(super) fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-pub(super) fn runtime() -> RuntimeName {
-    RuntimeName {
-        name: RUNTIME.to_string(),
-        options: None,
+/// The shim of a RuntimeClass's handler; the empty one, and `runc`, is containerd's own.
+pub(super) fn runtime(handler: &str) -> Result<RuntimeName> {
+    let name = match handler {
+        "" | "runc" => RUNTIME.to_string(),
+        handler => shims().remove(handler).ok_or_else(|| {
+            failed(
+                "failed to get",
+                "sandbox runtime",
+                format!("no runtime for {handler:?} is configured"),
+            )
+        })?,
+    };
+    Ok(RuntimeName { name, options: None })
+}
+
+/// Runtimes by handler, found as the programs that containerd starts for them: `containerd-shim-<handler>-<version>`.
+pub(super) fn shims() -> BTreeMap<String, String> {
+    let places = std::env::var_os("PATH").unwrap_or_default();
+    let files = std::env::split_paths(&places).filter_map(|place| std::fs::read_dir(place).ok());
+    let names = files
+        .flatten()
+        .flatten()
+        .filter_map(|file| file.file_name().into_string().ok());
+    let mut shims = BTreeMap::new();
+    for name in names {
+        let found = name
+            .strip_prefix("containerd-shim-")
+            .and_then(|rest| rest.rsplit_once('-'));
+        if let Some((handler, version)) = found
+            && version.starts_with('v')
+        {
+            let runtime = format!("io.containerd.{handler}.{version}");
+            let newest = shims.entry(handler.to_string()).or_insert_with(|| runtime.clone());
+            if *newest < runtime {
+                *newest = runtime;
+            }
+        }
     }
+    shims
 }
 
 pub(super) fn spec_any(spec: &Spec) -> Result<Any> {

@@ -92,6 +92,13 @@ impl ContainerdRuntime {
     }
 }
 
+/// Whether the kernel has mount_setattr: 5.12 and later.
+fn has_mount_attributes() -> bool {
+    // SAFETY: with these arguments the call does nothing but fail.
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), 0, std::ptr::null::<u8>(), 0) };
+    result == -1 && nix::errno::Errno::last() != nix::errno::Errno::ENOSYS
+}
+
 fn network_failed(subject: &str, error: &NetworkError) -> RuntimeError {
     failed("set up the network of", subject, error)
 }
@@ -102,6 +109,19 @@ impl Runtime for ContainerdRuntime {
         Ok(RuntimeVersion {
             name: "containerd".to_string(),
             version: self.parts.engine.version.clone(),
+        })
+    }
+
+    async fn features(&self) -> Result<Features> {
+        let mut handlers: Vec<String> = container::shims().into_keys().collect();
+        if !handlers.iter().any(|handler| handler == "runc") {
+            handlers.push("runc".to_string());
+        }
+        Ok(Features {
+            strict_groups: true,
+            // mount_setattr(2); runc can since 1.1, which is older than it.
+            recursive_readonly_mounts: has_mount_attributes(),
+            handlers,
         })
     }
 

@@ -98,7 +98,7 @@ impl Parts {
             container: Some(Container {
                 id: id.to_string(),
                 labels: record::sandbox_labels(&engine.options.cluster_id, &config.pod, address),
-                runtime: Some(container::runtime()),
+                runtime: Some(container::runtime(&config.runtime_handler)?),
                 spec: Some(container::spec_any(&spec)?),
                 extensions: record::extensions(&SandboxRecord::of(config)),
                 ..Default::default()

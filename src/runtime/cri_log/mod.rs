@@ -6,7 +6,7 @@
 pub mod reader;
 pub mod writer;
 
-use super::{LogLine, LogStream};
+use super::{LogLimits, LogLine, LogStream};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +18,32 @@ fn current(directory: &Path) -> PathBuf {
     directory.join("0.log")
 }
 
-/// What was written before the current file, if that was full.
-fn previous(directory: &Path) -> PathBuf {
-    directory.join("0.log.1")
+/// What was written before the current file: 1 is the newest.
+fn previous(directory: &Path, age: u32) -> PathBuf {
+    directory.join(format!("0.log.{age}"))
+}
+
+/// Says how long the files get and how many there are: a writer is told only its directory.
+fn limits_file(directory: &Path) -> PathBuf {
+    directory.join("limits")
+}
+
+pub fn write_limits(directory: &Path, limits: LogLimits) -> std::io::Result<()> {
+    let text = format!("{} {}\n", limits.file_bytes_max, limits.files_max);
+    std::fs::write(limits_file(directory), text)
+}
+
+/// Without a readable file, the defaults.
+fn read_limits(directory: &Path) -> LogLimits {
+    let text = std::fs::read_to_string(limits_file(directory)).unwrap_or_default();
+    let mut numbers = text.split_whitespace();
+    let read = (|| {
+        Some(LogLimits {
+            file_bytes_max: numbers.next()?.parse().ok()?,
+            files_max: numbers.next()?.parse().ok()?,
+        })
+    })();
+    read.unwrap_or_default()
 }
 
 /// Locked by the writer as long as it lives, however it ends.

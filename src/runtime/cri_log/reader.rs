@@ -62,10 +62,43 @@ pub fn read(directory: &Path, options: &LogOptions) -> io::Result<BoxStream<'sta
     Ok(stream.boxed())
 }
 
-/// Where a full file was put aside, it comes first.
+/// Where full files were put aside, the oldest of them comes first.
 fn open_first(directory: &Path) -> Option<File> {
-    let open = |path: PathBuf| File::open(path).ok();
-    open(previous(directory)).or_else(|| open(current(directory)))
+    files(directory).into_iter().next()
+}
+
+/// All files, the oldest first. Opened from the newest on: one that is put aside meanwhile is found twice, not missed.
+fn files(directory: &Path) -> Vec<File> {
+    let mut files: Vec<File> = File::open(current(directory)).into_iter().collect();
+    let mut absent = 0;
+    // While they become older, one number at a time is free.
+    for age in 1.. {
+        let Ok(file) = File::open(previous(directory, age)) else {
+            absent += 1;
+            if absent > 1 {
+                break;
+            }
+            continue;
+        };
+        if files.iter().all(|known| !is_same(known, &file)) {
+            files.push(file);
+        }
+    }
+    files.reverse();
+    files
+}
+
+/// The file after this one; none if it is the current one. One that is gone was the oldest.
+fn file_after(directory: &Path, file: &File) -> Option<File> {
+    let mut files = files(directory);
+    let place = files.iter().position(|other| is_same(other, file));
+    let next = place.map_or(0, |place| place + 1);
+    (next < files.len()).then(|| files.swap_remove(next))
+}
+
+fn is_same(one: &File, other: &File) -> bool {
+    let inode = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    inode(one).is_some() && inode(one) == inode(other)
 }
 
 struct Follower {
@@ -119,9 +152,17 @@ impl Follower {
             return Ok(false);
         };
         let mut buffer = vec![0; READ_BYTES_MAX];
-        let count = file.read(&mut buffer)?;
+        let mut count = file.read(&mut buffer)?;
         if count == 0 {
-            return self.next_file();
+            let Some(next) = file_after(&self.directory, file) else {
+                return Ok(false);
+            };
+            // Only now is it sure that nothing more is written here.
+            count = file.read(&mut buffer)?;
+            if count == 0 {
+                *file = next;
+                return Ok(true);
+            }
         }
         self.pending.extend_from_slice(&buffer[..count]);
         let Some(end) = self.pending.iter().rposition(|byte| *byte == b'\n') else {
@@ -136,21 +177,6 @@ impl Follower {
         self.ready
             .extend(lines.filter(|line| since.is_none_or(|since| line.time >= since)));
         self.pending.drain(..=end);
-        Ok(true)
-    }
-
-    /// Goes on to the current file if this one was put aside; false if it is the current one.
-    fn next_file(&mut self) -> io::Result<bool> {
-        let Ok(next) = File::open(current(&self.directory)) else {
-            return Ok(false);
-        };
-        let inode = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
-        if let Some(file) = &self.file
-            && inode(file)? == inode(&next)?
-        {
-            return Ok(false);
-        }
-        self.file = Some(next);
         Ok(true)
     }
 
@@ -228,7 +254,7 @@ mod tests {
     async fn tails_count_lines_and_cross_files() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        std::fs::write(previous(path), entry("one", "F")).unwrap();
+        std::fs::write(previous(path, 1), entry("one", "F")).unwrap();
         std::fs::write(
             current(path),
             entry("tw", "P") + &entry("o", "F") + &entry("three", "P"),
@@ -276,7 +302,7 @@ mod tests {
         assert_eq!(&lines.next().await.unwrap().unwrap().text[..], b"one\n");
         let more = tokio::time::timeout(Duration::from_millis(50), lines.next()).await;
         assert!(more.is_err(), "the writer still writes");
-        std::fs::rename(current(&path), previous(&path)).unwrap();
+        std::fs::rename(current(&path), previous(&path, 1)).unwrap();
         std::fs::write(current(&path), entry("two", "F")).unwrap();
         drop(held);
         assert_eq!(&lines.next().await.unwrap().unwrap().text[..], b"two\n");

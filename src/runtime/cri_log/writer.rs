@@ -4,7 +4,7 @@
 //! away. It ends when both pipes do, or when it is told to, after what is in the pipes. A container with stdin but no
 //! terminal has named pipes, since a shim with a logger gives it no stdin; its logger is started by krust.
 
-use super::{LINE_BYTES_MAX, LogStream, current, format, lock, previous};
+use super::{LINE_BYTES_MAX, LogLimits, LogStream, current, format, lock, previous, read_limits};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A full file becomes the previous one, of which there is one.
-const FILE_BYTES_MAX: u64 = 10 << 20;
+/// What is taken from a pipe at once; a log file may be that much longer than it should.
+const TAKEN_BYTES_MAX: usize = 1 << 20;
 /// For how long a terminal's unfinished line is kept back, so that an echo and its rest come together.
 const TERMINAL_DELAY: Duration = Duration::from_millis(10);
 const READ_BYTES_MAX: usize = 64 << 10;
@@ -122,7 +122,7 @@ impl Stream {
     /// Takes what is in the pipe now.
     fn take(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         let mut buffer = vec![0; READ_BYTES_MAX];
-        while self.open && out.len() < FILE_BYTES_MAX as usize {
+        while self.open && out.len() < TAKEN_BYTES_MAX {
             match self.pipe.try_read(&mut buffer) {
                 Ok(0) => self.open = false,
                 Ok(count) => self.lines.push(&buffer[..count], out),
@@ -191,6 +191,7 @@ struct LogFile {
     directory: PathBuf,
     file: File,
     size: u64,
+    limits: LogLimits,
     _lock: Flock<File>,
 }
 
@@ -207,6 +208,7 @@ impl LogFile {
             size: file.metadata()?.len(),
             directory: directory.to_owned(),
             file,
+            limits: read_limits(directory),
             _lock: lock,
         })
     }
@@ -215,13 +217,30 @@ impl LogFile {
         if entries.is_empty() {
             return Ok(());
         }
-        if self.size > 0 && self.size + entries.len() as u64 > FILE_BYTES_MAX {
-            std::fs::rename(current(&self.directory), previous(&self.directory))?;
+        if self.size > 0 && self.size + entries.len() as u64 > self.limits.file_bytes_max {
+            self.put_aside()?;
             self.file = open_current(&self.directory)?;
             self.size = 0;
         }
         self.size += entries.len() as u64;
         self.file.write_all(entries)
+    }
+
+    /// Every file becomes one older; the oldest goes.
+    fn put_aside(&self) -> io::Result<()> {
+        let name = |age: u32| match age {
+            0 => current(&self.directory),
+            age => previous(&self.directory, age),
+        };
+        // A reader that is slow must still find the file that it reads: there are at least two.
+        let oldest = self.limits.files_max.max(2) - 1;
+        for age in (1..=oldest).rev() {
+            match std::fs::rename(name(age - 1), name(age)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -258,21 +277,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_file_becomes_the_previous_one() {
+    async fn full_files_are_put_aside_and_the_oldest_goes() {
         let directory = tempfile::tempdir().unwrap();
+        let limits = LogLimits {
+            file_bytes_max: 100,
+            files_max: 3,
+        };
+        super::super::write_limits(directory.path(), limits).unwrap();
         let mut file = LogFile::open(directory.path()).unwrap();
-        let half = vec![b'a'; FILE_BYTES_MAX as usize / 2];
-        for _ in 0..3 {
-            file.append(&half).unwrap();
+        for number in 0..9u8 {
+            file.append(&[b'0' + number; 50]).unwrap();
         }
-        assert_eq!(
-            std::fs::metadata(previous(directory.path())).unwrap().len(),
-            FILE_BYTES_MAX
-        );
-        assert_eq!(
-            std::fs::metadata(current(directory.path())).unwrap().len(),
-            FILE_BYTES_MAX / 2
-        );
+        let read = |path| String::from_utf8(std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(read(current(directory.path())), "8".repeat(50));
+        assert_eq!(read(previous(directory.path(), 1)), "6".repeat(50) + &"7".repeat(50));
+        assert_eq!(read(previous(directory.path(), 2)), "4".repeat(50) + &"5".repeat(50));
+        assert!(!previous(directory.path(), 3).exists());
     }
 
     #[tokio::test]

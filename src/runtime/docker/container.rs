@@ -1,16 +1,18 @@
 //! App containers, which join the namespaces of their sandbox (upstream: dockershim's `docker_container.go`).
 
-use super::{ContainerConfig, DockerRuntime, Resources, Result, SandboxConfig, images, is_not_found, labels, sandbox};
+use super::super::oci::seccomp;
+use super::{
+    ContainerConfig, DockerRuntime, Propagation, Resources, Result, SandboxConfig, SecurityContext, SecurityProfile,
+    failed, images, is_not_found, labels, sandbox,
+};
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+    ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
+    MountType,
 };
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Upstream's `containerLogMaxSize` and `containerLogMaxFiles`.
-const LOG_BYTES_MAX: &str = "10m";
-const LOG_FILES_MAX: &str = "5";
 /// What a stop may take beyond the grace period before the engine counts as unresponsive.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
 
@@ -37,11 +39,15 @@ impl DockerRuntime {
             config.mounts.push(super::Mount {
                 container_path: message_path,
                 host_path,
-                readonly: false,
+                ..Default::default()
             });
         }
         let user = self.user(&config).await?;
-        let body = plan(&config, sandbox_id, sandbox, user, &self.engine.cluster_id);
+        let mut body = plan(&config, sandbox_id, sandbox, user, &self.engine.cluster_id);
+        let options = security_options(&config.security).map_err(|message| failed("create", &config.name, message))?;
+        if let Some(host) = &mut body.host_config {
+            host.security_opt = Some(options).filter(|options| !options.is_empty());
+        }
         let name = labels::container_name(&config.name, &sandbox.pod, config.attempt);
         sandbox::create_named(&self.engine, &name, body).await
     }
@@ -145,6 +151,7 @@ fn plan(
         source: Some(mount.host_path.clone()),
         target: Some(mount.container_path.clone()),
         read_only: Some(mount.readonly),
+        bind_options: bind_options(mount),
         ..Default::default()
     });
     let host_config = HostConfig {
@@ -154,8 +161,12 @@ fn plan(
         pid_mode: match (sandbox.host_pid, sandbox.share_process_namespace) {
             (true, _) => Some(host()),
             (false, true) => Some(joined),
-            (false, false) => None,
+            (false, false) => config.target.as_ref().map(|target| format!("container:{target}")),
         },
+        runtime: Some(sandbox.runtime_handler.clone()).filter(|handler| !handler.is_empty()),
+        // Empty lists hide nothing; without lists the engine has its own.
+        masked_paths: security.unmasked_proc.then(Vec::new),
+        readonly_paths: security.unmasked_proc.then(Vec::new),
         mounts: Some(mounts.collect()),
         cpu_shares: unsigned(resources.cpu_shares),
         cpu_period: unsigned(resources.cpu_period),
@@ -169,13 +180,12 @@ fn plan(
         cap_add: Some(security.add_capabilities.clone()),
         cap_drop: Some(security.drop_capabilities.clone()),
         group_add: Some(security.supplemental_groups.iter().map(i64::to_string).collect()),
-        security_opt: security.no_new_privs.then(|| vec!["no-new-privileges".to_string()]),
         // Readable through the engine's API whatever its default is, and bounded.
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_string()),
             config: Some(HashMap::from([
-                ("max-size".to_string(), LOG_BYTES_MAX.to_string()),
-                ("max-file".to_string(), LOG_FILES_MAX.to_string()),
+                ("max-size".to_string(), config.logs.file_bytes_max.to_string()),
+                ("max-file".to_string(), config.logs.files_max.to_string()),
             ])),
         }),
         ..Default::default()
@@ -211,9 +221,58 @@ fn plan(
     }
 }
 
+/// Propagation and recursion where the mount is not the usual one.
+fn bind_options(mount: &super::Mount) -> Option<MountBindOptions> {
+    use bollard::models::MountBindOptionsPropagationEnum::{RSHARED, RSLAVE};
+    let propagation = match mount.propagation {
+        Propagation::None => None,
+        Propagation::HostToContainer => Some(RSLAVE),
+        Propagation::Bidirectional => Some(RSHARED),
+    };
+    let (recursive, flat) = (mount.recursive_readonly, mount.readonly && !mount.recursive_readonly);
+    if propagation.is_none() && !mount.readonly {
+        return None;
+    }
+    Some(MountBindOptions {
+        propagation,
+        // Newer engines are recursive unless they are told; older ones ignore both.
+        read_only_non_recursive: flat.then_some(true),
+        read_only_force_recursive: recursive.then_some(true),
+        ..Default::default()
+    })
+}
+
+/// `--security-opt` of the command line. The engine's own seccomp profile is what it takes where none is named.
+fn security_options(security: &SecurityContext) -> Result<Vec<String>, String> {
+    let mut options = Vec::new();
+    if security.no_new_privs {
+        options.push("no-new-privileges".to_string());
+    }
+    if security.privileged {
+        return Ok(options);
+    }
+    match &security.seccomp {
+        SecurityProfile::RuntimeDefault => {}
+        SecurityProfile::Unconfined => options.push("seccomp=unconfined".to_string()),
+        SecurityProfile::Localhost(path) => {
+            let wrong = |error: String| format!("cannot load seccomp profile {path:?}: {error}");
+            let text = seccomp::read(path).map_err(wrong)?;
+            // Its own parser has the last word; a file that is no JSON at all is told from here.
+            let value: serde_json::Value = serde_json::from_str(&text)
+                .map_err(|error| wrong(format!("decoding seccomp profile failed: {error}")))?;
+            options.push(format!("seccomp={value}"));
+        }
+    }
+    match &security.apparmor {
+        None | Some(SecurityProfile::RuntimeDefault) => {}
+        Some(SecurityProfile::Unconfined) => options.push("apparmor=unconfined".to_string()),
+        Some(SecurityProfile::Localhost(name)) => options.push(format!("apparmor={name}")),
+    }
+    Ok(options)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::SecurityContext;
     use super::*;
 
     #[test]
@@ -290,6 +349,21 @@ mod tests {
         assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
         assert_eq!((host.cpu_quota, host.oom_score_adj), (Some(50_000), Some(900)));
         assert_eq!(host.group_add.unwrap(), ["5"]);
-        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges"]);
+        let options = security_options(&config.security).unwrap();
+        assert_eq!(options, ["no-new-privileges", "seccomp=unconfined"]);
+        let default = SecurityContext {
+            seccomp: SecurityProfile::RuntimeDefault,
+            apparmor: Some(SecurityProfile::Localhost("own".into())),
+            ..Default::default()
+        };
+        assert_eq!(security_options(&default).unwrap(), ["apparmor=own"]);
+        let absent = SecurityContext {
+            seccomp: SecurityProfile::Localhost("/nonexistent/p.json".into()),
+            ..Default::default()
+        };
+        assert_eq!(
+            security_options(&absent).unwrap_err(),
+            "cannot load seccomp profile \"/nonexistent/p.json\": open /nonexistent/p.json: no such file or directory"
+        );
     }
 }

@@ -162,6 +162,10 @@ impl Runtime for DockerRuntime {
         })
     }
 
+    async fn features(&self) -> Result<Features> {
+        self.what_it_can().await
+    }
+
     async fn share_directory(&self, directory: &Path) -> Result<bool> {
         let found = own_container::SharedDirectory::find(&self.engine, directory).await?;
         let shared = found.is_some();

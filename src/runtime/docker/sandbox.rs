@@ -2,8 +2,8 @@
 //! (upstream: dockershim's `docker_sandbox.go`).
 
 use super::{
-    DockerRuntime, Engine, Protocol, Result, RuntimeError, Sandbox, SandboxConfig, SandboxState, failed, files,
-    is_conflict, is_not_found, labels, prepare, status,
+    DockerRuntime, Engine, Features, Protocol, Result, RuntimeError, Sandbox, SandboxConfig, SandboxState, failed,
+    files, is_conflict, is_not_found, labels, prepare, status,
 };
 use bollard::models::{
     ContainerCreateBody, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings,
@@ -21,7 +21,29 @@ use std::time::{Duration, SystemTime};
 const SANDBOX_CPU_SHARES: i64 = 2;
 
 impl DockerRuntime {
+    /// Names of the engine's runtimes.
+    async fn handlers(&self) -> Result<Vec<String>> {
+        let info = self.engine.docker.info().await;
+        let info = info.map_err(|error| self.engine.error("ask for", "engine", "runtimes", error))?;
+        Ok(info.runtimes.unwrap_or_default().into_keys().collect())
+    }
+
+    pub(super) async fn what_it_can(&self) -> Result<Features> {
+        // Since API 1.44 mounts can be recursively read-only, if the kernel and runc can.
+        let version = self.engine.docker.client_version();
+        Ok(Features {
+            strict_groups: false,
+            recursive_readonly_mounts: (version.major_version, version.minor_version) >= (1, 44),
+            handlers: self.handlers().await?,
+        })
+    }
+
     pub(super) async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String> {
+        let handler = &config.runtime_handler;
+        if !handler.is_empty() && !self.handlers().await?.contains(handler) {
+            let message = format!("no runtime for {handler:?} is configured");
+            return Err(failed("failed to get", "sandbox runtime", message));
+        }
         let image = self.prepared.pause_image(&self.engine).await?;
         // Not worth waiting for: the pause program is small.
         let spared = self.prepared.negative_oom_scores_known() == Some(true);
@@ -246,6 +268,7 @@ fn plan(config: &SandboxConfig, cluster_id: &str, image: &str, spared: bool) -> 
         dns: Some(config.dns_servers.clone()),
         dns_search: Some(config.dns_searches.clone()),
         dns_options: Some(config.dns_options.clone()),
+        runtime: Some(config.runtime_handler.clone()).filter(|handler| !handler.is_empty()),
         sysctls: Some(config.sysctls.clone().into_iter().collect()),
         cpu_shares: Some(SANDBOX_CPU_SHARES),
         oom_score_adj: spared.then_some(prepare::SANDBOX_OOM_SCORE_ADJ),

@@ -4,9 +4,10 @@
 
 pub mod capabilities;
 mod mounts;
+pub mod seccomp;
 pub mod user;
 
-use super::{ContainerConfig, Resources, SandboxConfig};
+use super::{ContainerConfig, Resources, SandboxConfig, SecurityProfile};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace,
@@ -22,15 +23,28 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub const SANDBOX_OOM_SCORE_ADJ: i64 = -998;
 /// Upstream's `defaultSandboxCPUshares`.
 const SANDBOX_CPU_SHARES: u64 = 2;
+/// Profiles that engines load for their containers.
+const APPARMOR_DEFAULTS: [&str; 2] = ["cri-containerd.apparmor.d", "docker-default"];
+const ROOTFS_SLAVE: &str = "rslave";
 
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
     #[error(transparent)]
     Capability(#[from] capabilities::UnknownCapability),
+    #[error("cannot load seccomp profile {0:?}: {1}")]
+    Seccomp(String, String),
     #[error("no command specified: neither the pod nor the image has one")]
     NoCommand,
     #[error("the mount source {0:?} does not exist")]
     NoMountSource(PathBuf),
+    #[error("the kernel has no AppArmor profile {0} or {1}", APPARMOR_DEFAULTS[0], APPARMOR_DEFAULTS[1])]
+    NoDefaultAppArmor,
+    #[error("path {path:?} is mounted on {point:?} but it is not a {wanted} mount")]
+    NoPropagation {
+        path: PathBuf,
+        point: PathBuf,
+        wanted: &'static str,
+    },
     #[error("cannot write the specification: {0}")]
     Spec(#[from] OciSpecError),
 }
@@ -105,7 +119,7 @@ impl SandboxSpec<'_> {
                     .collect::<std::collections::HashMap<_, _>>(),
             )
             .cgroups_path(self.cgroup.as_str())
-            .masked_paths(get_default_maskedpaths())
+            .masked_paths(masked_paths())
             .readonly_paths(get_default_readonly_paths())
             .build()?;
         let mut spec = SpecBuilder::default()
@@ -128,6 +142,8 @@ pub struct ContainerSpec<'a> {
     pub sandbox: &'a SandboxConfig,
     /// Process that holds the sandbox's namespaces.
     pub sandbox_pid: u32,
+    /// Process whose process namespace is joined, instead of an own one.
+    pub target_pid: Option<u32>,
     pub image: &'a ImageDefaults,
     pub user: &'a ResolvedUser,
     pub files: &'a SharedFiles,
@@ -146,14 +162,22 @@ impl ContainerSpec<'_> {
             .cgroups_path(self.cgroup.as_str())
             .resources(resources.devices(vec![all_devices(security.privileged)?]).build()?);
         if security.privileged {
-            linux = linux
-                .devices(host_devices())
-                .masked_paths(Vec::new())
-                .readonly_paths(Vec::new());
+            linux = linux.devices(host_devices());
+        } else {
+            let granted = capabilities::of_container(security, self.limits.capabilities)?;
+            if let Some(filter) = seccomp::of_container(&security.seccomp, &granted)? {
+                linux = linux.seccomp(filter);
+            }
+        }
+        if security.privileged || security.unmasked_proc {
+            linux = linux.masked_paths(Vec::new()).readonly_paths(Vec::new());
         } else {
             linux = linux
-                .masked_paths(get_default_maskedpaths())
+                .masked_paths(masked_paths())
                 .readonly_paths(get_default_readonly_paths());
+        }
+        if config_propagates(&self.config.mounts) {
+            linux = linux.rootfs_propagation(ROOTFS_SLAVE);
         }
         let root = RootBuilder::default().path("rootfs").readonly(security.readonly_rootfs);
         let mut spec = SpecBuilder::default()
@@ -180,7 +204,11 @@ impl ContainerSpec<'_> {
             .additional_gids(self.user.additional_gids.clone())
             .build()?;
         let granted = capabilities::of_container(&config.security, self.limits.capabilities)?;
-        let process = ProcessBuilder::default()
+        let mut process = ProcessBuilder::default();
+        if let Some(profile) = self.apparmor()? {
+            process = process.apparmor_profile(profile);
+        }
+        let process = process
             .terminal(config.tty)
             .user(user)
             .args(command(config, image)?)
@@ -189,6 +217,23 @@ impl ContainerSpec<'_> {
             .capabilities(capabilities::sets(granted)?)
             .no_new_privileges(config.security.no_new_privs && !config.security.privileged);
         Ok(bounded_score(process, config.resources.oom_score_adj, self.limits).build()?)
+    }
+
+    /// The AppArmor profile; None is the one of the process that starts it.
+    fn apparmor(&self) -> Result<Option<String>, OciError> {
+        match &self.config.security.apparmor {
+            None | Some(SecurityProfile::Unconfined) => Ok(None),
+            Some(_) if self.config.security.privileged => Ok(None),
+            Some(SecurityProfile::Localhost(name)) => Ok(Some(name.clone())),
+            Some(SecurityProfile::RuntimeDefault) => {
+                let loaded = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+                let known = |name: &&&str| loaded.lines().any(|line| line.starts_with(&format!("{name} (")));
+                let found = APPARMOR_DEFAULTS.iter().find(known);
+                found
+                    .map(|name| Some((*name).to_string()))
+                    .ok_or(OciError::NoDefaultAppArmor)
+            }
+        }
     }
 
     /// The image's variables, then the pod's, which win.
@@ -223,6 +268,10 @@ impl ContainerSpec<'_> {
         }
         match (sandbox.host_pid, sandbox.share_process_namespace) {
             (true, _) => {}
+            (false, false) if self.target_pid.is_some() => {
+                let path = self.target_pid.map(|pid| format!("/proc/{pid}/ns/pid").into());
+                namespaces.push(namespace(LinuxNamespaceType::Pid, path)?);
+            }
             (false, true) => namespaces.push(joined(LinuxNamespaceType::Pid, "pid")?),
             (false, false) => namespaces.push(namespace(LinuxNamespaceType::Pid, None)?),
         }
@@ -301,6 +350,19 @@ fn resources(wanted: &Resources) -> LinuxResourcesBuilder {
         builder = builder.memory(memory);
     }
     builder
+}
+
+/// Upstream's list, which is longer than the specification's.
+fn masked_paths() -> Vec<String> {
+    let more = ["/proc/interrupts", "/sys/devices/virtual/powercap"];
+    let mut paths = get_default_maskedpaths();
+    paths.extend(more.map(str::to_string));
+    paths
+}
+
+/// With mounts that propagate, the container's tree must receive them; `private`, the default, would cut it off.
+fn config_propagates(mounts: &[super::Mount]) -> bool {
+    mounts.iter().any(|mount| mount.propagation != super::Propagation::None)
 }
 
 /// All or none; the runtime adds the harmless ones itself.

@@ -1,9 +1,10 @@
 //! Mounts of sandboxes and containers (upstream: containerd's `pkg/cri/server`, `containerMounts`).
 
+use super::super::Propagation;
 use super::{ContainerSpec, OciError};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder, get_default_mounts};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The kernel's file systems; the pause program needs no more.
 pub(super) fn of_sandbox() -> Result<Vec<Mount>, OciError> {
@@ -51,21 +52,87 @@ pub(super) fn of_container(spec: &ContainerSpec) -> Result<Vec<Mount>, OciError>
         if !source.exists() {
             return Err(OciError::NoMountSource(source.to_owned()));
         }
-        mounts.push(bind(
-            source,
-            &volume.container_path,
-            if volume.readonly { "ro" } else { "rw" },
-        )?);
+        let propagation = match volume.propagation {
+            Propagation::None => "rprivate",
+            Propagation::HostToContainer => {
+                check_propagation(source, &["shared:", "master:"], "shared or slave")?;
+                "rslave"
+            }
+            Propagation::Bidirectional => {
+                check_propagation(source, &["shared:"], "shared")?;
+                "rshared"
+            }
+        };
+        let access = match (volume.readonly, volume.recursive_readonly) {
+            (true, true) => "rro",
+            (true, false) => "ro",
+            (false, _) => "rw",
+        };
+        mounts.push(bind_with(source, &volume.container_path, propagation, access)?);
     }
     Ok(mounts)
 }
 
+/// Mounts can be passed on only by a mount that others share (upstream: containerd's `ensureShared`). Fields of
+/// mountinfo: id, parent, device, root, mount point, options, optional fields up to a dash (proc_pid_mountinfo(5)).
+fn check_propagation(source: &Path, tags: &[&str], wanted: &'static str) -> Result<(), OciError> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let source = source.canonicalize().unwrap_or_else(|_| source.to_owned());
+    match holding(&mounts, &source) {
+        Some((_, optional))
+            if optional
+                .iter()
+                .any(|field| tags.iter().any(|tag| field.starts_with(tag))) =>
+        {
+            Ok(())
+        }
+        found => Err(OciError::NoPropagation {
+            path: source.clone(),
+            point: found.map_or_else(|| "/".into(), |(point, _)| point),
+            wanted,
+        }),
+    }
+}
+
+/// The mount that holds a path: the last of the deepest ones, with its optional fields.
+fn holding<'a>(mounts: &'a str, path: &Path) -> Option<(PathBuf, Vec<&'a str>)> {
+    let mounts = mounts.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let point = PathBuf::from(fields.get(4)?.replace("\\040", " "));
+        let optional = fields.get(6..)?.iter().take_while(|field| **field != "-").copied();
+        path.starts_with(&point).then(|| (point, optional.collect()))
+    });
+    mounts.max_by_key(|(point, _)| point.components().count())
+}
+
 fn bind(source: &Path, target: &str, options: &str) -> Result<Mount, OciSpecError> {
-    let options = ["rbind", "rprivate"].into_iter().chain(options.split(','));
+    bind_with(source, target, "rprivate", options)
+}
+
+fn bind_with(source: &Path, target: &str, propagation: &str, options: &str) -> Result<Mount, OciSpecError> {
+    let options = ["rbind", propagation].into_iter().chain(options.split(','));
     MountBuilder::default()
         .typ("bind")
         .source(source)
         .destination(target)
         .options(options.map(str::to_string).collect::<Vec<_>>())
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_mount_holds_a_path() {
+        let mounts = "22 1 0:20 / / rw - ext4 /dev/a rw\n30 22 8:1 / /srv rw shared:7 - ext4 /dev/b rw\n\
+            31 30 8:1 / /srv/a\\040b rw master:7 propagate_from:2 - ext4 /dev/c rw\n";
+        let of = |path: &str| holding(mounts, Path::new(path)).unwrap();
+        assert_eq!(of("/etc"), ("/".into(), vec![]));
+        assert_eq!(of("/srv/x"), ("/srv".into(), vec!["shared:7"]));
+        assert_eq!(
+            of("/srv/a b/c"),
+            ("/srv/a b".into(), vec!["master:7", "propagate_from:2"])
+        );
+    }
 }

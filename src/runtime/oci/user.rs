@@ -44,7 +44,8 @@ pub fn resolve(security: &SecurityContext, image_user: &str, accounts: &Accounts
         (None, None, Some(group)) if !group.is_empty() => accounts.group(group)?,
         _ => account.gid,
     };
-    let mut additional: BTreeSet<u32> = account.name.map(|name| accounts.groups_of(&name)).unwrap_or_default();
+    let of_image = account.name.filter(|_| !security.strict_groups);
+    let mut additional: BTreeSet<u32> = of_image.map(|name| accounts.groups_of(&name)).unwrap_or_default();
     for group in &security.supplemental_groups {
         additional.insert(number(*group)?);
     }
@@ -159,6 +160,13 @@ mod tests {
             ..security
         };
         assert_eq!(resolved(grouped, "web"), Ok((1000, 2000, vec![7, 2000])));
+        let strict = SecurityContext {
+            run_as_user: Some(33),
+            supplemental_groups: vec![7],
+            strict_groups: true,
+            ..Default::default()
+        };
+        assert_eq!(resolved(strict, ""), Ok((33, 34, vec![7, 34])));
         let negative = SecurityContext {
             run_as_user: Some(-1),
             ..Default::default()

@@ -78,6 +78,7 @@ pub async fn images_as_directories(subject: &Subject) {
         container_path: "/image".to_string(),
         host_path: place.display().to_string(),
         readonly: true,
+        ..Default::default()
     }];
     let id = subject.start_in(&sandbox, &config, &container).await;
     let (out, ..) = subject

@@ -98,7 +98,7 @@ fn the_half_in_the_container() {
         let mount = |container_path: &str, host_path: &str| Mount {
             container_path: container_path.to_string(),
             host_path: host_path.to_string(),
-            readonly: false,
+            ..Default::default()
         };
         let script = "cat /volume/file; echo back > /volume/new; ls -d /host/proc; \
                       httpd -p 8080 -h /volume && echo ready; trap 'exit 0' TERM; sleep 3600 & wait";

@@ -168,6 +168,7 @@ fn mounts_are_what_they_should_be_or_an_error() {
             container_path: format!("/mnt/{name}"),
             host_path: directory.path().join(name).display().to_string(),
             readonly,
+            ..Default::default()
         };
         let container = ContainerConfig {
             mounts: vec![

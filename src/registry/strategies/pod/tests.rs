@@ -374,13 +374,13 @@ fn unsupported_fields_warn_with_their_path() {
         set(
             body,
             "/spec/containers/0/securityContext",
-            json!({"procMount": "Unmasked"}),
+            json!({"seLinuxOptions": {"level": "s0"}}),
         )
     });
     let warnings = PodStrategy.warnings(&masked, None);
     assert_eq!(
         warnings,
-        ["spec.containers[0].securityContext.procMount: accepted, but not acted on yet"]
+        ["spec.containers[0].securityContext.seLinuxOptions: accepted, but not acted on yet"]
     );
     assert_eq!(
         PodStrategy.warnings(&masked, Some(&masked)),

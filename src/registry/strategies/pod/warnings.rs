@@ -20,60 +20,26 @@ const fn field(path: &'static [&'static str]) -> Unsupported {
 }
 
 /// Fields of the pod spec.
-const OF_POD: [Unsupported; 14] = [
+const OF_POD: [Unsupported; 6] = [
     Unsupported {
         path: &["dnsPolicy"],
         unless: &["ClusterFirst", "Default", "None"],
     },
-    field(&["hostUsers"]),
-    field(&["hostnameOverride"]),
-    field(&["os"]),
     field(&["resourceClaims"]),
     field(&["resources"]),
-    field(&["runtimeClassName"]),
     field(&["schedulingGroup"]),
-    field(&["securityContext", "appArmorProfile"]),
-    field(&["securityContext", "fsGroupChangePolicy"]),
     field(&["securityContext", "seLinuxOptions"]),
-    field(&["securityContext", "supplementalGroupsPolicy"]),
-    field(&["setHostnameAsFQDN"]),
     field(&["subdomain"]),
 ];
 
 /// Fields of a container of any list.
-const OF_CONTAINER: [Unsupported; 4] = [
-    field(&["securityContext", "appArmorProfile"]),
-    Unsupported {
-        path: &["securityContext", "procMount"],
-        unless: &["Default"],
-    },
-    field(&["securityContext", "seLinuxOptions"]),
-    field(&["volumeDevices"]),
-];
-
-/// Fields of a volume mount.
-const OF_MOUNT: [Unsupported; 2] = [
-    Unsupported {
-        path: &["mountPropagation"],
-        unless: &["None"],
-    },
-    Unsupported {
-        path: &["recursiveReadOnly"],
-        unless: &["Disabled"],
-    },
-];
+const OF_CONTAINER: [Unsupported; 2] = [field(&["securityContext", "seLinuxOptions"]), field(&["volumeDevices"])];
 
 /// Fields of an environment variable.
 const OF_VARIABLE: [Unsupported; 1] = [field(&["valueFrom", "fileKeyRef"])];
 
-/// Seccomp, of the pod or of a container: the engine's own profile is what everybody gets.
-const SECCOMP: [Unsupported; 1] = [Unsupported {
-    path: &["securityContext", "seccompProfile", "type"],
-    unless: &["RuntimeDefault"],
-}];
-
 /// Volumes, and sources of projected volumes, that the node agent mounts.
-const VOLUMES: [&str; 9] = [
+const VOLUMES: [&str; 10] = [
     "emptyDir",
     "hostPath",
     "configMap",
@@ -81,6 +47,7 @@ const VOLUMES: [&str; 9] = [
     "downwardAPI",
     "projected",
     "image",
+    "nfs",
     "persistentVolumeClaim",
     "ephemeral",
 ];
@@ -138,7 +105,6 @@ fn of_pod(object: &Object) -> Vec<String> {
 /// Warnings of a pod spec at `path`, also in the template of a workload.
 pub fn pod_spec(spec: &Object, path: &str) -> Vec<String> {
     let mut warnings = unsupported(spec, &OF_POD, path);
-    warnings.extend(unsupported(spec, &SECCOMP, path));
     if integer(spec, &["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
         warnings.push(format!(
             "{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
@@ -166,10 +132,6 @@ pub fn pod_spec(spec: &Object, path: &str) -> Vec<String> {
 
 fn container(container: &Object, path: &str) -> Vec<String> {
     let mut warnings = unsupported(container, &OF_CONTAINER, path);
-    warnings.extend(unsupported(container, &SECCOMP, path));
-    for (index, mount) in objects(container, &["volumeMounts"]) {
-        warnings.extend(unsupported(mount, &OF_MOUNT, &format!("{path}.volumeMounts[{index}]")));
-    }
     let mut seen = BTreeMap::new();
     for (index, variable) in objects(container, &["env"]) {
         let name = text(variable, &["name"]);
