@@ -11,8 +11,11 @@ use tokio_util::task::TaskTracker;
 use super::{AppError, Core, Parts, namespaces};
 use crate::config::{RuntimeKind, Settings};
 use crate::kubelet::eviction::threshold;
+use crate::kubelet::static_pods::StaticPodOptions;
 use crate::kubelet::{self, FileSharing, Kubelet, KubeletOptions, PodPolicy};
 use crate::registry;
+use crate::registry::strategies::pod::PodStrategy;
+use crate::registry::strategy::Strategy;
 use crate::runtime::LogLimits;
 use crate::runtime::choose::{Chosen, RuntimeChoice, RuntimeOptions, choose};
 use crate::transport::listen::listen_or_any_port;
@@ -82,6 +85,10 @@ pub(super) async fn start(
                 files_max: settings.node.container_log_files_max,
             },
         },
+        static_pods: (!settings.node.static_pod_path.as_os_str().is_empty()).then(|| StaticPodOptions {
+            directory: settings.node.static_pod_path.clone(),
+            complete: Arc::new(complete_static_pod),
+        }),
     };
     let kubelet = Kubelet::new(options);
     let (sessions, stop) = (TaskTracker::new(), parts.stop.clone());
@@ -112,6 +119,22 @@ pub(super) async fn start(
     Ok(())
 }
 
+/// What the API server does to a new pod: static pods run before it has seen them.
+fn complete_static_pod(pod: serde_json::Value) -> Result<serde_json::Value, String> {
+    let serde_json::Value::Object(mut pod) = pod else {
+        return Err("it is no object".to_owned());
+    };
+    PodStrategy.default(&mut pod);
+    let errors = PodStrategy.validate(&pod);
+    match errors.is_empty() {
+        true => Ok(pod.into()),
+        false => {
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Err(format!("invalid pod: [{}]", texts.join(", ")))
+        }
+    }
+}
+
 /// The configured name, else the one that this data directory's node had so far, else the host's. A node keeps its
 /// name when the host gets another one, as every new container does: its pods are bound to it.
 fn node_name(configured: &str, data_dir: &Path) -> Result<String, AppError> {
@@ -139,8 +162,15 @@ fn node_name(configured: &str, data_dir: &Path) -> Result<String, AppError> {
 /// Whether the engine finds what krust writes, under the same path or one that the runtime knows.
 async fn file_sharing(chosen: &Chosen, data_dir: &Path) -> FileSharing {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if has_same_mounts(&chosen.endpoint) || !in_container() {
+    if has_same_mounts(&chosen.endpoint) {
         return FileSharing::Shared;
+    }
+    if !in_container() {
+        // An engine with mounts of its own sees ours if the root passes them on, as init systems have it.
+        return match is_shared_root(&mounts) {
+            true => FileSharing::Shared,
+            false => FileSharing::SamePaths,
+        };
     }
     if is_mounted_from_same_path(&mounts, data_dir) {
         return FileSharing::SamePaths;
@@ -171,6 +201,19 @@ fn has_same_mounts(endpoint: &str) -> bool {
         .filter(|peer| peer.pid() > 0)
         .and_then(|peer| namespace(&peer.pid().to_string()));
     theirs.is_some() && theirs == namespace("self")
+}
+
+fn is_shared_root(mountinfo: &str) -> bool {
+    let mounts = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    // The last one covers those before.
+    let root = mounts.filter(|fields| fields.get(4) == Some(&"/")).next_back();
+    root.is_some_and(|fields| {
+        fields
+            .iter()
+            .skip(6)
+            .take_while(|field| **field != "-")
+            .any(|f| f.starts_with("shared:"))
+    })
 }
 
 /// Whether the mount that holds `path` has on the outside the path that it has here. Fields of mountinfo: id, parent,
@@ -208,6 +251,18 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(has_same_mounts(&format!("unix://{}", path.display())));
         assert!(!has_same_mounts("unix:///nonexistent.sock"));
+    }
+
+    #[test]
+    fn roots_pass_mounts_on_or_not() {
+        let other = "30 22 8:1 /srv /srv rw shared:2 - ext4 /dev/sda1 rw\n";
+        for (root, shared) in [
+            ("22 1 0:20 / / rw shared:1 - ext4 /dev/a rw\n", true),
+            ("22 1 0:20 / / rw master:1 - ext4 /dev/a rw\n", false),
+            ("22 1 0:20 / / rw - ext4 /dev/a rw,shared:no\n", false),
+        ] {
+            assert_eq!(is_shared_root(&format!("{root}{other}")), shared, "{root}");
+        }
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub struct NodeSettings {
     pub container_log_bytes_max: u64,
     /// So many log files are kept of a container.
     pub container_log_files_max: u32,
+    /// A directory of files with pods that run here whatever the API says. Empty: none.
+    pub static_pod_path: PathBuf,
     /// Where the volumes of the class `local-path` are made. Empty: `volumes` in the data directory.
     pub volumes_dir: PathBuf,
 }
@@ -160,6 +162,7 @@ impl Default for NodeSettings {
             allowed_unsafe_sysctls: Vec::new(),
             container_log_bytes_max: 10 << 20,
             container_log_files_max: 5,
+            static_pod_path: PathBuf::new(),
             volumes_dir: PathBuf::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! Brings together the watch of pods, the runtime's events and the pods' workers (upstream: `kubelet.go`
 //! `syncLoop`, `pleg`, `HandlePodCleanups`).
 
+use crate::client::ObjectKey;
 use crate::client::events::Recorder;
 use crate::client::informer::Informers;
 use crate::kubelet::admission;
@@ -14,6 +15,7 @@ use crate::kubelet::pods::Pods;
 use crate::kubelet::record::Record;
 use crate::kubelet::state::PodRuntime;
 use crate::kubelet::stats::Stats;
+use crate::kubelet::static_pods::{self, StaticPods};
 use crate::kubelet::volumes::Volumes;
 use crate::kubelet::worker::Worker;
 use crate::kubelet::{KubeletError, KubeletOptions, pod};
@@ -25,7 +27,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +45,9 @@ struct Manager {
     /// What the runtime had at the start, until the watch tells whose it is.
     adopted: BTreeMap<String, PodRuntime>,
     listed: bool,
+    statics: Arc<StaticPods>,
+    /// Uids of static pods whose workers run, with what tells of the worker's end.
+    static_workers: BTreeMap<String, JoinHandle<()>>,
     /// Workers and clean-ups of orphans.
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -63,7 +69,7 @@ pub async fn run(
     tasks.spawn(record_events.instrument(tracing::info_span!("events")));
     let informers = Informers::new(options.client.clone(), shutdown.clone());
     let node = NodeAgent::new(&options, recorder.clone()).await?;
-    let features = options.runtime.features().await?;
+    let features = node.facts().features.clone();
     let context = Arc::new(Context {
         client: options.client.clone(),
         runtime: options.runtime.clone(),
@@ -110,10 +116,28 @@ pub async fn run(
         context,
         adopted: BTreeMap::new(),
         listed: false,
+        statics: StaticPods::new(options.client.clone(), &options.node_name),
+        static_workers: BTreeMap::new(),
         tasks,
         shutdown: shutdown.clone(),
     };
-    manager.run().await;
+    let static_changes = match options.static_pods {
+        None => None,
+        Some(static_pods) => {
+            let directory = static_pods.directory.display().to_string();
+            let read = manager.statics.read(static_pods, shutdown.clone());
+            let (changes, follow) = read.map_err(|source| KubeletError::Io {
+                operation: "watch",
+                path: directory,
+                source,
+            })?;
+            manager
+                .tasks
+                .spawn(follow.instrument(tracing::info_span!("static pods")));
+            Some(changes)
+        }
+    };
+    manager.run(static_changes).await;
     manager.tasks.close();
     manager.tasks.wait().await;
     informers.stopped().await;
@@ -121,7 +145,7 @@ pub async fn run(
 }
 
 impl Manager {
-    async fn run(&mut self) {
+    async fn run(&mut self, mut static_changes: Option<mpsc::Receiver<()>>) {
         // Subscribed before the list: what changes in between is seen twice rather than never.
         let mut events = self.context.runtime.events();
         loop {
@@ -137,6 +161,7 @@ impl Manager {
                 () = self.shutdown.cancelled() => return,
             }
         }
+        self.take_statics();
         let api: Api<Pod> = Api::all(self.context.client.clone());
         let own = watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.node_name));
         let mut watch = std::pin::pin!(watcher(api, own).default_backoff());
@@ -164,6 +189,7 @@ impl Manager {
                         }
                     }
                 },
+                Some(()) = changed(&mut static_changes) => self.take_statics(),
                 _ = relists.tick() => {
                     self.relist().await;
                     for record in self.context.pods.all() {
@@ -184,14 +210,21 @@ impl Manager {
             }
             watcher::Event::InitDone => {
                 for record in self.context.pods.all() {
-                    if !initial.contains(&record.uid) {
+                    if !initial.contains(&record.uid) && !record.is_static() {
                         record.post_gone(None);
                     }
                 }
-                self.listed = true;
+                for mirror in self.statics.unlisted(initial) {
+                    self.forget_mirror(&mirror);
+                }
+                if !std::mem::replace(&mut self.listed, true) {
+                    let mirrors = self.statics.clone().keep_mirrors(self.shutdown.clone());
+                    self.tasks.spawn(mirrors.instrument(tracing::info_span!("mirrors")));
+                }
                 self.remove_orphans();
             }
             watcher::Event::Apply(pod) => self.upsert(pod),
+            watcher::Event::Delete(pod) if static_pods::is_mirror(&pod) => self.forget_mirror(&pod),
             watcher::Event::Delete(pod) => {
                 if let Some(record) = self.context.pods.get(pod::uid(&pod)) {
                     record.post_gone(Some(Arc::new(pod)));
@@ -200,24 +233,87 @@ impl Manager {
         }
     }
 
+    /// Starts and ends workers as the files of static pods are now.
+    fn take_statics(&mut self) {
+        let pods = self.statics.pods();
+        let wanted: BTreeSet<&str> = pods.iter().map(|pod| pod::uid(pod)).collect();
+        let mut ending = HashMap::new();
+        for record in self.context.pods.all() {
+            if record.is_static() && !wanted.contains(record.uid.as_str()) {
+                record.post_gone(None);
+                if let Some(worker) = self.static_workers.remove(&record.uid) {
+                    ending.insert(ObjectKey::of(&*record.pod()), worker);
+                }
+            }
+        }
+        for pod in pods {
+            let uid = pod::uid(&pod).to_owned();
+            if self.static_workers.contains_key(&uid) {
+                continue;
+            }
+            let before = ending.remove(&ObjectKey::of(&*pod));
+            let record = Arc::new(Record::of_static(uid.clone(), pod.clone()));
+            let worker = self.worker(record, &pod);
+            let handle = self.tasks.spawn(async move {
+                // The pod that had the name may still be ending.
+                if let Some(before) = before
+                    && let Err(error) = before.await
+                {
+                    tracing::error!(%error, "The worker of a static pod broke off");
+                }
+                worker.await;
+            });
+            self.static_workers.insert(uid, handle);
+        }
+    }
+
+    fn take_mirror(&self, mirror: Pod) {
+        if let Some((pod, mirror_uid)) = self.statics.mirrored(Arc::new(mirror))
+            && let Some(record) = self.context.pods.get(pod::uid(&pod))
+        {
+            record.set_mirror(Some(mirror_uid));
+            record.post_pod(Arc::new(pod));
+        }
+    }
+
+    fn forget_mirror(&self, mirror: &Pod) {
+        if let Some(uid) = self.statics.unmirrored(mirror)
+            && let Some(record) = self.context.pods.get(&uid)
+            && record.api_uid().as_deref() == Some(pod::uid(mirror))
+        {
+            record.set_mirror(None);
+        }
+    }
+
     /// Tells the pod's worker, or starts one.
     fn upsert(&mut self, pod: Pod) {
+        if static_pods::is_mirror(&pod) {
+            self.take_mirror(pod);
+            return;
+        }
         let pod = Arc::new(pod);
         let uid = pod::uid(&pod).to_owned();
         if let Some(record) = self.context.pods.get(&uid) {
             record.post_pod(pod);
             return;
         }
-        let runtime = self.adopted.remove(&uid).unwrap_or_default();
-        let rejection = runtime.is_empty().then(|| self.rejection(&pod)).flatten();
-        let record = Arc::new(Record::new(uid.clone(), pod.clone()));
+        let record = Arc::new(Record::new(uid, pod.clone()));
+        let worker = self.worker(record, &pod);
+        self.tasks.spawn(worker);
+    }
+
+    /// The worker of a new pod, with what the runtime had of it when krust started.
+    fn worker(&mut self, record: Arc<Record>, pod: &Arc<Pod>) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let runtime = self.adopted.remove(&record.uid).unwrap_or_default();
+        let rejection = runtime.is_empty().then(|| self.rejection(pod)).flatten();
+        let uid = record.uid.clone();
         self.context.pods.insert(record.clone());
         let mut worker = Worker::new(self.context.clone(), record, runtime);
         if let Some(failure) = rejection {
             worker.reject(failure);
         }
-        let span = tracing::info_span!("pod", pod = pod::name(&pod), namespace = pod::namespace(&pod), uid);
-        self.tasks.spawn(worker.run(self.shutdown.clone()).instrument(span));
+        let span = tracing::info_span!("pod", pod = pod::name(pod), namespace = pod::namespace(pod), uid);
+        worker.run(self.shutdown.clone()).instrument(span)
     }
 
     /// Why the node does not take the pod: it was bound past the scheduler.
@@ -294,6 +390,14 @@ impl Manager {
                 self.remove_orphan(uid, runtime);
             }
         }
+    }
+}
+
+/// The next change of static pods; none ever comes where there are none.
+async fn changed(changes: &mut Option<mpsc::Receiver<()>>) -> Option<()> {
+    match changes {
+        Some(changes) => changes.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -30,6 +30,7 @@ mod sandbox;
 pub mod server;
 mod state;
 pub mod stats;
+pub mod static_pods;
 mod status;
 mod volumes;
 mod worker;
@@ -68,6 +69,8 @@ pub struct KubeletOptions {
     /// When pods are evicted; without any, they never are, and conditions follow upstream's defaults.
     pub eviction_hard: Vec<eviction::threshold::Threshold>,
     pub policy: PodPolicy,
+    /// Pods that come from files of this node.
+    pub static_pods: Option<static_pods::StaticPodOptions>,
 }
 
 /// What the administrator of a node decides about its pods (upstream: `KubeletConfiguration`).

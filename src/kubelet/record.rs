@@ -50,6 +50,8 @@ pub struct View {
 #[derive(Debug)]
 pub struct Record {
     pub uid: String,
+    /// Of a static pod: the uid of its mirror, as long as there is one.
+    mirror: Option<Mutex<Option<String>>>,
     mail: Mutex<Mail>,
     bell: Notify,
     view: RwLock<View>,
@@ -65,9 +67,37 @@ impl Record {
         };
         Self {
             uid,
+            mirror: None,
             mail: Mutex::default(),
             bell: Notify::new(),
             view: RwLock::new(view),
+        }
+    }
+
+    /// One that comes from a file.
+    pub fn of_static(uid: String, pod: Arc<Pod>) -> Self {
+        Self {
+            mirror: Some(Mutex::default()),
+            ..Self::new(uid, pod)
+        }
+    }
+
+    pub fn is_static(&self) -> bool {
+        self.mirror.is_some()
+    }
+
+    pub fn set_mirror(&self, uid: Option<String>) {
+        if let Some(mirror) = &self.mirror {
+            *mirror.lock() = uid;
+            self.bell.notify_one();
+        }
+    }
+
+    /// The uid that the API has of the pod; None while a static pod has no mirror.
+    pub fn api_uid(&self) -> Option<String> {
+        match &self.mirror {
+            Some(mirror) => mirror.lock().clone(),
+            None => Some(self.uid.clone()),
         }
     }
 

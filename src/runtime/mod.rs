@@ -3,6 +3,7 @@
 //! The backends: [`docker`], [`containerd`], [`fake`] (in memory, for tests and benches).
 //! A new backend is a folder, an arm in [`choose`], and passing the contract tests.
 
+pub mod changes;
 pub mod choose;
 pub mod containerd;
 pub mod cri_log;

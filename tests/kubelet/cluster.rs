@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
 use krust::apiserver::{ApiServer, ApiServerOptions};
+use krust::kubelet::static_pods::StaticPodOptions;
 use krust::kubelet::{FileSharing, Kubelet, KubeletOptions, PodLookup};
 use krust::registry::Registry;
 use krust::runtime::Runtime;
@@ -10,6 +11,7 @@ use krust::storage::{Options, Storage};
 use krust::transport::InProcessIdentity;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -89,12 +91,21 @@ impl Cluster {
             pods_max: 110,
             eviction_hard: Vec::new(),
             policy: Default::default(),
+            static_pods: Some(StaticPodOptions {
+                directory: self.manifests(),
+                complete: Arc::new(Ok),
+            }),
         });
         let shutdown = CancellationToken::new();
         let lookup = kubelet.lookup();
         let run = kubelet.run(shutdown.clone());
         let task = tokio::spawn(async move { run.await.expect("the kubelet runs until it is stopped") });
         self.kubelet = Some(RunningKubelet { shutdown, task, lookup });
+    }
+
+    /// Where the files of static pods are.
+    pub fn manifests(&self) -> PathBuf {
+        self.data.path().join("manifests")
     }
 
     pub async fn stop_kubelet(&mut self) {
@@ -173,6 +184,12 @@ impl Cluster {
             .into_iter()
             .map(|c| c.id)
             .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        crate::mounts::unmount_below(self.data.path());
     }
 }
 

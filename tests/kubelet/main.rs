@@ -1,7 +1,11 @@
 //! The node agent against the API server of this process and the runtime in memory.
 
 mod cluster;
+#[path = "../support/mounts.rs"]
+mod mounts;
 mod probes;
+mod refusals;
+mod static_pods;
 
 use cluster::{Cluster, NODE, POLITE, app, eventually, state};
 use k8s_openapi::api::coordination::v1::Lease;

@@ -2,6 +2,7 @@
 
 use super::free_port;
 use super::kubectl::Kubectl;
+use super::mounts::unmount_below;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -171,6 +172,7 @@ impl Drop for Krust {
             let _ = child.kill();
             let _ = child.wait();
         }
+        unmount_below(self.data_dir.path());
         if std::thread::panicking() {
             eprintln!("--- krust's log ---\n{}", self.log());
         }

@@ -8,6 +8,7 @@ pub mod hollow;
 pub mod images;
 pub mod krust;
 pub mod kubectl;
+pub mod mounts;
 
 use std::path::PathBuf;
 

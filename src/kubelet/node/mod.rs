@@ -68,6 +68,7 @@ impl NodeAgent {
                 kubelet_port: options.listen.port(),
                 pods_max: options.pods_max,
                 eviction_hard: options.eviction_hard.clone(),
+                features: options.runtime.features().await?,
             },
             images_at: Instant::now(),
             reported: None,

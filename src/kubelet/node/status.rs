@@ -6,10 +6,10 @@ use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::eviction::threshold::{self, Threshold};
 use crate::kubelet::pod::api_time;
 use crate::quantity::{Format, Quantity};
-use crate::runtime::{Image, RuntimeVersion};
+use crate::runtime::{Features, Image, RuntimeVersion};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSwapStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -40,6 +40,8 @@ pub struct Facts {
     pub kubelet_port: u16,
     pub pods_max: u32,
     pub eviction_hard: Vec<Threshold>,
+    /// What the engine can do.
+    pub features: Features,
 }
 
 /// Labels that say what the node is; `kubernetes.io/hostname` is its name.
@@ -121,6 +123,10 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeS
     });
     status.node_info = Some(node_info(facts));
     status.images = Some(images(&facts.images));
+    status.features = Some(NodeFeatures {
+        supplemental_groups_policy: Some(facts.features.strict_groups),
+    });
+    status.runtime_handlers = Some(handlers(&facts.features));
     let old = old.and_then(|old| old.conditions.clone()).unwrap_or_default();
     status.conditions = Some(conditions(facts, old, now));
     status
@@ -172,6 +178,21 @@ fn node_info(facts: &Facts) -> NodeSystemInfo {
         .filter(|_| machine.swap_bytes > 0),
         ..NodeSystemInfo::default()
     }
+}
+
+/// The engine's default runtime, whose name is empty, and the others.
+fn handlers(features: &Features) -> Vec<NodeRuntimeHandler> {
+    let mut names: Vec<&str> = features.handlers.iter().map(String::as_str).collect();
+    names.push("");
+    names.sort_unstable();
+    let handler = |name: &str| NodeRuntimeHandler {
+        name: Some(name.to_owned()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_readonly_mounts),
+            user_namespaces: Some(false),
+        }),
+    };
+    names.into_iter().map(handler).collect()
 }
 
 /// The largest images with all their names.
@@ -334,6 +355,11 @@ mod tests {
             kubelet_port: 10250,
             pods_max: 110,
             eviction_hard: Vec::new(),
+            features: Features {
+                recursive_readonly_mounts: true,
+                handlers: vec!["runc".to_owned()],
+                ..Features::default()
+            },
         }
     }
 

@@ -17,6 +17,9 @@ use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+/// Upstream's `MaxPodTerminationMessageLogLength`.
+const TERMINATION_MESSAGES_BYTES_MAX: usize = 12 << 10;
+
 /// All that a status is made from.
 pub struct Seen<'a> {
     /// The pod with the status that the API server has.
@@ -52,6 +55,7 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
     status.container_statuses = containers::app(seen);
     status.init_container_statuses = containers::init(seen);
     status.ephemeral_container_statuses = containers::ephemeral(seen);
+    shorten_messages(&mut status);
     let phase = match seen.failure {
         Some(_) => "Failed",
         None => match phase::compute(pod, &status, seen.ending) {
@@ -79,6 +83,28 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
     addresses(seen, &mut status);
     status.conditions = Some(conditions::compute(seen, &status));
     status
+}
+
+/// Keeps the termination messages of a pod within a size that the API takes: each container has its share (upstream:
+/// `normalizeStatus`).
+fn shorten_messages(status: &mut PodStatus) {
+    let lists = [
+        &mut status.init_container_statuses,
+        &mut status.container_statuses,
+        &mut status.ephemeral_container_statuses,
+    ];
+    let mut all: Vec<_> = lists.into_iter().flatten().flatten().collect();
+    let share = TERMINATION_MESSAGES_BYTES_MAX / all.len().max(1);
+    let states = all
+        .iter_mut()
+        .flat_map(|container| [&mut container.state, &mut container.last_state]);
+    let ended = states.flatten().filter_map(|state| state.terminated.as_mut());
+    for message in ended.filter_map(|terminated| terminated.message.as_mut()) {
+        let end = (0..=share.min(message.len()))
+            .rev()
+            .find(|end| message.is_char_boundary(*end));
+        message.truncate(end.unwrap_or(0));
+    }
 }
 
 /// A container that the kubelet ended to put another in its place has not ended the pod.

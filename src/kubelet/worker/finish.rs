@@ -40,6 +40,7 @@ impl Finishing {
 impl Worker {
     /// Goes on with the end of a pod of which nothing runs any more; true when there is nothing left to do.
     pub(super) fn finish(&mut self, status: &PodStatus) -> bool {
+        // That of a static pod's mirror is not the pod's: only its file ends it.
         let deleting = self.pod.metadata.deletion_timestamp.is_some();
         if !deleting && !self.gone {
             // It ended by itself: its logs stay until it is deleted.

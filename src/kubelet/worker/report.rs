@@ -4,6 +4,7 @@
 use super::{Done, Worker};
 use crate::kubelet::node::chain;
 use crate::kubelet::pod;
+use crate::kubelet::static_pods;
 use crate::kubelet::status::patch;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::Api;
@@ -40,8 +41,12 @@ impl Worker {
         if self.gone || self.finishing.has_begun() || self.reporter.writing {
             return;
         }
+        // A static pod without a mirror has nobody to tell.
+        let Some(uid) = self.record.api_uid() else {
+            return;
+        };
         let old = self.pod.status.clone().unwrap_or_default();
-        let Some(change) = patch::difference(&self.record.uid, &old, status) else {
+        let Some(change) = patch::difference(&uid, &old, status) else {
             self.reporter.due = None;
             return;
         };
@@ -78,10 +83,16 @@ impl Worker {
         match result {
             Ok(pod) => {
                 self.reporter.not_before = None;
-                self.adopt(Arc::from(pod));
+                let seen = match self.record.is_static() {
+                    true => Arc::new(static_pods::seen_as(&self.pod, &pod)),
+                    false => Arc::from(pod),
+                };
+                self.adopt(seen);
             }
             // The pod is gone or replaced: the watch says so as well.
-            Err(kube::Error::Api(answer)) if answer.code == 404 => {}
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                self.reporter.not_before = self.record.is_static().then(|| SystemTime::now() + RETRY);
+            }
             Err(error) => {
                 tracing::warn!(
                     pod = pod::full_name(&self.pod), error = %chain(&error),

@@ -1,18 +1,15 @@
 //! Reads and follows a container's log (upstream: `k8s.io/cri-client/pkg/logs`, `ReadLogs`).
 
+use super::super::changes::Changes;
 use super::super::{LogLine, LogOptions};
 use super::{LINE_BYTES_MAX, current, lock, parse, previous};
 use futures_util::stream::{BoxStream, StreamExt};
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use tokio::io::unix::AsyncFd;
 
 const READ_BYTES_MAX: usize = 64 << 10;
 /// An entry's time, stream and tag take far less than this.
@@ -191,43 +188,6 @@ impl Follower {
                 Some(first) if ends(&first) || self.ready.is_empty() => lines -= 1,
                 Some(_) => {}
                 None => break,
-            }
-        }
-    }
-}
-
-/// Wakes when something changes in a directory.
-struct Changes(AsyncFd<Watch>);
-
-struct Watch(Inotify);
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl Changes {
-    fn of(directory: &Path) -> io::Result<Changes> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let flags = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVE
-            // The writer's end closes its lock.
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_DELETE_SELF;
-        inotify.add_watch(directory, flags)?;
-        // SAFETY: the descriptor stays open, and the same, as long as the `Watch` that owns it.
-        Ok(Changes(unsafe { AsyncFd::register(Watch(inotify)) }?))
-    }
-
-    async fn wait(&self) -> io::Result<()> {
-        loop {
-            let mut guard = self.0.readable().await?;
-            match guard.get_inner().0.read_events() {
-                Ok(_) => return Ok(()),
-                Err(Errno::EAGAIN) => guard.clear_ready(),
-                Err(error) => return Err(error.into()),
             }
         }
     }

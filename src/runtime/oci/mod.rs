@@ -25,7 +25,6 @@ pub const SANDBOX_OOM_SCORE_ADJ: i64 = -998;
 const SANDBOX_CPU_SHARES: u64 = 2;
 /// Profiles that engines load for their containers.
 const APPARMOR_DEFAULTS: [&str; 2] = ["cri-containerd.apparmor.d", "docker-default"];
-const ROOTFS_SLAVE: &str = "rslave";
 
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
@@ -176,8 +175,8 @@ impl ContainerSpec<'_> {
                 .masked_paths(masked_paths())
                 .readonly_paths(get_default_readonly_paths());
         }
-        if config_propagates(&self.config.mounts) {
-            linux = linux.rootfs_propagation(ROOTFS_SLAVE);
+        if let Some(propagation) = root_propagation(&self.config.mounts) {
+            linux = linux.rootfs_propagation(propagation);
         }
         let root = RootBuilder::default().path("rootfs").readonly(security.readonly_rootfs);
         let mut spec = SpecBuilder::default()
@@ -360,9 +359,17 @@ fn masked_paths() -> Vec<String> {
     paths
 }
 
-/// With mounts that propagate, the container's tree must receive them; `private`, the default, would cut it off.
-fn config_propagates(mounts: &[super::Mount]) -> bool {
-    mounts.iter().any(|mount| mount.propagation != super::Propagation::None)
+/// With mounts that propagate, the container's whole tree must: the runtime's default would cut them off.
+fn root_propagation(mounts: &[super::Mount]) -> Option<&'static str> {
+    let has = |wanted| mounts.iter().any(|mount| mount.propagation == wanted);
+    match (
+        has(super::Propagation::Bidirectional),
+        has(super::Propagation::HostToContainer),
+    ) {
+        (true, _) => Some("rshared"),
+        (false, true) => Some("rslave"),
+        (false, false) => None,
+    }
 }
 
 /// All or none; the runtime adds the harmless ones itself.
