@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What is taken from a pipe at once; a log file may be that much longer than it should.
+/// What is taken from a pipe at once.
 const TAKEN_BYTES_MAX: usize = 1 << 20;
 /// For how long a terminal's unfinished line is kept back, so that an echo and its rest come together.
 const TERMINAL_DELAY: Duration = Duration::from_millis(10);
@@ -213,17 +213,34 @@ impl LogFile {
         })
     }
 
-    fn append(&mut self, entries: &[u8]) -> io::Result<()> {
-        if entries.is_empty() {
-            return Ok(());
+    /// Writes whole entries, to as many files as they need.
+    fn append(&mut self, mut entries: &[u8]) -> io::Result<()> {
+        while !entries.is_empty() {
+            let room = usize::try_from(self.limits.file_bytes_max.saturating_sub(self.size)).unwrap_or(usize::MAX);
+            let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let fitting = match entries.get(..room) {
+                None => entries.len(),
+                Some(first) => end(first),
+            };
+            let taken = match (fitting, self.size) {
+                // One that is longer than a file has one of its own.
+                (0, 0) => entries
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(entries.len(), |at| at + 1),
+                (0, _) => {
+                    self.put_aside()?;
+                    self.file = open_current(&self.directory)?;
+                    self.size = 0;
+                    continue;
+                }
+                (fitting, _) => fitting,
+            };
+            self.file.write_all(&entries[..taken])?;
+            self.size += taken as u64;
+            entries = &entries[taken..];
         }
-        if self.size > 0 && self.size + entries.len() as u64 > self.limits.file_bytes_max {
-            self.put_aside()?;
-            self.file = open_current(&self.directory)?;
-            self.size = 0;
-        }
-        self.size += entries.len() as u64;
-        self.file.write_all(entries)
+        Ok(())
     }
 
     /// Every file becomes one older; the oldest goes.
@@ -293,6 +310,12 @@ mod tests {
         assert_eq!(read(previous(directory.path(), 1)), "6".repeat(50) + &"7".repeat(50));
         assert_eq!(read(previous(directory.path(), 2)), "4".repeat(50) + &"5".repeat(50));
         assert!(!previous(directory.path(), 3).exists());
+        // Many entries at once go to several files, each of them whole.
+        file.append(format!("{}\n", "a".repeat(39)).repeat(4).as_bytes())
+            .unwrap();
+        assert_eq!(read(current(directory.path())).len(), 40);
+        assert_eq!(read(previous(directory.path(), 1)).len(), 80);
+        assert_eq!(read(previous(directory.path(), 2)).len(), 90);
     }
 
     #[tokio::test]
