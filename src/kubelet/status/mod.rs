@@ -52,9 +52,13 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
     let pod = seen.pod;
     let old = pod.status.clone().unwrap_or_default();
     let mut status = old.clone();
-    status.container_statuses = containers::app(seen);
-    status.init_container_statuses = containers::init(seen);
-    status.ephemeral_container_statuses = containers::ephemeral(seen);
+    // A pod that was refused never had containers, and shows its reason instead of what they would wait for.
+    let refused = seen.failure.is_some() && seen.runtime.is_empty() && old.container_statuses.is_none();
+    if !refused {
+        status.container_statuses = containers::app(seen);
+        status.init_container_statuses = containers::init(seen);
+        status.ephemeral_container_statuses = containers::ephemeral(seen);
+    }
     shorten_messages(&mut status);
     let phase = match seen.failure {
         Some(_) => "Failed",
