@@ -50,6 +50,7 @@ pub fn refusal(
         Some(PodFailure {
             reason,
             message: format!("Pod was rejected: {message}"),
+            ..PodFailure::default()
         })
     };
     if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
