@@ -8,8 +8,6 @@ CARGO := cargo
 # Ignored tests that `make test` leaves out: one needs a PostgreSQL server (KRUST_TEST_POSTGRES_URL), the other is the
 # half of a test that its other half runs inside a container.
 NEEDS_MORE := the_store_runs_on_postgresql the_half_in_the_container
-# "Pods should be submitted and removed" is run by hand: its watch now and then hears of the end too late.
-NEEDS_MORE += submitted
 
 .PHONY: help run build check test fuzz bench image tools setup
 

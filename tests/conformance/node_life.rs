@@ -1,11 +1,11 @@
 //! Pods from creation to deletion as the API shows them: watches, updates, generations, deadlines, streams.
 
 use crate::cluster::{Cluster, eventually};
-use crate::pods::{BUSYBOX_TWO, condition, container_status, pod, sleeper, with_spec};
+use crate::pods::{BUSYBOX_TWO, PODS_PATIENCE, condition, container_status, pod, sleeper, with_main, with_spec};
 use crate::resource::merge_into;
 use crate::runner::{Test, pod_test};
 use futures_util::StreamExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, WatchParams};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -65,8 +65,16 @@ async fn deadline(cluster: Cluster) {
 
 async fn submitted_and_removed(cluster: Cluster) {
     let pods = cluster.pods("submitted").await;
-    let mut watch = pods.resource.watch("time=now", "").await;
-    let mut pod = sleeper("one");
+    let parameters = WatchParams::default().labels("time=now").timeout(250);
+    let watch = pods.resource.watch_with(&parameters, "").await;
+    let mut watch = watch.with_patience(PODS_PATIENCE);
+    // A process that is first in its container hears no SIGTERM before it has a handler: without, its end would take the
+    // whole grace.
+    let begins = "trap 'exit 0' TERM; touch /begun; while true; do sleep 3600 & wait $!; done";
+    let mut pod = with_main(
+        pod("one", begins),
+        json!({"readinessProbe": {"exec": {"command": ["test", "-e", "/begun"]}, "periodSeconds": 1}}),
+    );
     pod["metadata"]["labels"] = json!({"time": "now"});
     pod["spec"]["terminationGracePeriodSeconds"] = json!(30);
     pods.create(&pod).await;
