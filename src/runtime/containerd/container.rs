@@ -4,9 +4,7 @@ use super::super::oci::{self, ContainerSpec, OciError, user};
 use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER, TYPE_SANDBOX};
 use super::snapshots::{self, SNAPSHOTTER};
 use super::tasks::is_alive;
-use super::{
-    ContainerConfig, Parts, Resources, Result, RuntimeError, SandboxConfig, exec, failed, files, images, strays,
-};
+use super::{ContainerConfig, Parts, Resources, Result, RuntimeError, SandboxConfig, exec, failed, files, images};
 use containerd_client::services::v1::container::Runtime as RuntimeName;
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest, UpdateTaskRequest};
 use nix::sys::signal::Signal;
@@ -263,10 +261,8 @@ impl Parts {
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
         let found = self.engine.container(id, TYPE_CONTAINER).await?;
         self.stop_now(id).await?;
-        if record::started_at(&found).is_none() {
-            strays::end_shims(id);
-        }
         files::remove(&self.engine, id)?;
+        self.strays.expect(id);
         files::remove_cgroups(&self.engine, record::label(&found, record::POD_UID), id);
         self.engine.delete_container(id).await
     }

@@ -64,6 +64,7 @@ struct Parts {
     network: PodNetwork,
     addresses: sandbox::Addresses,
     events: events::Hub,
+    strays: Arc<strays::Strays>,
 }
 
 /// Connects to a daemon.
@@ -80,13 +81,16 @@ impl ContainerdRuntime {
         // The daemon resolves paths from its own working directory.
         options.state_dir =
             std::path::absolute(&options.state_dir).map_err(|error| failed("find", "the state directory", error))?;
+        let strays = strays::Strays::new(options.state_dir.join("containerd-shims"));
         let parts = Arc::new(Parts {
+            strays,
             network: PodNetwork::new(&options.pod_bridge, range),
             engine: Engine::connect(options).await?,
             images: images::Cache::default(),
             addresses: sandbox::Addresses::default(),
             events: events::Hub::default(),
         });
+        snapshots::delete_abandoned_leases(&parts.engine).await?;
         let reader = events::start(Arc::clone(&parts)).await?;
         Ok(Arc::new(ContainerdRuntime { parts, _events: reader }))
     }

@@ -7,7 +7,7 @@ use super::record::{self, SandboxRecord, TYPE_CONTAINER, TYPE_SANDBOX};
 use super::tasks::is_alive;
 use super::{
     Duplex, Parts, Result, RuntimeError, Sandbox, SandboxConfig, SandboxState, container, engine, failed, files,
-    gone_is_fine, network_failed, strays,
+    gone_is_fine, network_failed,
 };
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest};
 use futures_util::future::try_join_all;
@@ -129,13 +129,8 @@ impl Parts {
         let Some(found) = gone_is_fine(self.engine.container(id, TYPE_SANDBOX).await.map(Some))? else {
             return Ok(());
         };
-        match self.engine.task(id).await? {
-            Some(_) => {
-                self.engine.kill(id).await?;
-                self.engine.delete_task(id).await?;
-            }
-            None => strays::end_shims(id),
-        }
+        self.engine.kill(id).await?;
+        self.engine.delete_task(id).await?;
         if !record::label(&found, record::ADDRESS).is_empty() {
             let detached = self.network.detach(&interface(id)).await;
             detached.map_err(|error| network_failed(id, &error))?;
@@ -159,6 +154,7 @@ impl Parts {
             return Ok(());
         }
         files::remove(&self.engine, id)?;
+        self.strays.expect(id);
         if let Some(found) = found {
             files::remove_cgroups(&self.engine, record::label(&found, record::POD_UID), id);
             // Last: as long as it is there, what could not be removed is found.

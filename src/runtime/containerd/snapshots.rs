@@ -3,12 +3,12 @@
 use super::super::oci::user::Accounts;
 use super::super::usage::Written;
 use super::images::Content;
-use super::{Engine, Result, failed};
+use super::{Engine, Result, failed, record};
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
     UsageRequest,
 };
-use containerd_client::services::v1::{ApplyRequest, CreateRequest, DeleteRequest};
+use containerd_client::services::v1::{ApplyRequest, CreateRequest, DeleteRequest, Lease, ListRequest};
 use containerd_client::tonic::Code;
 use containerd_client::types::{Descriptor as EngineDescriptor, Mount};
 use oci_spec::image::Descriptor;
@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 pub const SNAPSHOTTER: &str = "overlayfs";
@@ -31,7 +32,10 @@ pub(super) async fn create_lease(engine: &Engine) -> Result<String> {
     let id = format!("krust-{}", uuid::Uuid::new_v4());
     let request = engine.request(CreateRequest {
         id: id.clone(),
-        labels: HashMap::from([("containerd.io/gc.expire".to_string(), expires.to_string())]),
+        labels: HashMap::from([
+            ("containerd.io/gc.expire".to_string(), expires.to_string()),
+            (record::CLUSTER.to_string(), engine.options.cluster_id.clone()),
+        ]),
     });
     let created = engine.leases().create(request).await;
     created.map_err(|status| engine.error("create", "lease", &id, status))?;
@@ -46,6 +50,26 @@ pub(super) async fn delete_lease(engine: &Engine, id: &str) {
     if let Err(status) = engine.leases().delete(request).await {
         tracing::debug!(id, error = status.message(), "a lease stays until it expires");
     }
+}
+
+/// Takes away what an earlier run of this krust had in hand when it was killed. This run's own leases are younger than its
+/// first connection.
+pub(super) async fn delete_abandoned_leases(engine: &Engine) -> Result<()> {
+    static CONNECTED: OnceLock<SystemTime> = OnceLock::new();
+    let connected = CONNECTED.get_or_init(SystemTime::now);
+    let request = engine.request(ListRequest {
+        filters: vec![format!("labels.{:?}=={:?}", record::CLUSTER, engine.options.cluster_id)],
+    });
+    let listed = engine.leases().list(request).await;
+    let listed = listed.map_err(|status| engine.error("list", "leases", "leases", status))?;
+    let is_older = |lease: &Lease| {
+        let created = lease.created_at.and_then(|time| SystemTime::try_from(time).ok());
+        created.is_some_and(|created| created < *connected)
+    };
+    for lease in listed.into_inner().leases.iter().filter(|lease| is_older(lease)) {
+        delete_lease(engine, &lease.id).await;
+    }
+    Ok(())
 }
 
 /// Makes a writable file system from an image, which is unpacked if nobody has done so.
