@@ -39,6 +39,7 @@ pub(super) async fn choose_runtime(settings: &Settings, core: &Core) -> Result<O
         containerd_namespace: set(&settings.runtime.containerd_namespace),
         pod_range: set(&settings.runtime.pod_range),
         pod_bridge: set(&settings.runtime.pod_bridge),
+        registries_dir: set(&settings.runtime.registries_dir).map(Into::into),
         state_dir: core.data_dir.path().join("runtime"),
     };
     choose(&options)

@@ -72,6 +72,8 @@ pub struct RuntimeSettings {
     pub pod_range: String,
     /// Name of the network bridge of those pods. Empty: `krust0`.
     pub pod_bridge: String,
+    /// Directory of `HOST/hosts.toml` for pulls on containerd. Empty: `/etc/containerd/certs.d`.
+    pub registries_dir: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

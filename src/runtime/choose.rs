@@ -70,6 +70,8 @@ pub struct RuntimeOptions {
     pub pod_range: Option<String>,
     /// Their bridge; None: [`containerd::DEFAULT_POD_BRIDGE`].
     pub pod_bridge: Option<String>,
+    /// Settings of registries; None: [`containerd::DEFAULT_REGISTRIES_DIR`].
+    pub registries_dir: Option<PathBuf>,
     /// Directory for what a backend keeps on disk (containerd: logs, network namespaces).
     pub state_dir: PathBuf,
 }
@@ -161,6 +163,10 @@ async fn connect_containerd(options: &RuntimeOptions) -> Result<Chosen> {
         state_dir: options.state_dir.clone(),
         pod_range: or(&options.pod_range, containerd::DEFAULT_POD_RANGE),
         pod_bridge: or(&options.pod_bridge, containerd::DEFAULT_POD_BRIDGE),
+        registries_dir: match &options.registries_dir {
+            Some(directory) => directory.clone(),
+            None => containerd::DEFAULT_REGISTRIES_DIR.into(),
+        },
         logger: None,
     })
     .await?;
@@ -189,6 +195,7 @@ mod tests {
             containerd_namespace: None,
             pod_range: None,
             pod_bridge: None,
+            registries_dir: None,
             state_dir: "/nonexistent".into(),
         }
     }

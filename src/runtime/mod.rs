@@ -13,6 +13,7 @@ pub mod netns;
 pub mod oci;
 pub mod pause;
 pub mod reference;
+pub mod registry;
 pub mod usage;
 
 use async_trait::async_trait;

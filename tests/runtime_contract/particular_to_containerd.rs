@@ -36,6 +36,16 @@ fn resources_change_under_a_running_container() {
 }
 
 #[test]
+fn pulls_with_a_password() {
+    test(async |subject: &Subject| crate::cases::registry::pulls_with_a_password(subject).await);
+}
+
+#[test]
+fn pulls_go_on_and_are_checked() {
+    test(async |subject: &Subject| crate::cases::registry::pulls_go_on_and_are_checked(subject).await);
+}
+
+#[test]
 fn images_as_directories() {
     test(async |subject: &Subject| crate::cases::real::images_as_directories(subject).await);
 }
@@ -167,8 +177,6 @@ fn what_cannot_be_had_is_said() {
         }];
         let error = subject.runtime.run_pod_sandbox(&config).await.unwrap_err();
         assert!(error.to_string().contains("hostPort"), "{error}");
-        let error = subject.runtime.pull_image("example.com/a:1", None).await.unwrap_err();
-        assert!(error.to_string().contains("does not pull"), "{error}");
         let config = subject.pod("user");
         let sandbox = subject.sandbox(&config).await;
         let unknown = ContainerConfig {

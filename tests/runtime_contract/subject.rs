@@ -62,6 +62,7 @@ pub async fn containerd_options() -> Options {
         state_dir: engine.state_dir(),
         pod_range: engine.pod_range.clone(),
         pod_bridge: engine.pod_bridge.clone(),
+        registries_dir: engine.state_dir().join("registries"),
         logger: Some(env!("CARGO_BIN_EXE_krust").into()),
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Manifests and configurations are far smaller.
 const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 /// Indexes that point to indexes.
-const INDEX_DEPTH_MAX: usize = 4;
+pub(super) const INDEX_DEPTH_MAX: usize = 4;
 
 /// What an image's manifest and configuration say. It never changes: the digest is that of the content.
 #[derive(Debug, Default)]
@@ -164,14 +164,14 @@ async fn content(engine: &Engine, cache: &Cache, stored: &v1::Image) -> Result<A
     Ok(content)
 }
 
-async fn read_content(engine: &Engine, name: &str, target: &EngineDescriptor) -> Result<Content> {
+pub(super) async fn read_content(engine: &Engine, name: &str, target: &EngineDescriptor) -> Result<Content> {
     let (mut digest, mut media_type) = (target.digest.clone(), target.media_type.clone());
     for _ in 0..INDEX_DEPTH_MAX {
         if !is_index(&media_type) {
             return read_manifest(engine, name, &digest).await;
         }
         let index: ImageIndex = document(engine, name, &digest).await?;
-        let chosen = index.manifests().iter().find(|entry| is_for_this_platform(entry));
+        let chosen = entry_for_this_platform(&index);
         let chosen = chosen.ok_or_else(|| failed("use", name, "the image has no variant for this platform"))?;
         (digest, media_type) = (chosen.digest().to_string(), chosen.media_type().to_string());
     }
@@ -200,7 +200,16 @@ async fn read_manifest(engine: &Engine, name: &str, digest: &str) -> Result<Cont
     })
 }
 
-fn is_index(media_type: &str) -> bool {
+fn entry_for_this_platform(index: &ImageIndex) -> Option<&Descriptor> {
+    index.manifests().iter().find(|entry| is_for_this_platform(entry))
+}
+
+/// The digest of the manifest that an index has for this node.
+pub(super) fn for_this_platform(index: &ImageIndex) -> Option<String> {
+    entry_for_this_platform(index).map(|entry| entry.digest().to_string())
+}
+
+pub(super) fn is_index(media_type: &str) -> bool {
     media_type.ends_with("image.index.v1+json") || media_type.ends_with("manifest.list.v2+json")
 }
 

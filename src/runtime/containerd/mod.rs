@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod image_mounts;
 mod images;
+mod pull;
 mod record;
 mod sandbox;
 mod snapshots;
@@ -30,6 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub const DEFAULT_NAMESPACE: &str = "k8s.io";
 pub const DEFAULT_POD_RANGE: &str = "10.42.0.0/24";
 pub const DEFAULT_POD_BRIDGE: &str = "krust0";
+pub const DEFAULT_REGISTRIES_DIR: &str = "/etc/containerd/certs.d";
 
 /// Where the daemon is, and what is krust's own on it.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub struct Options {
     pub pod_range: String,
     /// Name of their bridge.
     pub pod_bridge: String,
+    /// Settings of registries, as containerd has them.
+    pub registries_dir: PathBuf,
     /// The krust program, which the shims start to write logs; None: this process's.
     pub logger: Option<PathBuf>,
 }
@@ -61,6 +65,7 @@ pub struct ContainerdRuntime {
 struct Parts {
     engine: Engine,
     images: images::Cache,
+    pulls: pull::Pulls,
     network: PodNetwork,
     addresses: sandbox::Addresses,
     events: events::Hub,
@@ -87,6 +92,7 @@ impl ContainerdRuntime {
             network: PodNetwork::new(&options.pod_bridge, range),
             engine: Engine::connect(options).await?,
             images: images::Cache::default(),
+            pulls: pull::Pulls::default(),
             addresses: sandbox::Addresses::default(),
             events: events::Hub::default(),
         });
@@ -239,12 +245,8 @@ impl Runtime for ContainerdRuntime {
         self.parts.unmount_image(directory).await
     }
 
-    async fn pull_image(&self, image: &str, _auth: Option<&RegistryAuth>) -> Result<String> {
-        let message = format!(
-            "krust does not pull images for containerd yet; put it there with: ctr --namespace {} images pull {image}",
-            self.parts.engine.options.namespace
-        );
-        Err(failed("pull", image, message))
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String> {
+        self.parts.pull(image, auth).await
     }
 
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {

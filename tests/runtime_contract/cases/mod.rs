@@ -2,6 +2,7 @@
 
 mod lifecycle;
 pub mod real;
+pub mod registry;
 pub mod security;
 mod streams;
 

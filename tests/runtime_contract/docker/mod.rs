@@ -3,7 +3,6 @@
 mod engine;
 mod inside;
 mod pods;
-mod registry;
 
 use super::subject::{Subject, on_docker, run};
 
@@ -14,4 +13,9 @@ fn on_engine(case: impl AsyncFnOnce(&Subject)) {
         case(&subject).await;
         subject.clean().await;
     });
+}
+
+#[test]
+fn pulls_with_a_password() {
+    on_engine(async |subject: &Subject| crate::cases::registry::pulls_with_a_password(subject).await);
 }
