@@ -205,9 +205,9 @@ fn has_same_mounts(endpoint: &str) -> bool {
 }
 
 fn is_shared_root(mountinfo: &str) -> bool {
-    let mounts = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut mounts = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     // The last one covers those before.
-    let root = mounts.filter(|fields| fields.get(4) == Some(&"/")).next_back();
+    let root = mounts.rfind(|fields| fields.get(4) == Some(&"/"));
     root.is_some_and(|fields| {
         fields
             .iter()
