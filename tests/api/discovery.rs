@@ -79,6 +79,7 @@ async fn groups_and_versions_stand_in_upstreams_order() {
         "flowcontrol.apiserver.k8s.io",
         "resource.k8s.io",
         "storagemigration.k8s.io",
+        "metrics.k8s.io",
     ];
     assert_eq!(names, expected);
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";

@@ -18,8 +18,8 @@ fn on_containerd(environment: &[(&str, &str)]) -> Krust {
     let engine = containerd::shared();
     let mut all = vec![
         ("KRUST_RUNTIME__CONTAINERD_ADDRESS", engine.address.as_str()),
-        ("KRUST_RUNTIME__POD_RANGE", &engine.pod_range),
-        ("KRUST_RUNTIME__POD_BRIDGE", &engine.pod_bridge),
+        ("KRUST_RUNTIME__POD_RANGE", engine.pod_range.as_str()),
+        ("KRUST_RUNTIME__POD_BRIDGE", engine.pod_bridge.as_str()),
     ];
     all.extend_from_slice(environment);
     Krust::start_with(&["--runtime", "containerd"], &all)

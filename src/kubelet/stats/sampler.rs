@@ -195,7 +195,7 @@ impl Sampler {
     fn remember(&self, sample: Arc<Sample>) -> Vec<Arc<Sample>> {
         let mut history = self.history.lock();
         while let Some(oldest) = history.front()
-            && sample.at.duration_since(oldest.at).map_or(true, |age| age > HISTORY)
+            && !sample.at.duration_since(oldest.at).is_ok_and(|age| age <= HISTORY)
         {
             history.pop_front();
         }
@@ -262,7 +262,7 @@ mod tests {
         let cases: [Case<'_>; 7] = [
             ("nothing to compare with", &[], Some(0), None),
             ("just started", &[], Some(99_500), None),
-            ("started lately", &[], Some(0 + 75_000), Some((2000, 25))),
+            ("started lately", &[], Some(75_000), Some((2000, 25))),
             (
                 "the newest of those that are old enough",
                 &[(70_000, 0), (85_000, 35_000), (95_000, 40_000)],
