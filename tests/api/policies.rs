@@ -295,9 +295,7 @@ async fn mutations_change_what_is_stored_and_nothing_that_is_not_theirs() {
 async fn a_mutation_is_invoked_again_if_it_wants_to_be() {
     let server = Server::start().await;
     let count = |policy: &str| {
-        let expression = format!(
-            r#"Object{{metadata: Object.metadata{{annotations: {{"first": has(object.metadata.annotations) && "second" in object.metadata.annotations ? "saw" : "blind"}}}}}}"#
-        );
+        let expression = r#"Object{metadata: Object.metadata{annotations: {"first": has(object.metadata.annotations) && "second" in object.metadata.annotations ? "saw" : "blind"}}}"#;
         json!({"reinvocationPolicy": policy, "mutations": [
             {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}},
         ]})

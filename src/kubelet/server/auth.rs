@@ -54,11 +54,14 @@ pub trait Access: Send + Sync + 'static {
     async fn allows(&self, user: &User, wish: &Wish) -> Result<bool, String>;
 }
 
+/// When it was asked about, and whose it is: None if nobody's.
+type KnownToken = (Instant, Option<User>);
+
 /// Asks the API server, and remembers its answers.
 pub struct ApiAccess {
     tokens: Api<TokenReview>,
     permissions: Api<SubjectAccessReview>,
-    known_tokens: Mutex<HashMap<[u8; 32], (Instant, Option<User>)>>,
+    known_tokens: Mutex<HashMap<[u8; 32], KnownToken>>,
     known_permissions: Mutex<HashMap<(User, Wish), (Instant, bool)>>,
 }
 

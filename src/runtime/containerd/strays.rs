@@ -116,7 +116,8 @@ fn end_shims(ids: &HashSet<String>) {
         };
         tracing::info!(id, pid = shim, "ending a shim that its daemon has forgotten");
         let children = processes.iter().filter(|(_, parent)| parent == shim);
-        for pid in children.map(|(pid, _)| *pid).chain([*shim]) {
+        // The shim first: it would go on when its children end.
+        for pid in std::iter::once(*shim).chain(children.map(|(pid, _)| *pid)) {
             // One that has ended meanwhile is fine.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }

@@ -218,9 +218,9 @@ impl LogFile {
         while !entries.is_empty() {
             let room = usize::try_from(self.limits.file_bytes_max.saturating_sub(self.size)).unwrap_or(usize::MAX);
             let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            let fitting = match entries.get(..room) {
-                None => entries.len(),
-                Some(first) => end(first),
+            let fitting = match entries.len() <= room {
+                true => entries.len(),
+                false => end(&entries[..room]),
             };
             let taken = match (fitting, self.size) {
                 // One that is longer than a file has one of its own.
