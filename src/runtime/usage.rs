@@ -20,7 +20,7 @@ pub struct Usage {
     pub page_faults: u64,
     pub major_page_faults: u64,
     pub processes: u64,
-    /// Of sandboxes with a network of their own; loopback is left out.
+    /// Of the network that a pod's containers share, if it is not the host's; loopback is left out.
     pub interfaces: Vec<Interface>,
 }
 

@@ -1,7 +1,7 @@
 //! What most conformance tests named "should support … API operations" or "lifecycle" ask of a kind: found in
 //! discovery, and every verb on it, with the watch events that follow.
 
-use crate::cluster::{Cluster, refused};
+use crate::cluster::{Cluster, eventually, refused};
 use crate::resource::{Resource, items, json_patch, merge_into, name, revision};
 use serde_json::{Value, json};
 
@@ -31,6 +31,8 @@ pub struct Subject {
     change: Option<Value>,
     /// Admission puts finalizers on it, which nobody takes away here.
     finalizers: bool,
+    /// A controller writes into the status which generation it has seen, once for each.
+    observed: bool,
 }
 
 /// A namespaced kind with an object that validates, without a name.
@@ -45,6 +47,7 @@ pub fn namespaced(api_version: &'static str, plural: &'static str, kind: &'stati
         status: None,
         change: None,
         finalizers: false,
+        observed: false,
     }
 }
 
@@ -78,6 +81,12 @@ impl Subject {
     /// Objects get finalizers at creation.
     pub fn with_finalizers(mut self) -> Self {
         self.finalizers = true;
+        self
+    }
+
+    /// A controller observes its generations.
+    pub fn observed(mut self) -> Self {
+        self.observed = true;
         self
     }
 
@@ -165,6 +174,10 @@ impl Subject {
             ) {
                 assert_eq!(after, before + 1, "a changed spec is a new generation");
             }
+            if self.observed {
+                let observed = self.once_observed(&resource, &first).await;
+                assert_eq!(watch.expect("MODIFIED").await, observed);
+            }
         }
         if let Some(status) = &self.status {
             write_status(&resource, &first, status, &mut watch).await;
@@ -215,7 +228,18 @@ impl Subject {
                 "{member} is missing in {created}"
             );
         }
-        created
+        match self.observed {
+            true => self.once_observed(resource, &name).await,
+            false => created,
+        }
+    }
+
+    async fn once_observed(&self, resource: &Resource, name: &str) -> Value {
+        eventually("the generation is observed", async || {
+            let object = resource.get(name).await.unwrap();
+            (object["status"]["observedGeneration"] == object["metadata"]["generation"]).then_some(object)
+        })
+        .await
     }
 
     /// Takes finalizers away that a controller would.

@@ -118,6 +118,7 @@ async fn validating_policies(cluster: Cluster) {
     )
     .change(json!({"spec": {"failurePolicy": "Ignore"}}))
     .status(json!({"conditions": [condition("Tested")]}))
+    .observed()
     .run(&cluster)
     .await;
 }

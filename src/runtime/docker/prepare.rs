@@ -7,6 +7,7 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOption
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// Upstream's score for sandboxes (`PodInfraOOMAdj`).
@@ -140,13 +141,33 @@ async fn remove_left_probes(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// Tries again for two minutes when the engine does not do it, since it may be about to restart.
 pub(super) async fn remove_probe(engine: &Engine, id: &str) {
+    let Err(error) = try_to_remove(&engine.docker, id).await else {
+        return;
+    };
+    tracing::debug!(error = root_cause(&error), id, "a probe cannot be removed yet");
+    let (docker, id) = (engine.docker.clone(), id.to_owned());
+    tokio::spawn(async move {
+        for seconds in [1, 2, 4, 8, 16, 32, 64] {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            if try_to_remove(&docker, &id).await.is_ok() {
+                return;
+            }
+        }
+        tracing::debug!(id, "a probe stays until the next start");
+    });
+}
+
+/// What is gone is fine.
+async fn try_to_remove(docker: &bollard::Docker, id: &str) -> std::result::Result<(), bollard::errors::Error> {
     let options = RemoveContainerOptions {
         force: true,
         v: true,
         ..Default::default()
     };
-    if let Err(error) = engine.docker.remove_container(id, Some(options)).await {
-        tracing::debug!(error = root_cause(&error), id, "a probe stays until the next start");
+    match docker.remove_container(id, Some(options)).await {
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+        removed => removed,
     }
 }

@@ -117,7 +117,6 @@ pub async fn usage_is_that_of_the_processes(subject: &Subject) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(used.working_set_bytes > 0 && used.processes > 0, "{used:?}");
-    assert!(used.interfaces.is_empty(), "the network is the sandbox's: {used:?}");
     let all = runtime.usage(&ids).await.unwrap();
     let network = &all
         .iter()
