@@ -227,7 +227,7 @@ fn the_rest() {
         for kind in ["NodeList", "ServiceList", "DeploymentList", "PodList"] {
             assert!(dump.contains(&format!("\"kind\": \"{kind}\"")), "{kind}");
         }
-        s.fails("top nodes", "error: Metrics API not available");
+        s.fails("top nodes", "error: metrics not available yet");
         s.prints("get --raw /readyz", "ok");
         assert!(s.out("get --raw '/livez?verbose'").ends_with("livez check passed"));
     });
