@@ -120,6 +120,8 @@ class PythonClient(unittest.TestCase):
         scale = self.apps.read_namespaced_deployment_scale("scaled", NAMESPACE)
         self.assertEqual((scale.spec.replicas, scale.status.selector), (1, "app=scaled"))
         scale.spec.replicas = 4
+        # Whatever the controllers have written meanwhile.
+        scale.metadata.resource_version = None
         self.apps.replace_namespaced_deployment_scale("scaled", NAMESPACE, scale)
         self.assertEqual(self.apps.read_namespaced_deployment("scaled", NAMESPACE).spec.replicas, 4)
 
