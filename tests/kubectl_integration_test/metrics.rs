@@ -174,11 +174,23 @@ spec:
   behavior:
     scaleDown: {stabilizationWindowSeconds: 0}
 ---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: other}
+spec:
+  selector: {matchLabels: {app: other}}
+  template:
+    metadata: {labels: {app: other}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: main, image: "busybox:test", imagePullPolicy: IfNotPresent, command: [sleep, "3600"]}
+---
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: unserved}
 spec:
-  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: other}
   minReplicas: 1
   maxReplicas: 2
   metrics:
