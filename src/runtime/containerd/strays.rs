@@ -169,9 +169,16 @@ mod tests {
         assert_eq!(parent(child), i32::try_from(stray.id()).ok());
         end_shims(&HashSet::from(["stray-of-the-test".to_owned()]));
         assert!(!stray.wait().unwrap().success());
-        // What its child was is gone, or waits to be reaped by somebody else.
-        let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // What its child was is soon gone, or waits to be reaped by somebody else.
+        let ended = || {
+            let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            state.is_empty() || state.contains(") Z ")
+        };
+        let begun = Instant::now();
+        while !ended() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{child} goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert!(other.try_wait().unwrap().is_none());
         end_shims(&HashSet::from(["other-of-the-test".to_owned()]));
         other.wait().unwrap();
