@@ -163,7 +163,8 @@ pub fn declared(found: &Type) -> Type {
 /// What `variables` is besides the variables that it has.
 pub static NO_VARIABLES: LazyLock<Arc<Decl>> = LazyLock::new(|| object("kubernetes.variables", &[]));
 
-fn decl(shape: Shape) -> Arc<Decl> {
+/// Of what a request may bring, which its size bounds.
+pub(super) fn decl(shape: Shape) -> Arc<Decl> {
     Arc::new(Decl {
         shape,
         nullable: false,

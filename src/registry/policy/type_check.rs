@@ -1,9 +1,9 @@
 //! What the schemas of the objects that a policy is for have against its expressions. Nothing else comes of it than
 //! warnings in the status of the policy (upstream: `plugin/policy/validating/typechecking.go`).
 
-use super::expression::{Names, typed_environment};
+use super::expression::{Names, decl, typed_environment};
 use super::{scope_of, variables};
-use crate::registry::cel::decl::{FieldDecl, ListKind, ObjectDecl, REQUEST_BYTES_MAX, Shape, escape};
+use crate::registry::cel::decl::{FieldDecl, ListKind, ObjectDecl, Shape, escape};
 use crate::registry::cel::{self, Decl, Type};
 use crate::registry::json::{items, map, objects, text};
 use crate::registry::schema::{self, Definition, ListType, Node, Property};
@@ -117,15 +117,6 @@ fn kinds_of(registry: &Registry, spec: &Object) -> Vec<Arc<Kind>> {
 fn type_of(kind: &Kind) -> Type {
     let mut path = Vec::new();
     Type::of(&of_definition(&schema::definition(kind), kind.kind, &mut path))
-}
-
-fn decl(shape: Shape) -> Arc<Decl> {
-    Arc::new(Decl {
-        shape,
-        nullable: false,
-        elements_max: REQUEST_BYTES_MAX,
-        bytes_min: 2,
-    })
 }
 
 /// `path`: the definitions around this one.

@@ -82,17 +82,23 @@ impl<'a> Attributes<'a> {
         self
     }
 
-    /// In which version a hook is for the request; None if it is not.
-    pub fn matched(&self, hook: &Hook) -> Result<Option<Option<Arc<Kind>>>, MatchError> {
-        let found = hook.policy.constraints.matches(&self.request(), &Around(self.ctx))?;
-        Ok(match found {
-            Match::No => None,
-            Match::Exactly => Some(None),
-            Match::As(kind) => Some(Some(kind)),
-        })
+    /// In which version a hook is for the request; None if it is not. Err also if a policy that is for the request names a
+    /// kind of parameters that is not served.
+    pub fn matched(&self, hook: &Hook) -> Result<Option<Option<Arc<Kind>>>, String> {
+        let policy = &hook.policy;
+        let found = policy.constraints.matches(&self.request(), &Around(self.ctx));
+        let matched = match found.map_err(|error| error.to_string())? {
+            Match::No => return Ok(None),
+            Match::Exactly => None,
+            Match::As(kind) => Some(kind),
+        };
+        match &policy.param_kind {
+            Some(wanted) if self.param_kind(wanted).is_none() => Err(unknown(wanted)),
+            _ => Ok(Some(matched)),
+        }
     }
 
-    pub fn is_bound(&self, binding: &Binding) -> Result<bool, MatchError> {
+    fn is_bound(&self, binding: &Binding) -> Result<bool, MatchError> {
         match &binding.criteria {
             None => Ok(true),
             Some(criteria) => {
@@ -102,25 +108,21 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// The parameters of a binding, each of which is an evaluation of its own; one that is None is one without.
-    pub fn params(&self, policy: &Policy, binding: &Binding) -> Result<Vec<Option<Object>>, String> {
+    /// The parameters of a binding, each of which is an evaluation of its own; one that is None is one without. None if the
+    /// binding is not for the request.
+    pub fn params(&self, policy: &Policy, binding: &Binding) -> Result<Option<Vec<Option<Object>>>, String> {
+        if !self.is_bound(binding).map_err(|error| error.to_string())? {
+            return Ok(None);
+        }
         let (Some(wanted), Some(reference)) = (&policy.param_kind, &binding.params) else {
-            return Ok(vec![None]);
+            return Ok(Some(vec![None]));
         };
         let kind = self.param_kind(wanted).ok_or_else(|| unknown(wanted))?;
         let found = self.find_params(&kind, reference)?;
         if found.is_empty() && reference.denies {
             return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
         }
-        Ok(found.into_iter().map(Some).collect())
-    }
-
-    /// Err if the policy names a kind of parameters that is not served.
-    pub fn check_configuration(&self, policy: &Policy) -> Result<(), String> {
-        match &policy.param_kind {
-            Some(wanted) if self.param_kind(wanted).is_none() => Err(unknown(wanted)),
-            _ => Ok(()),
-        }
+        Ok(Some(found.into_iter().map(Some).collect()))
     }
 
     fn param_kind(&self, wanted: &ParamKind) -> Option<Arc<Kind>> {

@@ -36,22 +36,21 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
     if hooks.is_empty() || unchangeable || is_exempt(subject.kind) {
         return Ok(false);
     }
-    let before = object.clone();
+    let before = object.get("metadata").and_then(Value::as_object).cloned();
     let changed = round(ctx, subject, object, &hooks, |_| true)?;
     if !changed {
         return Ok(false);
     }
     ask_plugins(ctx, subject, object)?;
     round(ctx, subject, object, &hooks, |policy| policy.reinvoked)?;
-    restore_own_metadata(object, &before);
+    restore_own_metadata(object, before.as_ref());
     Ok(true)
 }
 
-fn restore_own_metadata(object: &mut Object, before: &Object) {
-    let old = before.get("metadata").and_then(Value::as_object);
+fn restore_own_metadata(object: &mut Object, before: Option<&Object>) {
     let metadata = crate::registry::json::child_or_new(object, "metadata");
     for field in OWN_METADATA {
-        match old.and_then(|old| old.get(field)) {
+        match before.and_then(|before| before.get(field)) {
             Some(value) => metadata.insert(field.to_owned(), value.clone()),
             None => metadata.shift_remove(field),
         };
@@ -118,11 +117,7 @@ impl Round<'_> {
         let attributes = Attributes::new(self.ctx, self.subject, &seen);
         let matched = match attributes.matched(hook) {
             Ok(None) => return Ok(()),
-            Ok(Some(matched)) => attributes.check_configuration(policy).map(|()| matched),
-            Err(error) => Err(error.to_string()),
-        };
-        let matched = match matched {
-            Ok(matched) => matched,
+            Ok(Some(matched)) => matched,
             Err(error) => {
                 self.fail(policy, None, &format!("failed to configure policy: {error}"), None);
                 return Ok(());
@@ -130,13 +125,9 @@ impl Round<'_> {
         };
         let kind = matched.as_deref().unwrap_or(self.subject.kind);
         for binding in &hook.bindings {
-            let params = match attributes.is_bound(binding) {
-                Ok(false) => continue,
-                Ok(true) => attributes.params(policy, binding),
-                Err(error) => Err(error.to_string()),
-            };
-            let params = match params {
-                Ok(params) => params,
+            let params = match attributes.params(policy, binding) {
+                Ok(None) => continue,
+                Ok(Some(params)) => params,
                 Err(error) => {
                     let why = format!("failed to configure binding: {error}");
                     self.fail(policy, Some(&binding.name), &why, None);

@@ -121,25 +121,15 @@ fn ask(attributes: &Attributes<'_>, hook: &Hook, refused: &mut Refusal) -> Resul
         Ok(Some(matched)) => matched,
         Err(error) => {
             if policy.fails {
-                refuse(None, &misconfigured("policy", error.to_string()));
+                refuse(None, &misconfigured("policy", error));
             }
             return Ok(());
         }
     };
-    if let Err(error) = attributes.check_configuration(policy) {
-        if policy.fails {
-            refuse(None, &misconfigured("policy", error));
-        }
-        return Ok(());
-    }
     for binding in &hook.bindings {
-        let params = match attributes.is_bound(binding) {
-            Ok(false) => continue,
-            Ok(true) => attributes.params(policy, binding),
-            Err(error) => Err(error.to_string()),
-        };
-        let params = match params {
-            Ok(params) => params,
+        let params = match attributes.params(policy, binding) {
+            Ok(None) => continue,
+            Ok(Some(params)) => params,
             Err(error) => {
                 if policy.fails {
                     refuse(Some(&binding.name), &misconfigured("binding", error));
