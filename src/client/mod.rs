@@ -25,6 +25,7 @@ pub use key::ObjectKey;
 use futures_util::TryStreamExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
+use kube::api::Preconditions;
 use kube::client::Body;
 use poem::endpoint::BoxEndpoint;
 use poem::http::uri::Scheme;
@@ -32,6 +33,14 @@ use poem::{Endpoint, RequestParts};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tower::service_fn;
+
+/// For a deletion of the object with this uid, and of no other that has taken its name since (409).
+pub fn only(uid: Option<String>) -> Preconditions {
+    Preconditions {
+        uid,
+        resource_version: None,
+    }
+}
 
 /// A client of `endpoint`. `identity` goes into the extensions of every request, where authentication finds it;
 /// `agent` is the program's name as others see it, also where it comes to own fields.

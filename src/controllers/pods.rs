@@ -1,14 +1,17 @@
 //! What state a pod is in, and how controllers make and delete pods (upstream: `pkg/api/v1/pod/util.go`, `controller_utils.go`).
 
 use super::ownership::controller_ref;
-use crate::client::events::{Level, Recorder};
 use crate::client::informer::Watched;
 pub use crate::client::pods::{is_finished, is_terminating, node_name, phase};
+use crate::client::{
+    self,
+    events::{Level, Recorder},
+};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, PostParams};
 use std::cmp::{Ordering, Reverse};
 use std::time::Duration;
 
@@ -155,13 +158,12 @@ impl PodControl {
     /// Deletes `pod` for `owner`, with the pod's own grace period. False if it was gone already, or is another by now.
     pub async fn delete<K: Watched>(&self, owner: &K, pod: &Pod) -> kube::Result<bool> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let only_this = Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        };
         let api = self.api(pod.metadata.namespace.as_deref());
         match api
-            .delete(name, &DeleteParams::default().preconditions(only_this))
+            .delete(
+                name,
+                &DeleteParams::default().preconditions(client::only(pod.metadata.uid.clone())),
+            )
             .await
         {
             Ok(_) => {

@@ -12,14 +12,14 @@ mod tests;
 use super::Context;
 use super::ownership;
 use super::pods;
-use crate::client::ObjectKey;
 use crate::client::events::{Level, Recorder};
 use crate::client::informer::{Change, Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
+use crate::client::{self, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use plan::{Event, Observed, Plan};
 use std::collections::BTreeSet;
@@ -168,13 +168,12 @@ impl Shell {
             return Ok(next);
         }
         for set in &plan.delete {
-            let only_this = Preconditions {
-                uid: set.uid(),
-                resource_version: None,
-            };
             let name = set.name_any();
             match sets
-                .delete(&name, &DeleteParams::background().preconditions(only_this))
+                .delete(
+                    &name,
+                    &DeleteParams::background().preconditions(client::only(set.uid())),
+                )
                 .await
             {
                 Ok(_) => {}

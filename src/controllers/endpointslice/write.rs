@@ -1,11 +1,11 @@
 //! Writes slices, and remembers what the cache does not show yet.
 
-use crate::client::ObjectKey;
 use crate::client::informer::Informer;
+use crate::client::{self, ObjectKey};
 use crate::controllers::expectations::Expectations;
 use crate::controllers::pods::is_namespace_terminating;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt};
 use std::sync::Arc;
 
@@ -71,11 +71,7 @@ impl Writer {
             self.written.written(owner, &written.map_err(failed("update", slice))?);
         }
         for slice in delete {
-            let only_this = Preconditions {
-                uid: slice.uid(),
-                resource_version: None,
-            };
-            let parameters = DeleteParams::default().preconditions(only_this);
+            let parameters = DeleteParams::default().preconditions(client::only(slice.uid()));
             match api.delete(&slice.name_any(), &parameters).await {
                 Ok(_) => self.written.deleted(owner, &**slice),
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}

@@ -5,13 +5,13 @@ mod plan;
 
 use super::Context;
 use super::pods::node_name;
-use crate::client::ObjectKey;
 use crate::client::informer::{Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
+use crate::client::{self, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use plan::{Place, Why, surplus, why};
 use serde_json::{Value, json};
 use std::fmt;
@@ -181,11 +181,7 @@ impl Controller {
                 let patch = Patch::Strategic(json!({"metadata": {"uid": uid}, "status": status}));
                 api.patch_status(&key.name, &PatchParams::default(), &patch).await?;
             }
-            let only_this = Preconditions {
-                uid,
-                resource_version: None,
-            };
-            let params = DeleteParams::default().grace_period(0).preconditions(only_this);
+            let params = DeleteParams::default().grace_period(0).preconditions(client::only(uid));
             api.delete(&key.name, &params).await
         };
         match result.await {

@@ -6,13 +6,13 @@ mod plan;
 use super::Context;
 use super::claims::is_scheduled;
 use super::pods::{is_namespace_terminating, is_terminating, message_of};
-use crate::client::ObjectKey;
 use crate::client::events::{Level, Recorder};
 use crate::client::informer::{Change, Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
+use crate::client::{self, ObjectKey};
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use plan::{
     Make, Meant, Step, claim_words, entries, is_done, is_made_for, make, meant, next_step, owning_pod, reserved,
@@ -275,11 +275,7 @@ impl Controller {
                 written.map_err(failed("letting go of", &key))?;
             }
             Step::Delete => {
-                let only_this = Preconditions {
-                    uid: claim.uid(),
-                    resource_version: None,
-                };
-                let parameters = DeleteParams::default().preconditions(only_this);
+                let parameters = DeleteParams::default().preconditions(client::only(claim.uid()));
                 match api.delete(&key.name, &parameters).await {
                     Ok(_) => {}
                     Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}

@@ -3,13 +3,13 @@
 
 use super::plan::{self, Action, Plan};
 use super::{Controller, identity, retention};
-use crate::client::ObjectKey;
 use crate::client::events::Level;
+use crate::client::{self, ObjectKey};
 use crate::controllers::{pods, slow_start};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, PostParams};
 use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
@@ -193,11 +193,7 @@ impl Executor<'_> {
 
     /// Deletes this very pod, with its own grace period.
     async fn delete(&self, pod: &Pod) -> Result<(), Error> {
-        let only_this = Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        };
-        let parameters = DeleteParams::default().preconditions(only_this);
+        let parameters = DeleteParams::default().preconditions(client::only(pod.metadata.uid.clone()));
         let deleted = match self.pods().delete(&pod.name_any(), &parameters).await {
             Ok(_) => {
                 self.controller.expectations.deleted(self.key, pod);

@@ -5,15 +5,15 @@ mod state;
 
 use super::Context;
 use super::pods;
-use crate::client::ObjectKey;
 use crate::client::events::{Level, Recorder};
 use crate::client::informer::Informer;
 use crate::client::work_queue::{Next, WorkQueue};
+use crate::client::{self, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use parking_lot::Mutex;
 use serde_json::json;
 use state::{Evictions, Step};
@@ -149,13 +149,12 @@ async fn evict(client: &Client, pod: &Pod) -> kube::Result<()> {
             return Ok(());
         }
     }
-    let only_this = Preconditions {
-        uid: metadata.uid.clone(),
-        resource_version: None,
-    };
     gone(
-        api.delete(name, &DeleteParams::default().preconditions(only_this))
-            .await,
+        api.delete(
+            name,
+            &DeleteParams::default().preconditions(client::only(metadata.uid.clone())),
+        )
+        .await,
     )?;
     Ok(())
 }

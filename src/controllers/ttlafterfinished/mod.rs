@@ -3,11 +3,11 @@
 mod plan;
 
 use super::Context;
-use crate::client::ObjectKey;
 use crate::client::work_queue::{Next, WorkQueue};
+use crate::client::{self, ObjectKey};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
-use kube::api::{Api, DeleteParams, Preconditions};
+use kube::api::{Api, DeleteParams};
 use plan::time_left;
 use std::sync::Arc;
 
@@ -59,11 +59,7 @@ pub async fn run(context: &Context) {
             if left > SignedDuration::ZERO {
                 return Ok(Next::After(left.unsigned_abs()));
             }
-            let only_this = Preconditions {
-                uid: job.metadata.uid,
-                resource_version: None,
-            };
-            let params = DeleteParams::foreground().preconditions(only_this);
+            let params = DeleteParams::foreground().preconditions(client::only(job.metadata.uid));
             match api.delete(&key.name, &params).await {
                 Ok(_) => Ok(Next::Done),
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Next::Done),

@@ -7,12 +7,12 @@
 mod files;
 mod mirror;
 
-use crate::client::ObjectKey;
 use crate::client::work_queue::{Next, WorkQueue};
+use crate::client::{self, ObjectKey};
 use crate::kubelet::pod;
 use crate::runtime::changes::Changes;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use mirror::{Action, Mirror};
 use parking_lot::Mutex;
@@ -187,10 +187,7 @@ impl StaticPods {
             Action::Delete { uid } => {
                 let parameters = DeleteParams {
                     grace_period_seconds: Some(0),
-                    preconditions: Some(Preconditions {
-                        uid: Some(uid),
-                        resource_version: None,
-                    }),
+                    preconditions: Some(client::only(Some(uid))),
                     ..DeleteParams::default()
                 };
                 match api.delete(&key.name, &parameters).await {

@@ -2,11 +2,12 @@
 //! (upstream: `SyncTerminatedPod`, `TerminatePod`).
 
 use super::{Done, Worker};
+use crate::client;
 use crate::kubelet::node::chain;
 use crate::kubelet::pod;
 use crate::kubelet::status::patch;
 use k8s_openapi::api::core::v1::PodStatus;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use std::time::{Duration, SystemTime};
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -88,10 +89,7 @@ impl Worker {
             }
             let parameters = DeleteParams {
                 grace_period_seconds: Some(0),
-                preconditions: Some(Preconditions {
-                    uid: Some(uid),
-                    resource_version: None,
-                }),
+                preconditions: Some(client::only(Some(uid))),
                 ..DeleteParams::default()
             };
             match api.delete(&name, &parameters).await {

@@ -2,8 +2,9 @@
 
 use super::events::Told;
 use super::{CallResult, Calls, now};
+use crate::client;
 use crate::scheduler::pod_info::PodInfo;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -70,10 +71,7 @@ impl Calls {
             Err(error) => return Err(error),
         }
         let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(victim.uid.clone()),
-                resource_version: None,
-            }),
+            preconditions: Some(client::only(Some(victim.uid.clone()))),
             ..DeleteParams::default()
         };
         match pods.delete(&victim.name, &params).await {
