@@ -1,7 +1,7 @@
 //! What state a pod is in, and how controllers make and delete pods (upstream: `pkg/api/v1/pod/util.go`, `controller_utils.go`).
 
 use super::ownership::controller_ref;
-use crate::client::informer::Watched;
+use crate::client::informer::{Change, Watched};
 pub use crate::client::pods::{is_finished, is_terminating, node_name, phase};
 use crate::client::{
     self,
@@ -56,6 +56,22 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
 
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_in(pod, min_ready_seconds, now).is_some_and(|left| left.is_zero())
+}
+
+/// Whether a change of a pod may matter to who keeps a number of pods alive: to how many there are to be and where, or
+/// to what the owner's status says of them.
+pub fn is_news_to_owner(change: &Change<Pod>) -> bool {
+    let (Some(old), Some(new)) = (&change.old, &change.new) else {
+        return true;
+    };
+    let ready = |pod: &Pod| is_ready(pod).then(|| ready_since(pod));
+    old.metadata.uid != new.metadata.uid
+        || old.metadata.labels != new.metadata.labels
+        || old.metadata.owner_references != new.metadata.owner_references
+        || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+        || node_name(old) != node_name(new)
+        || is_finished(old) != is_finished(new)
+        || ready(old) != ready(new)
 }
 
 pub fn deletion_cost(pod: &Pod) -> i32 {

@@ -4,11 +4,13 @@
 use super::pods::{condition, is_finished, is_ready, is_terminating};
 use crate::client::ObjectKey;
 use crate::client::informer::{Index, Informer};
+use crate::client::work_queue::WorkQueue;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use std::collections::{BTreeMap, BTreeSet};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// When the change happened that led to what is written.
@@ -147,6 +149,8 @@ pub struct Members {
     pods: Informer<Pod>,
     services: Index<Service>,
     by_label: Index<Pod>,
+    /// How many pods a Service had when somebody last asked.
+    counts: Arc<Mutex<HashMap<ObjectKey, usize>>>,
 }
 
 impl Members {
@@ -156,6 +160,7 @@ impl Members {
             services: services.index(|service| selector_word(service).into_iter().collect()),
             by_label: pods
                 .index(|pod| label_words(pod.metadata.namespace.as_deref().unwrap_or_default(), pod.labels())),
+            counts: Arc::default(),
         }
     }
 
@@ -166,7 +171,13 @@ impl Members {
         };
         let mut pods = self.by_label.get(&word);
         pods.retain(|pod| selects(selector, pod.labels()));
+        self.counts.lock().insert(ObjectKey::of(service), pods.len());
         pods
+    }
+
+    /// The Service is gone.
+    pub fn forget(&self, service: &ObjectKey) {
+        self.counts.lock().remove(service);
     }
 
     /// The Services that select a pod with these labels.
@@ -179,8 +190,17 @@ impl Members {
             .collect()
     }
 
-    /// Tells of every Service whose endpoints a change of a pod may change.
-    pub fn on_change(&self, tell: impl Fn(ObjectKey) + Send + Sync + 'static) {
+    /// Adds every Service whose endpoints a change of a pod may change. All pods of a Service are looked at each time,
+    /// so the changes of many are taken together.
+    pub fn feed(&self, queue: &WorkQueue<ObjectKey>) {
+        let (counts, queue) = (Arc::clone(&self.counts), queue.clone());
+        self.on_change(move |service| {
+            let count = counts.lock().get(&service).copied().unwrap_or_default();
+            queue.add_of_many(service, count);
+        });
+    }
+
+    fn on_change(&self, tell: impl Fn(ObjectKey) + Send + Sync + 'static) {
         let members = self.clone();
         self.pods.on_change(move |change| {
             let namespace = change.object().and_then(|pod| pod.metadata.namespace.clone());

@@ -2,6 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::runner::{Test, test};
+use crate::support::kubectl::deployment;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 
@@ -56,24 +57,13 @@ async fn cluster_info(cluster: Cluster) {
     );
 }
 
-const DEPLOYMENT: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers: [{name: main, image: 'registry.example/httpd:1'}]
-";
-
 async fn diff(cluster: Cluster) {
     let namespace = cluster.namespace("diff").await;
     cluster
         .with_kubectl(move |kubectl| {
-            kubectl.ok_with(&["-n", &namespace, "apply", "-f", "-"], DEPLOYMENT);
-            let other = DEPLOYMENT.replace("httpd:1", "busybox:2");
+            let one = deployment("web", "{containers: [{name: main, image: 'registry.example/httpd:1'}]}");
+            kubectl.ok_with(&["-n", &namespace, "apply", "-f", "-"], &one);
+            let other = one.replace("httpd:1", "busybox:2");
             let ran = kubectl.run_with(&["-n", &namespace, "diff", "-f", "-"], &other);
             assert_eq!(ran.code, Some(1), "1 says that there is a difference: {ran:?}");
             let changed = |sign: char, image: &str| {
@@ -81,7 +71,7 @@ async fn diff(cluster: Cluster) {
                 ran.stdout.lines().any(|l| l.starts_with(sign) && l.ends_with(&line))
             };
             assert!(changed('-', "httpd:1") && changed('+', "busybox:2"), "{}", ran.stdout);
-            let same = kubectl.run_with(&["-n", &namespace, "diff", "-f", "-"], DEPLOYMENT);
+            let same = kubectl.run_with(&["-n", &namespace, "diff", "-f", "-"], &one);
             assert_eq!((same.code, same.stdout.as_str()), (Some(0), ""), "{}", same.stderr);
             let image = "jsonpath={.spec.template.spec.containers[0].image}";
             let stored = kubectl.ok(&["-n", &namespace, "get", "deployment", "web", "-o", image]);

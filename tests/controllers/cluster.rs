@@ -39,13 +39,16 @@ const NAMESPACE: &str = "default";
 /// How often what is asked of the API server is asked again, when something is not there yet that will come.
 const ASKED_AGAIN: Duration = Duration::from_millis(50);
 const ASKED_MAX: Duration = Duration::from_secs(60);
-const CLUSTER_WIDE: [&str; 6] = [
+const CLUSTER_WIDE: [&str; 9] = [
     "nodes",
     "namespaces",
     "persistentvolumes",
     "clusterroles",
     "certificatesigningrequests",
     "customresourcedefinitions",
+    "storageclasses",
+    "volumeattachments",
+    "storageversionmigrations",
 ];
 
 /// Group version and resource.

@@ -1,7 +1,7 @@
 //! What pods and nodes use: `kubectl top`, autoscaling by it, evictions, and a node that is drained; on real engines.
 
 use crate::support::krust::Krust;
-use crate::support::kubectl::Kubectl;
+use crate::support::kubectl::{Kubectl, deployment};
 use crate::support::{containerd, dockerd};
 use crate::{SLEEPER, pod_manifest};
 use serde_json::Value;
@@ -144,24 +144,10 @@ fn top_on_containerd() {
     top(&on_containerd(&[]));
 }
 
-const AUTOSCALED: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: main
-        image: busybox:test
-        imagePullPolicy: IfNotPresent
-        # Busy until it is told not to be.
-        command: [sh, -c, "trap 'exit 0' TERM; while ! test -e /idle; do for i in 0 1 2 3 4 5 6 7 8 9; do :; done; done & wait; while true; do sleep 1 & wait $!; done"]
-        resources: {requests: {cpu: 50m}, limits: {cpu: 100m}}
----
+/// Busy until it is told not to be.
+const BUSY: &str = "trap 'exit 0' TERM; while ! test -e /idle; do for i in 0 1 2 3 4 5 6 7 8 9; do :; done; done & wait; while true; do sleep 1 & wait $!; done";
+
+const AUTOSCALERS: &str = "
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: web}
@@ -174,18 +160,6 @@ spec:
   behavior:
     scaleDown: {stabilizationWindowSeconds: 0}
 ---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: other}
-spec:
-  selector: {matchLabels: {app: other}}
-  template:
-    metadata: {labels: {app: other}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - {name: main, image: "busybox:test", imagePullPolicy: IfNotPresent, command: [sleep, "3600"]}
----
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: unserved}
@@ -194,8 +168,26 @@ spec:
   minReplicas: 1
   maxReplicas: 2
   metrics:
-  - {type: External, external: {metric: {name: queue}, target: {type: Value, value: "5"}}}
-"#;
+  - {type: External, external: {metric: {name: queue}, target: {type: Value, value: \"5\"}}}
+";
+
+fn autoscaled() -> String {
+    let pod = |command: String, rest: &str| {
+        format!(
+            "{{terminationGracePeriodSeconds: 1, containers: [{{name: main, image: 'busybox:test',
+      imagePullPolicy: IfNotPresent, command: {command}{rest}}}]}}"
+        )
+    };
+    let room = ", resources: {requests: {cpu: 50m}, limits: {cpu: 100m}}";
+    let busy = pod(format!("[sh, -c, {BUSY:?}]"), room);
+    let idle = pod("[sleep, '3600']".to_owned(), "");
+    [
+        deployment("web", &busy),
+        deployment("other", &idle),
+        AUTOSCALERS.to_owned(),
+    ]
+    .join("---")
+}
 
 fn condition(kubectl: &Kubectl, autoscaler: &str, kind: &str) -> String {
     let path = format!(
@@ -209,7 +201,7 @@ fn condition(kubectl: &Kubectl, autoscaler: &str, kind: &str) -> String {
 fn a_busy_deployment_grows_and_an_idle_one_shrinks() {
     let krust = on_docker(&[]);
     let kubectl = krust.kubectl("1.32");
-    kubectl.ok_with(&["apply", "-f", "-"], AUTOSCALED);
+    kubectl.ok_with(&["apply", "-f", "-"], &autoscaled());
     let replicas = || kubectl.ok(&["get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"]);
     eventually("the deployment grows", || (replicas() == "2").then_some(()));
     let described = kubectl.ok(&["describe", "hpa", "web"]);

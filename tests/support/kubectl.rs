@@ -124,3 +124,19 @@ impl From<Output> for Ran {
         }
     }
 }
+
+/// The manifest of a Deployment; `pod` is the spec of its pods in YAML's flow style.
+pub fn deployment(name: &str, pod: &str) -> String {
+    format!(
+        "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec: {pod}
+"
+    )
+}

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
-use plan::{Observed, Volume, plan, volume};
+use plan::{Observed, Source, Volume, plan, volume};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -131,7 +131,9 @@ impl Controller {
         let added = queue.clone();
         self.nodes.on_change(move |change: &Change<Node>| {
             let in_use = |node: &Arc<Node>| node.status.as_ref().and_then(|status| status.volumes_in_use.clone());
-            let same = matches!((&change.old, &change.new), (Some(old), Some(new)) if in_use(old) == in_use(new));
+            let taints = |node: &Arc<Node>| node.spec.as_ref().and_then(|spec| spec.taints.clone());
+            let state = |node: &Arc<Node>| (in_use(node), taints(node));
+            let same = matches!((&change.old, &change.new), (Some(old), Some(new)) if state(old) == state(new));
             let node = change.object().filter(|_| !same);
             node.into_iter().for_each(|node| added.add(ObjectKey::of(&**node)));
         });
@@ -159,13 +161,18 @@ impl Controller {
             let node = name.clone();
             move |source| Error { verb, node, source }
         };
-        let Some(node) = self.nodes.get("", &name) else {
-            return Ok(Next::Done);
-        };
+        // What was attached to a node that is no more is to be free again.
+        let known = self.nodes.get("", &name);
+        let is_gone = known.is_none();
+        let node = known.unwrap_or_else(|| {
+            let mut node = Node::default();
+            node.metadata.name = Some(name.clone());
+            Arc::new(node)
+        });
         let pods = self.pods_on.get(&name);
         let running: Vec<(&Arc<Pod>, Vec<Volume>)> = pods
             .iter()
-            .filter(|pod| !is_finished(pod))
+            .filter(|pod| !is_finished(pod) && !is_gone)
             .map(|pod| (pod, self.volumes_of(pod)))
             .collect();
         let mut wanted: Vec<Volume> = running.iter().flat_map(|(_, volumes)| volumes.clone()).collect();
@@ -176,11 +183,14 @@ impl Controller {
             node: &node,
             wanted: &wanted,
             attachments: &attachments,
-            volume_of: &|attachment| {
-                let found = self
-                    .volumes
-                    .get("", attachment.spec.source.persistent_volume_name.as_deref()?)?;
-                volume(&found)
+            source_of: &|attachment| {
+                let Some(name) = &attachment.spec.source.persistent_volume_name else {
+                    return Source::Other;
+                };
+                match self.volumes.get("", name) {
+                    Some(found) => volume(&found).map_or(Source::Other, Source::Volume),
+                    None => Source::Gone,
+                }
             },
             is_elsewhere: &|volume| {
                 let attachments = self.attachments_of.get(&volume.name);
@@ -215,7 +225,7 @@ impl Controller {
             );
             tell(volume, Level::Warning, "FailedAttachVolume", message);
         }
-        if let Some(attached) = plan.attached {
+        if let Some(attached) = plan.attached.filter(|_| !is_gone) {
             let held = node
                 .status
                 .as_ref()

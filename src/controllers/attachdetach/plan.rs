@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
 /// A volume of a CSI driver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Volume {
@@ -37,6 +39,12 @@ pub fn attachment_name(volume: &Volume, node: &str) -> String {
     format!("csi-{}", hex::encode(hash))
 }
 
+/// Whether it is a name as [`attachment_name`] makes them.
+fn is_attachment_name(name: &str) -> bool {
+    let hash = name.strip_prefix("csi-").unwrap_or_default();
+    hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// How a node's status names a volume.
 pub fn unique_name(volume: &Volume) -> String {
     format!("kubernetes.io/csi/{}^{}", volume.driver, volume.handle)
@@ -60,6 +68,16 @@ fn attachment(volume: &Volume, node: &str) -> VolumeAttachment {
     }
 }
 
+/// What an attachment is of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    Volume(Volume),
+    /// Of a volume that is no more.
+    Gone,
+    /// Of something that is not attached by this controller.
+    Other,
+}
+
 /// What is known of a node.
 pub struct Observed<'a> {
     pub node: &'a Node,
@@ -67,8 +85,7 @@ pub struct Observed<'a> {
     pub wanted: &'a [Volume],
     /// All attachments that name the node.
     pub attachments: &'a [Arc<VolumeAttachment>],
-    /// The volume of an attachment.
-    pub volume_of: &'a dyn Fn(&VolumeAttachment) -> Option<Volume>,
+    pub source_of: &'a dyn Fn(&VolumeAttachment) -> Source,
     /// Whether a volume is attached to another node.
     pub is_elsewhere: &'a dyn Fn(&Volume) -> bool,
 }
@@ -83,10 +100,20 @@ pub struct Plan {
     pub attached: Option<Vec<AttachedVolume>>,
 }
 
+fn is_out_of_service(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    taints
+        .unwrap_or_default()
+        .iter()
+        .any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
 pub fn plan(observed: &Observed<'_>) -> Plan {
     let node = observed.node.name_any();
     let status = observed.node.status.clone().unwrap_or_default();
-    let in_use = status.volumes_in_use.unwrap_or_default();
+    // Of a node that somebody has declared to be down nothing can be in use.
+    let in_use = status.volumes_in_use.filter(|_| !is_out_of_service(observed.node));
+    let in_use = in_use.unwrap_or_default();
     let wanted: BTreeMap<String, &Volume> = observed
         .wanted
         .iter()
@@ -97,9 +124,13 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     for attachment in observed.attachments {
         let name = attachment.name_any();
         // Only those of our own making are ours to delete.
-        let Some(volume) = (observed.volume_of)(attachment).filter(|volume| attachment_name(volume, &node) == name)
-        else {
-            continue;
+        let volume = match (observed.source_of)(attachment) {
+            Source::Volume(volume) if attachment_name(&volume, &node) == name => volume,
+            Source::Gone if is_attachment_name(&name) && attachment.metadata.deletion_timestamp.is_none() => {
+                plan.delete.push(name);
+                continue;
+            }
+            _ => continue,
         };
         let unique = unique_name(&volume);
         let unneeded = !wanted.contains_key(&name);
@@ -164,7 +195,11 @@ mod tests {
             node,
             wanted,
             attachments,
-            volume_of: &|attachment| attachment.spec.source.persistent_volume_name.as_deref().map(csi),
+            source_of: &|attachment| match attachment.spec.source.persistent_volume_name.as_deref() {
+                Some("gone") => Source::Gone,
+                Some(name) => Source::Volume(csi(name)),
+                None => Source::Other,
+            },
             is_elsewhere: &|_| elsewhere,
         })
     }
@@ -201,8 +236,25 @@ mod tests {
             Plan::default(),
             "the node still uses it"
         );
+        let mut down = used;
+        down.spec =
+            Some(serde_json::from_value(json!({"taints": [{"key": OUT_OF_SERVICE, "effect": "NoExecute"}]})).unwrap());
+        assert_eq!(look(&down, &[], &done, false).delete.len(), 1, "the node is down");
         let gone = look(&knows, &[], &done, false);
         assert_eq!((gone.delete.len(), gone.attached.unwrap().len()), (1, 0));
+    }
+
+    #[test]
+    fn the_attachment_of_a_volume_that_is_no_more_goes() {
+        let free = node(json!({}));
+        let of_gone = |name: &str| {
+            let value = json!({"metadata": {"name": name}, "spec": {"attacher": "d.io", "nodeName": "n",
+                "source": {"persistentVolumeName": "gone"}}});
+            [Arc::new(serde_json::from_value::<VolumeAttachment>(value).unwrap())]
+        };
+        let ours = attachment_name(&csi("gone"), "n");
+        assert_eq!(look(&free, &[], &of_gone(&ours), false).delete, [ours]);
+        assert_eq!(look(&free, &[], &of_gone("csi-mine"), false), Plan::default());
     }
 
     #[test]

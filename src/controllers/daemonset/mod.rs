@@ -14,7 +14,7 @@ mod revisions;
 
 use super::Context;
 use super::expectations::{Expectations, WAIT_MAX};
-use super::pods::{PodControl, is_namespace_terminating};
+use super::pods::{PodControl, is_namespace_terminating, is_news_to_owner};
 use super::revisions::Revisions;
 use super::{ownership, slow_start};
 use crate::client::ObjectKey;
@@ -110,7 +110,7 @@ impl Controller {
         });
         let this = Arc::downgrade(self);
         self.pods.on_change(move |change| {
-            if let Some(this) = this.upgrade() {
+            if let Some(this) = this.upgrade().filter(|_| is_news_to_owner(change)) {
                 this.wake_owners(change);
             }
         });
@@ -132,8 +132,16 @@ impl Controller {
     fn wake_owners<K: Watched>(&self, change: &Change<K>) {
         let selector = |set: &DaemonSet| ownership::selector(Some(&set.spec.selector));
         for key in ownership::concerned(change, &self.sets, selector) {
-            self.queue.add(key);
+            let set = self.sets.get_key(&key);
+            self.wake(key, set.as_deref());
         }
+    }
+
+    /// All nodes and all pods are looked at each time, so the changes of many are taken together.
+    fn wake(&self, key: ObjectKey, set: Option<&DaemonSet>) {
+        let uid = set.and_then(|set| set.metadata.uid.as_deref());
+        let pods = self.pods.count_controlled_by(uid.unwrap_or_default());
+        self.queue.add_of_many(key, pods);
     }
 
     /// Wakes the sets to which a node is something else than before. Heartbeats are no news.
@@ -155,7 +163,7 @@ impl Controller {
                 (None, None) => false,
             };
             if matters {
-                self.queue.add(ObjectKey::of(&*set));
+                self.wake(ObjectKey::of(&*set), Some(&set));
             }
         }
     }

@@ -104,7 +104,10 @@ impl Controller {
             let mut chosen = None;
             for budget in self.budgets.in_namespace(&pod.namespace().unwrap_or_default()) {
                 if selector(&budget).is_some_and(|selector| selector.matches(pod.labels())) {
-                    self.queue.add(ObjectKey::of(&*budget));
+                    // All its pods are counted each time, so the changes of many are taken together.
+                    let expected = budget.status.as_ref().and_then(|status| status.expected_pods);
+                    let expected = usize::try_from(expected.unwrap_or_default()).unwrap_or_default();
+                    self.queue.add_of_many(ObjectKey::of(&*budget), expected);
                     selecting += 1;
                     chosen.get_or_insert_with(|| budget.name_any());
                 }

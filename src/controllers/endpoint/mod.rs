@@ -62,8 +62,7 @@ pub async fn run(ctx: &Context) {
         let service = change.object().into_iter();
         service.for_each(|service| tell.add(ObjectKey::of(&**service)));
     });
-    let tell = queue.clone();
-    controller.members.on_change(move |service| tell.add(service));
+    controller.members.feed(&queue);
     let synced = async {
         tokio::join!(
             controller.services.synced(),
@@ -98,6 +97,7 @@ impl Controller {
         let Some(service) = self.services.get_key(&key) else {
             self.seen.lock().remove(&key);
             self.written.forget(&key);
+            self.members.forget(&key);
             return match api.delete(&key.name, &DeleteParams::default()).await {
                 Ok(_) => Ok(Next::Done),
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(Next::Done),

@@ -87,7 +87,7 @@ impl Controller {
                 .into_iter()
                 .for_each(|service| tell(ObjectKey::of(&**service)));
         });
-        self.members.on_change(add(queue));
+        self.members.feed(queue);
         let tell = add(queue);
         self.slices.on_change(move |change| {
             let ours = change.each().filter(|slice| is_managed_by(slice, MANAGER));
@@ -120,6 +120,7 @@ impl Controller {
             // Its slices go with it: they are its dependents.
             self.seen.lock().remove(&key);
             self.writer.forget(&key);
+            self.members.forget(&key);
             return Ok(Next::Done);
         };
         if selector(&service).is_none() {

@@ -9,7 +9,7 @@ use super::ownership::{self, Claim};
 use super::pods::{self, PodControl};
 use super::slow_start;
 use crate::client::ObjectKey;
-use crate::client::informer::{Change, Index, Informer};
+use crate::client::informer::{Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -57,19 +57,6 @@ pub async fn run_for<K: Replicated>(context: &Context) {
     queue.run(WORKERS, &context.shutdown, |key| shell.sync(key)).await;
 }
 
-/// Whether a change of a pod may matter to how many there are to be, or to what the status says of them.
-fn is_news(change: &Change<Pod>) -> bool {
-    let (Some(old), Some(new)) = (&change.old, &change.new) else {
-        return true;
-    };
-    let ready = |pod: &Pod| pods::is_ready(pod).then(|| pods::ready_since(pod));
-    old.metadata.labels != new.metadata.labels
-        || old.metadata.owner_references != new.metadata.owner_references
-        || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
-        || pods::is_finished(old) != pods::is_finished(new)
-        || ready(old) != ready(new)
-}
-
 struct Shell<K> {
     client: Client,
     owners: Informer<K>,
@@ -92,7 +79,7 @@ impl<K: Replicated> Shell<K> {
         });
         let (queue, owners, pods) = (queue.clone(), self.owners.clone(), self.pods.clone());
         self.pods.on_change(move |change| {
-            if !is_news(change) {
+            if !pods::is_news_to_owner(change) {
                 return;
             }
             for key in ownership::concerned(change, &owners, K::selector) {

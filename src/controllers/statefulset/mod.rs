@@ -14,6 +14,7 @@ use super::Context;
 use super::expectations::{Expectations, WAIT_MAX};
 use super::history::{self, Candidate, Step};
 use super::ownership;
+use super::pods::{is_news_to_owner, phase};
 use super::revisions::Revisions;
 use crate::client::ObjectKey;
 use crate::client::events::Recorder;
@@ -98,7 +99,9 @@ impl Controller {
         });
         let of_pods = this.clone();
         self.pods.on_change(move |change| {
-            if let Some(this) = of_pods.upgrade() {
+            // Its order goes by who runs.
+            let moved = change.old.as_deref().map(phase) != change.new.as_deref().map(phase);
+            if let Some(this) = of_pods.upgrade().filter(|_| moved || is_news_to_owner(change)) {
                 this.wake_owners(change);
             }
         });
@@ -122,7 +125,11 @@ impl Controller {
     fn wake_owners<K: Watched>(&self, change: &Change<K>) {
         let selector = |set: &StatefulSet| ownership::selector(Some(&set.spec.selector));
         for key in ownership::concerned(change, &self.sets, selector) {
-            self.queue.add(key);
+            let set = self.sets.get_key(&key);
+            let uid = set.as_ref().and_then(|set| set.metadata.uid.as_deref());
+            // All pods are looked at each time, so the changes of many are taken together.
+            self.queue
+                .add_of_many(key, self.pods.count_controlled_by(uid.unwrap_or_default()));
         }
     }
 

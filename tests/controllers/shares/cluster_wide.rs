@@ -5,6 +5,8 @@ use base64::Engine;
 
 const ROLES: Kind = ("rbac.authorization.k8s.io/v1", "clusterroles");
 const REQUESTS: Kind = ("certificates.k8s.io/v1", "certificatesigningrequests");
+const MIGRATIONS: Kind = ("storagemigration.k8s.io/v1", "storageversionmigrations");
+const MIGRATED: [&str; 2] = ["first", "second"];
 const WIDGETS: Kind = ("example.com/v1", "widgets");
 
 fn rule(verb: &str) -> Value {
@@ -55,6 +57,15 @@ pub async fn change(cluster: &Cluster) {
         let map = json!({"metadata": {"name": name, "ownerReferences": owners}});
         cluster.create(CONFIG_MAPS, map).await;
     }
+    // Widgets are to be stored in a second version from now on; two migrations have it done.
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object"}}});
+    let versions = json!({"spec": {"versions": [version("v1", false), version("v2", true)]}});
+    cluster.patch(DEFINITIONS, "widgets.example.com", versions).await;
+    for name in MIGRATED {
+        let migration = json!({"metadata": {"name": name},
+            "spec": {"resource": {"group": "example.com", "resource": "widgets"}}});
+        cluster.create(MIGRATIONS, migration).await;
+    }
 }
 
 pub async fn wrong(cluster: &Cluster, wrong: &mut Wrong) {
@@ -71,6 +82,37 @@ pub async fn wrong(cluster: &Cluster, wrong: &mut Wrong) {
     for kind in ["NamesAccepted", "Established"] {
         wrong.expect(kind, condition(&definition, kind).clone(), "True");
     }
+    let mut succeeded = 0;
+    for name in MIGRATED {
+        let migration = cluster.get(MIGRATIONS, name).await;
+        let state = |kind: &str| condition(&migration, kind) == "True";
+        // One that meets an error fails, as upstream.
+        wrong.expect(
+            &format!("ends of migration {name}"),
+            usize::from(state("Succeeded")) + usize::from(state("Failed")),
+            1,
+        );
+        wrong.expect(
+            &format!("migration {name} runs"),
+            condition(&migration, "Running").clone(),
+            Value::Null,
+        );
+        succeeded += usize::from(state("Succeeded"));
+    }
+    wrong.expect(
+        "Widgets are being migrated",
+        condition(&definition, "StorageMigrating").clone(),
+        "False",
+    );
+    let stored = match succeeded {
+        0 => json!(["v1", "v2"]),
+        _ => json!(["v2"]),
+    };
+    wrong.expect(
+        "stored versions",
+        definition["status"]["storedVersions"].clone(),
+        stored,
+    );
     let maps = cluster.list(CONFIG_MAPS).await;
     let of_widgets = maps
         .iter()
@@ -83,4 +125,7 @@ pub async fn end(cluster: &Cluster) {
         cluster.delete(ROLES, name).await;
     }
     cluster.delete(REQUESTS, "somebody").await;
+    for name in MIGRATED {
+        cluster.delete(MIGRATIONS, name).await;
+    }
 }

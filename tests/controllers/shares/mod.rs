@@ -2,6 +2,7 @@
 //! changes about them (`change`), and what must have come of it in the end (`wrong`).
 
 mod apps;
+mod attached;
 mod batch;
 mod cluster_wide;
 mod namespaces;
@@ -52,7 +53,7 @@ pub const GONE: [Kind; 5] = [
 ];
 
 /// The same, of no namespace.
-pub const GONE_TOO: [Kind; 2] = [VOLUMES, NAMESPACES];
+pub const GONE_TOO: [Kind; 3] = [VOLUMES, NAMESPACES, attached::ATTACHMENTS];
 
 /// What nobody deletes.
 pub const IN_EVERY_CLUSTER: [&str; 6] = [
@@ -84,6 +85,7 @@ pub async fn begin(cluster: &Cluster) {
     batch::begin(cluster).await;
     network::begin(cluster).await;
     volumes::begin(cluster).await;
+    attached::begin(cluster).await;
     namespaces::begin(cluster).await;
     nodes::begin(cluster).await;
     cluster_wide::begin(cluster).await;
@@ -95,6 +97,7 @@ pub async fn change(cluster: &Cluster) {
     policy::change(cluster).await;
     network::change(cluster).await;
     volumes::change(cluster).await;
+    attached::change(cluster).await;
     namespaces::change(cluster).await;
     nodes::change(cluster).await;
     cluster_wide::change(cluster).await;
@@ -102,6 +105,7 @@ pub async fn change(cluster: &Cluster) {
 
 pub async fn change_again(cluster: &Cluster) {
     apps::change_again(cluster).await;
+    attached::change_again(cluster).await;
 }
 
 pub async fn wrong(cluster: &Cluster) -> Vec<String> {
@@ -111,6 +115,7 @@ pub async fn wrong(cluster: &Cluster) -> Vec<String> {
     network::wrong(cluster, &mut wrong).await;
     policy::wrong(cluster, &mut wrong).await;
     volumes::wrong(cluster, &mut wrong).await;
+    attached::wrong(cluster, &mut wrong).await;
     namespaces::wrong(cluster, &mut wrong).await;
     owners::wrong(cluster, &mut wrong).await;
     nodes::wrong(cluster, &mut wrong).await;
@@ -121,6 +126,7 @@ pub async fn wrong(cluster: &Cluster) -> Vec<String> {
 /// Takes away what nothing else does.
 pub async fn end(cluster: &Cluster) {
     nodes::end(cluster).await;
+    attached::end(cluster).await;
     volumes::end(cluster).await;
     namespaces::end(cluster).await;
     cluster_wide::end(cluster).await;

@@ -31,7 +31,10 @@ pub async fn change(cluster: &Cluster) {
 
 pub async fn wrong(cluster: &Cluster, wrong: &mut Wrong) {
     let claims = cluster.list(CLAIMS).await;
-    wrong.expect("claims", names(&claims), json!(["data-0", "scratch-own"]));
+    let mut expected = vec!["data-0", "scratch-own"];
+    expected.extend(attached::claims());
+    expected.sort_unstable();
+    wrong.expect("claims", names(&claims), json!(expected));
     let volumes = cluster.list(VOLUMES).await;
     for claim in &claims {
         let name = &claim["metadata"]["name"];

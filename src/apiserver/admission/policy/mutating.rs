@@ -6,26 +6,13 @@ use crate::apiserver::admission::{Operation, Subject, ask_plugins};
 use crate::apiserver::codec::body;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
+use crate::apiserver::handlers::engine::metadata;
 use crate::apiserver::handlers::patch::json::{TEST_FAILED, apply_operations};
 use crate::registry::policy::evaluate::{Evaluation, Inputs};
 use crate::registry::policy::{Mutation, Policy};
 use crate::registry::strategy::Object;
 use crate::registry::{Kind, managed, schema};
 use serde_json::Value;
-
-/// What the server sets itself, and policies cannot.
-const OWN_METADATA: [&str; 10] = [
-    "name",
-    "generateName",
-    "namespace",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "managedFields",
-];
 
 /// Lets every policy that is for the request change the object. If one did, the built-in plug-ins and the policies that
 /// want it see it once more. True if anything was changed.
@@ -43,18 +30,8 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
     }
     ask_plugins(ctx, subject, object)?;
     round(ctx, subject, object, &hooks, |policy| policy.reinvoked)?;
-    restore_own_metadata(object, before.as_ref());
+    metadata::after_policies(object, before.as_ref());
     Ok(true)
-}
-
-fn restore_own_metadata(object: &mut Object, before: Option<&Object>) {
-    let metadata = crate::registry::json::child_or_new(object, "metadata");
-    for field in OWN_METADATA {
-        match before.and_then(|before| before.get(field)) {
-            Some(value) => metadata.insert(field.to_owned(), value.clone()),
-            None => metadata.shift_remove(field),
-        };
-    }
 }
 
 /// What one round comes to.

@@ -7,44 +7,38 @@ use crate::registry::strategy::Object;
 use rand::Rng;
 use serde_json::{Map, Value, json};
 
-/// The order of metadata's fields in stored objects: upstream's.
-const FIELDS: [&str; 14] = [
-    "name",
-    "generateName",
-    "namespace",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "labels",
-    "annotations",
-    "ownerReferences",
-    "finalizers",
-    "managedFields",
+/// A creator may not set it.
+const SERVER_OWNED: u8 = 1;
+/// An update never changes it.
+const KEPT: u8 = 2;
+/// A policy that changes objects does not change it.
+const OUT_OF_POLICIES: u8 = 4;
+const SERVERS: u8 = SERVER_OWNED | KEPT | OUT_OF_POLICIES;
+
+/// The fields of metadata in the order of stored objects, which is upstream's, and whose they are.
+const FIELDS: [(&str, u8); 15] = [
+    ("name", OUT_OF_POLICIES),
+    ("generateName", OUT_OF_POLICIES),
+    ("namespace", KEPT | OUT_OF_POLICIES),
+    ("selfLink", SERVERS),
+    ("uid", SERVERS),
+    ("resourceVersion", OUT_OF_POLICIES),
+    ("generation", SERVERS),
+    ("creationTimestamp", SERVERS),
+    ("deletionTimestamp", SERVERS),
+    ("deletionGracePeriodSeconds", SERVERS),
+    ("labels", 0),
+    ("annotations", 0),
+    ("ownerReferences", 0),
+    ("finalizers", 0),
+    ("managedFields", OUT_OF_POLICIES),
 ];
 
-/// What a creator may not set.
-const SERVER_OWNED: [&str; 6] = [
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "selfLink",
-    "generation",
-];
-
-/// What an update never changes.
-const KEPT: [&str; 7] = [
-    "namespace",
-    "uid",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "selfLink",
-];
+/// Those of a rule.
+fn fields(rule: u8) -> impl Iterator<Item = &'static str> {
+    let fields = FIELDS.iter().filter(move |(_, rules)| rules & rule != 0);
+    fields.map(|(name, _)| *name)
+}
 
 const NAME_BYTES_MAX: usize = 63;
 const SUFFIX_CHARS: usize = 5;
@@ -98,9 +92,9 @@ pub fn for_create(ctx: &Context, kind: &Kind, object: &mut Object) -> Result<(),
         ));
     }
     check_namespace(kind, own("namespace"), &url_namespace)?;
-    SERVER_OWNED.iter().for_each(|field| {
-        metadata.remove(*field);
-    });
+    for field in fields(SERVER_OWNED) {
+        metadata.remove(field);
+    }
     metadata.remove("resourceVersion");
     if kind.namespaced() {
         metadata.insert("namespace".into(), Value::String(url_namespace));
@@ -171,7 +165,7 @@ pub fn random_suffix() -> String {
 pub fn for_update(ctx: &Context, object: &mut Object, old: &Object, main: bool) {
     let before = of(old);
     let metadata = of_mut(object);
-    for field in KEPT {
+    for field in fields(KEPT) {
         put_back(metadata, before, field);
     }
     put_back(metadata, before, "resourceVersion");
@@ -179,6 +173,15 @@ pub fn for_update(ctx: &Context, object: &mut Object, old: &Object, main: bool) 
         put_back(metadata, before, "ownerReferences");
     }
     dedupe_owners(ctx, metadata);
+}
+
+/// Puts back what a policy may not touch.
+pub fn after_policies(object: &mut Object, before: Option<&Object>) {
+    let nothing = Object::new();
+    let metadata = of_mut(object);
+    for field in fields(OUT_OF_POLICIES) {
+        put_back(metadata, before.unwrap_or(&nothing), field);
+    }
 }
 
 fn put_back(metadata: &mut Object, before: &Object, field: &str) {
@@ -228,7 +231,7 @@ pub fn bump_generation(object: &mut Object) {
 pub fn canonical(mut object: Object) -> Object {
     let mut metadata = std::mem::take(of_mut(&mut object));
     let mut ordered = Map::with_capacity(metadata.len() + 1);
-    for field in FIELDS {
+    for (field, _) in FIELDS {
         if let Some(value) = metadata.remove(field) {
             ordered.insert(field.into(), value);
         }
