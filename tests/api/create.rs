@@ -170,3 +170,17 @@ async fn priority_classes_become_numbers() {
     forged["spec"]["priority"] = json!(7);
     server.post(PODS, forged).await.failure(403, "Forbidden");
 }
+
+#[tokio::test]
+async fn what_the_server_decides_goes_by_what_admission_made() {
+    let server = Server::start().await;
+    let range =
+        json!({"metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", "default": {"cpu": "1"}}]}});
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    server.post(ranges, range).await.expect(201);
+    let mut plain = pod("plain");
+    plain["status"] = json!({"phase": "Running"});
+    let made = server.post(PODS, plain).await.expect(201);
+    assert_eq!(made["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1");
+    assert_eq!(made["status"], json!({"phase": "Pending", "qosClass": "Burstable"}));
+}

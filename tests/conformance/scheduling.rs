@@ -1,8 +1,10 @@
-//! Priority classes as objects, and pods that the scheduler places on nodes that only exist as objects.
+//! Priority classes and limits as objects; pods that the scheduler places, on the node that runs them and on nodes that
+//! only exist as objects.
 
 use crate::cluster::{Cluster, eventually, refused};
+use crate::pods::{sleeper, with_main, with_spec};
 use crate::resource::{Resource, merge_into, pod};
-use crate::runner::{Test, test};
+use crate::runner::{Test, pod_test, test};
 use kube::api::{ListParams, Patch};
 use serde_json::{Value, json};
 
@@ -20,15 +22,17 @@ pub fn tests() -> Vec<Test> {
             "[sig-scheduling] SchedulerPredicates validates that NodeSelector is respected if not matching",
             no_node_matches,
         ),
-        test(
+        pod_test(
             "[sig-scheduling] SchedulerPredicates validates that NodeSelector is respected if matching",
             a_node_matches,
         ),
-        test(
+        pod_test(
             "[sig-scheduling] SchedulerPredicates validates resource limits of pods that are allowed to run",
             no_room_left,
-        ),
-        test(
+        )
+        // It takes all processors.
+        .alone(),
+        pod_test(
             "[sig-scheduling] SchedulerPredicates validates that there exists conflict between pods with same hostPort and protocol but one using 0.0.0.0 hostIP",
             host_port_is_taken,
         ),
@@ -172,15 +176,6 @@ async fn node(cluster: &Cluster, labels: Value) -> String {
     name
 }
 
-/// The node that the scheduler gives the pod.
-async fn placed(pods: &Resource, name: &str) -> String {
-    eventually("the pod has a node", async || {
-        let pod = pods.get(name).await.unwrap();
-        pod["spec"]["nodeName"].as_str().map(str::to_owned)
-    })
-    .await
-}
-
 /// Why the scheduler has none for it.
 async fn unschedulable(pods: &Resource, name: &str) -> String {
     let condition = eventually("the scheduler says no", async || {
@@ -195,104 +190,102 @@ async fn unschedulable(pods: &Resource, name: &str) -> String {
 }
 
 async fn a_node_matches(cluster: Cluster) {
-    let namespace = cluster.namespace("matching").await;
-    let (first, second) = (node(&cluster, json!({})).await, node(&cluster, json!({})).await);
-    let pods = cluster.core("pods", Some(&namespace));
-    // Without a label it goes to any node that it tolerates; then the label decides, which is new on that node.
-    let tolerations = json!([{"key": "only", "operator": "Exists"}]);
-    let names = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [first]}]},
-        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [second]}]}]);
-    let either =
-        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": names}}});
-    let spec = json!({"tolerations": tolerations, "affinity": either});
-    pods.create(&pod("anywhere", spec)).await.unwrap();
-    let chosen = placed(&pods, "anywhere").await;
-    assert!(chosen == first || chosen == second, "{chosen}");
+    let (real, other) = (cluster.node().await, node(&cluster, json!({})).await);
+    let pods = cluster.pods("matching").await;
     let key = cluster.unique("label");
-    let nodes = cluster.core("nodes", None);
-    let labelled = json!({"metadata": {"labels": {key.clone(): "42"}}});
-    let spec = json!({"tolerations": tolerations, "nodeSelector": {key: "42"}});
-    pods.create(&pod("there", spec)).await.unwrap();
+    let spec = |label: &str| {
+        let tolerations = json!([{"key": "only", "operator": "Exists"}]);
+        json!({"tolerations": tolerations, "nodeSelector": {key.clone(): label}})
+    };
+    pods.create(&with_spec(sleeper("there"), spec("42"))).await;
+    let message = unschedulable(&pods.resource, "there").await;
     assert!(
-        unschedulable(&pods, "there")
-            .await
-            .contains("didn't match Pod's node affinity/selector")
+        message.contains("2 node(s) didn't match Pod's node affinity/selector"),
+        "{message}"
     );
-    nodes.merge(&second, labelled).await.unwrap();
-    assert_eq!(placed(&pods, "there").await, second);
-    for name in [first, second] {
-        nodes.delete(&name).await.unwrap();
+    // The label decides, which is new on the nodes.
+    let nodes = cluster.core("nodes", None);
+    let label = |value: Value| json!({"metadata": {"labels": {key.clone(): value}}});
+    nodes.merge(&other, label(json!("41"))).await.unwrap();
+    nodes.merge(&real, label(json!("42"))).await.unwrap();
+    let runs = pods.until_ready("there").await;
+    assert_eq!(runs["spec"]["nodeName"], real.as_str());
+    pods.create(&with_spec(sleeper("elsewhere"), spec("41"))).await;
+    let placed = pods
+        .until("elsewhere", "placed", |pod| scheduled_to(pod).is_some())
+        .await;
+    assert_eq!(scheduled_to(&placed), Some(other.as_str()));
+    nodes.merge(&real, label(Value::Null)).await.unwrap();
+    nodes.delete(&other).await.unwrap();
+}
+
+fn scheduled_to(pod: &Value) -> Option<&str> {
+    pod["spec"]["nodeName"].as_str()
+}
+
+/// Thousandths of a processor.
+fn millis(cpu: &Value) -> i64 {
+    let text = cpu.as_str().unwrap_or("0");
+    match text.strip_suffix('m') {
+        Some(millis) => millis.parse().unwrap(),
+        None => text.parse::<i64>().unwrap() * 1000,
     }
 }
 
 async fn no_room_left(cluster: Cluster) {
-    let namespace = cluster.namespace("room").await;
-    let key = cluster.unique("room");
-    let pods = cluster.core("pods", Some(&namespace));
-    let limited = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
-    let spec = |cpu: &str| {
-        let mut object = sized("", limited(cpu));
-        merge_into(
-            &mut object["spec"],
-            json!({"nodeSelector": {key.clone(): "1"}, "tolerations": [{"key": "only", "operator": "Exists"}]}),
-        );
-        object["spec"].take()
+    let node = cluster.node().await;
+    let pods = cluster.pods("room").await;
+    let read = cluster.core("nodes", None).get(&node).await.unwrap();
+    let all = millis(&read["status"]["allocatable"]["cpu"]);
+    let everywhere = cluster.core("pods", None).labelled("").await;
+    let here = everywhere.iter().filter(|pod| {
+        let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        scheduled_to(pod) == Some(node.as_str()) && !ended
+    });
+    let containers = here.flat_map(|pod| pod["spec"]["containers"].as_array().unwrap());
+    let taken: i64 = containers
+        .map(|container| millis(&container["resources"]["requests"]["cpu"]))
+        .sum();
+    // What is free is filled to 70 percent; then half of the node is too much.
+    let asking = |name: &str, cpu: i64| {
+        let cpu = format!("{cpu}m");
+        with_main(
+            sleeper(name),
+            json!({"resources": {"requests": {"cpu": cpu}, "limits": {"cpu": cpu}}}),
+        )
     };
-    // Each of the nodes with four processors is filled to 70 percent.
-    let mut names = Vec::new();
-    for n in 0..2 {
-        names.push(node(&cluster, json!({key.clone(): "1"})).await);
-        pods.create(&pod(&format!("filler-{n}"), spec("2800m"))).await.unwrap();
-    }
-    let mut filled = [placed(&pods, "filler-0").await, placed(&pods, "filler-1").await];
-    filled.sort();
-    let mut expected = names.clone();
-    expected.sort();
-    assert_eq!(filled[..], expected[..], "one on each");
-    pods.create(&pod("additional", spec("2"))).await.unwrap();
-    let message = unschedulable(&pods, "additional").await;
-    assert!(message.contains("2 Insufficient cpu"), "{message}");
+    pods.ready(&asking("filler", (all - taken) * 7 / 10)).await;
+    pods.create(&asking("additional", all / 2)).await;
+    let message = unschedulable(&pods.resource, "additional").await;
+    assert!(message.contains("1 Insufficient cpu"), "{message}");
     // What ends makes room.
-    pods.delete_with("filler-0", &kube::api::DeleteParams::default().grace_period(0))
-        .await
-        .unwrap();
-    assert_eq!(
-        placed(&pods, "additional").await,
-        filled_by(&names, &placed(&pods, "filler-1").await)
-    );
-    for name in names {
-        cluster.core("nodes", None).delete(&name).await.unwrap();
-    }
-}
-
-/// The node that is not `other`.
-fn filled_by(names: &[String], other: &str) -> String {
-    names.iter().find(|name| *name != other).unwrap().clone()
+    pods.delete("filler").await;
+    let runs = pods.until_ready("additional").await;
+    assert_eq!(scheduled_to(&runs), Some(node.as_str()));
+    pods.delete("additional").await;
 }
 
 async fn host_port_is_taken(cluster: Cluster) {
-    let namespace = cluster.namespace("ports").await;
-    let host = cluster.unique("host");
-    let node = node(&cluster, json!({"kubernetes.io/hostname": host})).await;
-    let pods = cluster.core("pods", Some(&namespace));
-    let spec = |address: &str, protocol: &str| {
-        let mut spec = on(&node);
-        merge_into(&mut spec, json!({"nodeSelector": {"kubernetes.io/hostname": host}}));
+    let node = cluster.node().await;
+    let pods = cluster.pods("ports").await;
+    let pod = |name: &str, address: &str, protocol: &str| {
         let port = json!({"containerPort": 80, "hostPort": 54322, "protocol": protocol, "hostIP": address});
-        spec["containers"] = json!([{"name": "main", "image": "registry.example/pause:1", "ports": [port]}]);
-        spec
+        let here = json!({"nodeSelector": {"kubernetes.io/hostname": node}});
+        with_spec(with_main(sleeper(name), json!({"ports": [port]})), here)
     };
-    pods.create(&pod("first", spec("", "TCP"))).await.unwrap();
-    assert_eq!(placed(&pods, "first").await, node);
-    pods.create(&pod("second", spec("10.1.2.3", "TCP"))).await.unwrap();
-    let message = unschedulable(&pods, "second").await;
+    let runs = pods.ready(&pod("first", "", "TCP")).await;
+    assert_eq!(scheduled_to(&runs), Some(node.as_str()));
+    pods.create(&pod("second", "127.0.0.1", "TCP")).await;
+    let message = unschedulable(&pods.resource, "second").await;
     assert!(
         message.contains("1 node(s) didn't have free ports for the requested pod ports"),
         "{message}"
     );
-    pods.create(&pod("third", spec("10.1.2.3", "UDP"))).await.unwrap();
-    assert_eq!(placed(&pods, "third").await, node, "another protocol");
-    cluster.core("nodes", None).delete(&node).await.unwrap();
+    // Another protocol is another port.
+    let runs = pods.ready(&pod("third", "127.0.0.1", "UDP")).await;
+    assert_eq!(scheduled_to(&runs), Some(node.as_str()));
+    pods.delete("first").await;
+    pods.until_ready("second").await;
 }
 
 fn on(node: &str) -> Value {

@@ -2,6 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::pods::{BUSYBOX, BUSYBOX_TWO};
+use crate::replicas::long_watch;
 use crate::resource::{merge_into, name};
 use crate::runner::{Test, pod_test};
 use crate::sets::{Set, image, image_of};
@@ -121,19 +122,29 @@ async fn burst_scaling(cluster: Cluster) {
     assert_eq!(set.names().await, Vec::<String>::new());
 }
 
-/// The node's part, refusing a pod, is played by the test: what matters here is what follows.
+/// The node refuses the pod, which asks for more than it allows; whenever it has, the set makes the pod anew.
 async fn recreated(cluster: Cluster) {
-    let set = set(&cluster, json!({"replicas": 1})).await;
-    set.until_status(ready(1)).await;
-    let before = set.pods.resource.get("set-0").await.unwrap();
-    let evicted = json!({"status": {"phase": "Failed", "reason": "Evicted", "message": "by a test"}});
-    set.pods.resource.merge_sub("set-0", "status", evicted).await.unwrap();
-    let uid = before["metadata"]["uid"].clone();
-    let pods = set
-        .until_pods("recreated", |pods| pods.iter().any(|pod| pod["metadata"]["uid"] != uid))
+    let sysctls = |name: &str| json!({"securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+    let more = json!({"replicas": 1, "template": {"spec": sysctls("net.core.somaxconn")}});
+    let set = set(&cluster, more).await;
+    let mut watch = long_watch(&set.pods.resource, &set.selector(), "").await;
+    let refused = watch.until("MODIFIED", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(
+        (name(&refused), &refused["status"]["reason"]),
+        ("set-0", &json!("SysctlForbidden"))
+    );
+    watch
+        .until("DELETED", |pod| pod["metadata"]["uid"] == refused["metadata"]["uid"])
         .await;
-    assert_eq!(name(&pods[0]), "set-0");
+    let again = watch.until("ADDED", |pod| name(pod) == "set-0").await;
+    assert_ne!(again["metadata"]["uid"], refused["metadata"]["uid"]);
+    // What is allowed runs, at the next attempt.
+    let allowed = json!({"spec": {"template": {"spec": sysctls("kernel.shm_rmid_forced")}}});
+    set.resource.merge("set", allowed).await.unwrap();
     set.until_status(ready(1)).await;
+    set.pods
+        .event("set", "delete Pod set-0 in StatefulSet set successful")
+        .await;
 }
 
 async fn scale(cluster: Cluster) {

@@ -58,7 +58,7 @@ fn normal(hints: Option<EndpointHints>) -> Option<EndpointHints> {
     (hints.for_zones.is_some() || hints.for_nodes.is_some()).then_some(hints)
 }
 
-fn is_ready(endpoint: &Endpoint) -> bool {
+pub(super) fn is_ready(endpoint: &Endpoint) -> bool {
     let conditions = endpoint.conditions.as_ref();
     conditions.and_then(|conditions| conditions.ready) == Some(true)
 }

@@ -1,13 +1,14 @@
 //! Keeps the EndpointSlices of Services with a selector (upstream: `pkg/controller/endpointslice`).
 //!
 //! - [`desired`]: which endpoints a Service is to have.
-//! - [`hints`]: for which zone or node they are.
+//! - [`hints`]: for which zone or node they are, [`topology`]: by the processors there.
 //! - [`plan`]: which slices to write for that.
 //! - [`write`]: the calls, which the mirroring controller makes in the same way.
 
 pub mod desired;
 mod hints;
 mod plan;
+mod topology;
 pub mod write;
 
 use super::Context;
@@ -22,7 +23,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use plan::{Observed, plan};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use write::{WriteError, Writer, is_managed_by, service_of};
 
@@ -36,6 +37,8 @@ struct Controller {
     members: Members,
     by_service: Index<EndpointSlice>,
     seen: Mutex<HashMap<ObjectKey, Seen>>,
+    /// The Services whose endpoints have hints by the processors of zones.
+    hinted: Mutex<HashSet<ObjectKey>>,
     writer: Writer,
     recorder: Recorder,
 }
@@ -55,6 +58,7 @@ pub async fn run(ctx: &Context) {
         nodes,
         slices,
         seen: Mutex::default(),
+        hinted: Mutex::default(),
         writer: Writer::new(ctx.client(NAME)),
         recorder: ctx.recorder_as(NAME, "endpoint-slice-controller"),
     };
@@ -101,6 +105,15 @@ impl Controller {
                 .into_iter()
                 .collect()
         });
+        let (services, tell) = (self.services.clone(), add(queue));
+        self.nodes.on_change(move |change: &Change<Node>| {
+            let weight = |node: &Option<Arc<Node>>| node.as_ref().and_then(|node| topology::weight(node));
+            if weight(&change.old) != weight(&change.new) {
+                let all = services.list().into_iter();
+                let hinted = all.filter(|service| topology::is_wanted(service));
+                hinted.for_each(|service| tell(ObjectKey::of(&*service)));
+            }
+        });
         let (members, tell) = (self.members.clone(), add(queue));
         self.nodes.on_change(move |change: &Change<Node>| {
             let zone = |node: &Arc<Node>| node.labels().get(ZONE).cloned();
@@ -120,6 +133,7 @@ impl Controller {
             // Its slices go with it: they are its dependents.
             self.seen.lock().remove(&key);
             self.writer.forget(&key);
+            self.hinted.lock().remove(&key);
             self.members.forget(&key);
             return Ok(Next::Done);
         };
@@ -137,6 +151,7 @@ impl Controller {
             service: &service,
             pods: &pods,
             node: &|name| self.nodes.get("", name),
+            zones: &|| topology::Zones::of(&self.nodes.list()),
             slices: &slices,
             trigger,
         });
@@ -145,6 +160,7 @@ impl Controller {
             self.recorder
                 .event(&*service, Level::Warning, "FailedToUpdateEndpointSlices", message);
         };
+        self.tell_of_hints(&key, &service, &plan.topology);
         let written = self.writer.write(&key, &plan.create, &plan.update, &plan.delete).await;
         for (pod, node) in &plan.without_node {
             failed(format!("skipping Pod {pod} for Service {key}: Node {node} Not Found"));
@@ -156,6 +172,34 @@ impl Controller {
                     failed(error.to_string());
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// Says when hints by the processors of zones begin and end, and why there are none.
+    fn tell_of_hints(&self, key: &ObjectKey, service: &Service, outcomes: &[(&'static str, Result<(), String>)]) {
+        let tell = |level, reason, message: &str, family: &str| {
+            let message = format!("{message}, addressType: {family}");
+            self.recorder.event(service, level, reason, message);
+        };
+        let (enabled, disabled) = ("TopologyAwareHintsEnabled", "TopologyAwareHintsDisabled");
+        let mut hinted = self.hinted.lock();
+        if outcomes.is_empty() {
+            if hinted.remove(key) {
+                for family in desired::address_types(service) {
+                    tell(Level::Warning, disabled, topology::DISABLED, family);
+                }
+            }
+            return;
+        }
+        for (family, outcome) in outcomes {
+            match outcome {
+                Ok(()) if hinted.insert(key.clone()) => tell(Level::Normal, enabled, topology::ENABLED, family),
+                Ok(()) => {}
+                Err(why) => {
+                    hinted.remove(key);
+                    tell(Level::Warning, disabled, why, family);
+                }
             }
         }
     }

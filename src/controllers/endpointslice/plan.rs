@@ -6,6 +6,7 @@ use super::desired::{
     Group, PortsKey, address_types, desired, endpoint_key, is_owned_by, labels, new_slice, ports_key,
 };
 use super::hints::Distribution;
+use super::topology::{self, Slices, Zones};
 use crate::controllers::service_endpoints::{TRIGGER_TIME, trigger_text};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -23,6 +24,7 @@ pub struct Observed<'a> {
     /// Those that its selector selects.
     pub pods: &'a [Arc<Pod>],
     pub node: &'a dyn Fn(&str) -> Option<Arc<Node>>,
+    pub zones: &'a dyn Fn() -> Zones,
     /// Those that carry its name and this controller's mark, and are not being deleted.
     pub slices: &'a [Arc<EndpointSlice>],
     /// The change that led to this look.
@@ -36,6 +38,9 @@ pub struct Plan {
     pub delete: Vec<Arc<EndpointSlice>>,
     /// Pods that are left out until their node is known, with its name.
     pub without_node: Vec<(String, String)>,
+    /// For a Service that asks for hints by the processors of zones: whether its endpoints of an address family have them,
+    /// or why not.
+    pub topology: Vec<(&'static str, Result<(), String>)>,
 }
 
 impl Plan {
@@ -48,6 +53,7 @@ impl Plan {
 pub fn plan(observed: &Observed<'_>) -> Plan {
     let service = observed.service;
     let types = address_types(service);
+    let zones = topology::is_wanted(service).then(observed.zones);
     let mut whole = Plan::default();
     for address_type in &types {
         let slices = observed
@@ -57,7 +63,12 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         let slices: Vec<&Arc<EndpointSlice>> = slices.collect();
         let Desired { groups, without_node } = desired(service, address_type, observed.pods, observed.node);
         let mut part = of_type(service, address_type, &slices, groups);
-        part.put_hints(Distribution::of(service), &slices);
+        if let Some(zones) = &zones {
+            let given = part.put_topology(zones, &slices);
+            whole.topology.push((*address_type, given));
+        } else {
+            part.put_hints(Distribution::of(service), &slices);
+        }
         part.reuse(service);
         whole.create.append(&mut part.create);
         whole.update.append(&mut part.update);
@@ -180,13 +191,33 @@ impl Plan {
         self.update.extend(changed);
     }
 
+    /// Those that would stay as they are.
+    fn unchanged<'a>(&self, slices: &[&'a Arc<EndpointSlice>]) -> Vec<&'a Arc<EndpointSlice>> {
+        let updated = self.update.iter().map(ResourceExt::name_any);
+        let touched: BTreeSet<String> = updated
+            .chain(self.delete.iter().map(|slice| slice.name_any()))
+            .collect();
+        let slices = slices.iter().filter(|slice| !touched.contains(&slice.name_any()));
+        slices.copied().collect()
+    }
+
+    fn put_topology(&mut self, zones: &Zones, slices: &[&Arc<EndpointSlice>]) -> Result<(), String> {
+        let unchanged = self.unchanged(slices);
+        let all = Slices {
+            create: &mut self.create,
+            update: &mut self.update,
+            unchanged,
+        };
+        let given = topology::give(zones, all);
+        if given.is_err() {
+            self.put_hints(Distribution::Anywhere, slices);
+        }
+        given
+    }
+
     fn put_hints(&mut self, distribution: Distribution, slices: &[&Arc<EndpointSlice>]) {
-        let touched: BTreeSet<String> = self.update.iter().map(ResourceExt::name_any).collect();
-        let gone: BTreeSet<String> = self.delete.iter().map(|slice| slice.name_any()).collect();
-        for slice in slices {
-            let name = slice.name_any();
-            let untouched = !touched.contains(&name) && !gone.contains(&name);
-            if untouched && distribution.is_missing(slice.endpoints.as_deref().unwrap_or_default()) {
+        for slice in self.unchanged(slices) {
+            if distribution.is_missing(slice.endpoints.as_deref().unwrap_or_default()) {
                 self.update.push(EndpointSlice::clone(slice));
             }
         }

@@ -48,11 +48,26 @@ fn node(name: &str) -> Option<Arc<Node>> {
     (name != "gone").then(|| Arc::new(serde_json::from_value(known).unwrap()))
 }
 
+/// Two zones of the same size; [`node`] is in neither.
+fn zoned() -> Vec<Arc<Node>> {
+    let node = |zone: &str| {
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": zone, "labels": {"topology.kubernetes.io/zone": zone}},
+                "status": {"allocatable": {"cpu": "4"}, "conditions": [{"type": "Ready", "status": "True"}]},
+            }))
+            .unwrap(),
+        )
+    };
+    vec![node("z"), node("y")]
+}
+
 fn look(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Plan {
     plan(&Observed {
         service,
         pods,
         node: &node,
+        zones: &|| Zones::of(&zoned()),
         slices,
         trigger: None,
     })
@@ -268,6 +283,7 @@ fn labels_families_and_triggers_reach_the_slices() {
         service: &service,
         pods: &[pod(1, true)],
         node: &node,
+        zones: &|| Zones::of(&[]),
         slices: &api.view(),
         trigger: Some(time),
     };
@@ -394,4 +410,37 @@ fn random_runs_end_with_every_pod_in_one_slice() {
         );
         assert!(lengths.len() <= expected.len().max(1), "seed {seed}: {lengths:?}");
     }
+}
+
+#[test]
+fn hints_by_processors_come_and_go_with_the_annotation() {
+    let pods: Vec<Arc<Pod>> = (0..4).map(|number| pod(number, true)).collect();
+    let plain = service(json!({}));
+    let mut hinted = plain.clone();
+    let annotations = hinted.annotations_mut();
+    annotations.insert("service.kubernetes.io/topology-mode".to_owned(), "Auto".to_owned());
+    let zones = |slices: &[Arc<EndpointSlice>]| {
+        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let hints = endpoints.filter_map(|endpoint| endpoint.hints.clone()?.for_zones);
+        let mut names: Vec<String> = hints.flatten().map(|zone| zone.name).collect();
+        names.sort();
+        names.concat()
+    };
+    let mut api = Api::default();
+    api.apply(look(&plain, &pods, &[]), || true);
+    assert_eq!(zones(&api.view()), "");
+    let plan = look(&hinted, &pods, &api.view());
+    assert_eq!(plan.topology, [("IPv4", Ok(()))]);
+    api.apply(plan, || true);
+    assert_eq!(
+        zones(&api.view()),
+        "yyzz",
+        "all are in one zone, and half of them are for the other"
+    );
+    assert!(look(&hinted, &pods, &api.view()).is_empty());
+    let few = look(&hinted, &pods[..1], &api.view());
+    let why = "Insufficient number of endpoints (1 endpoints, 2 zones)".to_owned();
+    assert_eq!(few.topology, [("IPv4", Err(why))]);
+    api.apply(few, || true);
+    assert_eq!(zones(&api.view()), "");
 }

@@ -30,8 +30,6 @@ pub async fn create_applied(
 ) -> Result<Written, ApiError> {
     metadata::for_create(ctx, kind, &mut object)?;
     let generated = metadata::generate_name(&mut object);
-    kind.strategy.prepare_for_create(&mut object);
-    kind.strategy.stamp_requester(&mut object, &ctx.user.requester());
     admission::service_account::wait_for_default(ctx, kind, &object).await;
     let subject = admission::Subject {
         kind,
@@ -41,11 +39,10 @@ pub async fn create_applied(
         old: None,
         dry_run,
     };
-    if admission::admit(ctx, &subject, &mut object)? {
-        // Policies may set no more than the client.
-        kind.strategy.prepare_for_create(&mut object);
-        kind.strategy.stamp_requester(&mut object, &ctx.user.requester());
-    }
+    admission::admit(ctx, &subject, &mut object)?;
+    // What the server decides goes by what admission made of the object, and policies may set no more than the client.
+    kind.strategy.prepare_for_create(&mut object);
+    kind.strategy.stamp_requester(&mut object, &ctx.user.requester());
     let mut transaction = allocation::begin_create(ctx, kind, &mut object, dry_run).await?;
     let written = write(ctx, &subject, object, (generated, dry_run), &mut transaction).await;
     match &written {
