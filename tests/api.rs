@@ -33,6 +33,8 @@ mod owner_references;
 mod parity;
 #[path = "api/patch.rs"]
 mod patch;
+#[path = "api/pod_security.rs"]
+mod pod_security;
 #[path = "api/policies.rs"]
 mod policies;
 #[path = "api/protobuf.rs"]

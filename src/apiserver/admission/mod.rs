@@ -10,6 +10,8 @@ mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod owner_references;
 mod persistent_volume_claim_resize;
+mod pod_security;
+pub mod pod_topology_labels;
 pub mod policy;
 mod priority;
 pub mod resource_quota;
@@ -51,7 +53,7 @@ impl Subject<'_> {
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 /// Every plug-in, in upstream's order. [`resource_quota`] comes last of all, with the write itself.
-const PLUGINS: [(&str, Plugin); 18] = [
+const PLUGINS: [(&str, Plugin); 19] = [
     ("DefinitionTerminating", definition_terminating::admit),
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("LimitRanger", limit_ranger::admit),
@@ -70,6 +72,7 @@ const PLUGINS: [(&str, Plugin); 18] = [
     ("ClusterTrustBundleAttest", certificates::attest),
     ("CertificateSubjectRestriction", certificates::subject_restriction),
     ("DefaultIngressClass", default_class::ingress),
+    ("PodTopologyLabels", pod_topology_labels::admit),
 ];
 
 /// Asks every plug-in, then the mutating policies; each may change `object` or refuse. On delete the object is empty.
@@ -79,8 +82,9 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
     policy::mutating::admit(ctx, subject, object)
 }
 
-/// Asks the validating policies about an object that is as it will be stored. On delete the object is empty.
+/// Asks those that change nothing about an object that is as it will be stored. On delete the object is empty.
 pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
+    pod_security::validate(ctx, subject, object)?;
     policy::validating::validate(ctx, subject, object)
 }
 

@@ -1,5 +1,6 @@
 //! `pods/binding`: puts a pod on a node (upstream: `pkg/registry/core/pod/storage`, BindingREST).
 
+use crate::apiserver::admission::pod_topology_labels;
 use crate::apiserver::admission::policy::validating::validate_created;
 use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::codec::body::{self, Expected};
@@ -53,14 +54,16 @@ async fn bind(
     let name = metadata::text(object, "name").to_owned();
     metadata::check_namespace(pods, metadata::text(object, "namespace"), ctx.key_namespace(pods))?;
     let node = node_of(object).map_err(|errors| ApiError::invalid("", binding.kind, &name, &errors))?;
-    validate_created(ctx, pods, "binding", object, dry_run)?;
+    let mut object = object.clone();
+    pod_topology_labels::put(ctx, &node, &mut object)?;
+    validate_created(ctx, pods, "binding", &object, dry_run)?;
     let request = Update {
         kind: pods,
         name: &name,
         target: Target::Subresource("binding"),
         dry_run,
     };
-    engine::update(ctx, &request, &mut |pod| assign(pods, pod, object, &node))
+    engine::update(ctx, &request, &mut |pod| assign(pods, pod, &object, &node))
         .await?
         .ok_or_else(|| ApiError::not_found(pods, &name))?;
     respond_value(

@@ -1,0 +1,34 @@
+//! PodTopologyLabels (upstream: `plugin/pkg/admission/podtopologylabels`): a pod that gets a node says in its labels in which
+//! zone and region that is.
+
+use super::Subject;
+use crate::apiserver::context::Context;
+use crate::apiserver::error::ApiError;
+use crate::registry::json::{child_or_new, text, texts};
+use crate::registry::strategy::Object;
+use serde_json::{Value, json};
+
+const LABELS: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+
+/// A pod that is made for a node.
+pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+    let node = text(object, &["spec", "nodeName"]).to_owned();
+    if subject.creates_pod() && subject.subresource.is_empty() && !node.is_empty() {
+        put(ctx, &node, object)?;
+    }
+    Ok(())
+}
+
+/// Gives `object`, a pod or its binding, what the node says of its place.
+pub fn put(ctx: &Context, node: &str, object: &mut Object) -> Result<(), ApiError> {
+    let Some(entry) = ctx.storage().get("nodes", "", node) else {
+        return Ok(());
+    };
+    let node: Object = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
+    let labels = texts(&node, &["metadata", "labels"]).filter(|(key, _)| LABELS.contains(key));
+    let labels: Vec<(String, Value)> = labels.map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    if !labels.is_empty() {
+        child_or_new(child_or_new(object, "metadata"), "labels").extend(labels);
+    }
+    Ok(())
+}
