@@ -112,7 +112,7 @@ impl<'a> Pod<'a> {
         let lists = ["initContainers", "containers", "ephemeralContainers"];
         lists
             .into_iter()
-            .flat_map(move |list| objects(self.spec, &[list]).map(|(_, container)| container))
+            .flat_map(move |list| items(self.spec, &[list]).iter().filter_map(|item| item.as_object()))
     }
 
     fn is_windows(self) -> bool {
