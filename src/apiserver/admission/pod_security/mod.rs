@@ -8,10 +8,11 @@ use super::{Operation, Subject};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::handlers::engine::metadata;
-use crate::registry::json::{map, objects, text};
+use crate::registry::json::{items, map};
 use crate::registry::strategy::Object;
 use checks::{Pod, Violation};
 use policy::{PREFIX, Policy, Standard};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// So many pods of a namespace are looked at when it becomes stricter.
@@ -97,11 +98,10 @@ fn details(found: &[Violation]) -> String {
 
 /// Whether an update changes what the levels look at: images, and containers for debugging.
 fn is_significant(new: &Object, old: &Object) -> bool {
-    let images = |pod: &Object, list: &str| -> Vec<(String, String)> {
-        let containers = objects(pod, &["spec", list]);
-        let texts = |container: &Object, field: &str| text(container, &[field]).to_owned();
+    let images = |pod: &Object, list: &str| -> Vec<(Value, Value)> {
+        let containers = items(pod, &["spec", list]).iter();
         containers
-            .map(|(_, container)| (texts(container, "name"), texts(container, "image")))
+            .map(|container| (container["name"].clone(), container["image"].clone()))
             .collect()
     };
     let lists = ["containers", "initContainers", "ephemeralContainers"];
