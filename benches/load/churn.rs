@@ -22,7 +22,7 @@ pub async fn run(options: &Options) -> Result<(), Error> {
         options.churn_seconds
     );
     let environment = [("KRUST_STORAGE__HISTORY_AGE_SECONDS", HISTORY_SECONDS)];
-    let server = Server::start_with("none", &options.engine_socket, &environment).await?;
+    let server = Server::start_with("none", &environment).await?;
     let target = server.target()?;
     let until = Instant::now() + Duration::from_secs(options.churn_seconds);
     let writes = Arc::new(AtomicUsize::new(0));

@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_secs(30);
 pub async fn run(options: &Options) -> Result<(), Error> {
     let pods = DEPLOYMENTS * REPLICAS;
     println!("\n{DEPLOYMENTS} Deployments, {pods} pods that do nothing");
-    let server = Server::start_with("none", &options.engine_socket, &[]).await?;
+    let server = Server::start_with("none", &[]).await?;
     let client = server.client().await?;
     let files = tempfile::tempdir()?;
     let stop = CancellationToken::new();

@@ -2,6 +2,7 @@
 
 use crate::connection::{Error, Target};
 use crate::stats::show;
+use crate::support::mounts::unmount_below;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,27 +17,18 @@ pub struct Server {
 
 impl Server {
     /// Starts with an empty data directory and prints how long `/readyz` took, and node Ready where there is one.
-    /// `engine_socket` is the path of Docker's socket; it matters to the runtime `docker` only.
-    pub async fn start_cold(runtime: &str, engine_socket: &str) -> Result<Self, Error> {
-        let data_dir = tempfile::tempdir()?;
+    /// What it must know of an engine is in its environment.
+    pub async fn start_cold(runtime: &str, environment: &[(&str, &str)]) -> Result<Self, Error> {
         println!("krust, runtime {runtime}, empty data directory");
-        let server = Self::start(runtime, engine_socket, data_dir, &[]).await?;
+        let server = Self::start_with(runtime, environment).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         server.report_memory("idle");
         Ok(server)
     }
 
     /// Starts in an empty directory with more in its environment.
-    pub async fn start_with(runtime: &str, engine_socket: &str, environment: &[(&str, &str)]) -> Result<Self, Error> {
-        Self::start(runtime, engine_socket, tempfile::tempdir()?, environment).await
-    }
-
-    async fn start(
-        runtime: &str,
-        engine_socket: &str,
-        data_dir: tempfile::TempDir,
-        environment: &[(&str, &str)],
-    ) -> Result<Self, Error> {
+    pub async fn start_with(runtime: &str, environment: &[(&str, &str)]) -> Result<Self, Error> {
+        let data_dir = tempfile::tempdir()?;
         let port = free_port()?;
         let started = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_krust"))
@@ -51,7 +43,6 @@ impl Server {
             .arg(data_dir.path())
             .env("KRUST_NODE__KUBELET_LISTEN", "127.0.0.1:0")
             .env("KRUST_NODE__IP", "127.0.0.1")
-            .env("KRUST_RUNTIME__DOCKER_HOST", format!("unix://{engine_socket}"))
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -87,7 +78,7 @@ impl Server {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.data_dir.path().join("krust.log")).unwrap_or_default()
     }
 
@@ -104,6 +95,10 @@ impl Server {
         let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
         Ok(kube::Client::try_from(config)?)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory of the process.
@@ -177,6 +172,7 @@ impl Drop for Server {
         // Does nothing to a process that has ended and was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        unmount_below(self.data_dir.path());
     }
 }
 

@@ -2,20 +2,20 @@
 //!
 //! `cargo bench --bench load` starts the release build of krust in a directory of its own and measures it;
 //! `cargo bench --bench load -- --kubeconfig FILE` measures a running server instead, without the start-up part.
-//! Options: `--seconds N` per phase (default 3), `--connections 1,16,64`, `--image IMAGE` and `--engine-socket PATH`
-//! for the pod start part (default: busybox on /var/run/docker.sock, left out with a message if nothing answers).
+//! Options: `--seconds N` per phase (default 3), `--connections 1,16,64`.
 //! `--objects N` (default 10000; 100000 shows that creates do not slow down), `--watchers N`, `--write-rate N` and
 //! `--churn-seconds N` size the other parts, `--definitions N` (default 1000) that of custom resources,
 //! `--nodes N` and `--pods N` that of scheduling and controllers (default 1000 and 10000);
-//! `--idle-seconds N` (default 60) is how long an idle cluster is watched;
-//! `--only load,size,watchers,definitions,scale,idle,churn,pods` picks some.
+//! `--idle-seconds N` (default 60) is how long an idle cluster is watched, and idle pods on an engine;
+//! `--engines docker,containerd` are those that pods are started on, each with a daemon of its own (as tests do it: root);
+//! `--streams N` (default 1000) are open at once, `--transfer-mebibytes N` (default 1024) is what is sent through one;
+//! `--only load,size,watchers,definitions,scale,idle,churn,pods,streams` picks some.
 //! It prints figures and asserts none.
 
 mod churn;
 mod connection;
 mod definitions;
-#[path = "../../tests/support/hollow.rs"]
-mod hollow;
+mod engine;
 mod idle;
 mod krust;
 mod phases;
@@ -23,6 +23,9 @@ mod pods;
 mod scale;
 mod size;
 mod stats;
+mod streams;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 mod watchers;
 
 use connection::{Error, Target};
@@ -32,8 +35,10 @@ pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     pub seconds: u64,
     pub connections: Vec<usize>,
-    pub image: String,
-    pub engine_socket: String,
+    pub engines: Vec<String>,
+    /// Open at the same time.
+    pub streams: usize,
+    pub transfer_bytes: u64,
     /// Pods that are stored in the part about sizes.
     pub objects: usize,
     pub watchers: usize,
@@ -62,8 +67,9 @@ fn options() -> Result<Options, String> {
         kubeconfig: None,
         seconds: 3,
         connections: vec![1, 16, 64],
-        image: "busybox".into(),
-        engine_socket: "/var/run/docker.sock".into(),
+        engines: vec!["docker".into(), "containerd".into()],
+        streams: 1000,
+        transfer_bytes: 1 << 30,
         objects: 10_000,
         watchers: 1000,
         definitions: 1000,
@@ -91,8 +97,9 @@ fn options() -> Result<Options, String> {
             "--pods" => options.pods = number(&value()?, &argument)?,
             "--idle-seconds" => options.idle_seconds = number(&value()?, &argument)?,
             "--only" => options.only = Some(value()?),
-            "--image" => options.image = value()?,
-            "--engine-socket" => options.engine_socket = value()?,
+            "--streams" => options.streams = number(&value()?, &argument)?,
+            "--transfer-mebibytes" => options.transfer_bytes = number::<u64>(&value()?, &argument)? << 20,
+            "--engines" => options.engines = value()?.split(',').map(str::to_owned).collect(),
             "--connections" => {
                 let parsed: Result<_, _> = value()?.split(',').map(str::parse).collect();
                 options.connections = parsed.map_err(|error| format!("--connections: {error}"))?;
@@ -121,19 +128,19 @@ fn main() -> Result<(), Error> {
             Some(file) => served(&Target::from_kubeconfig(file)?, &options, None).await?,
             None => {
                 if options.wants("load") || options.wants("size") || options.wants("watchers") {
-                    let server = krust::Server::start_cold("none", &options.engine_socket).await?;
+                    let server = krust::Server::start_cold("none", &[]).await?;
                     served(&server.target()?, &options, Some(&server)).await?;
                     server.report_memory("after the load");
                     server.stop().await?;
                 }
                 if options.wants("definitions") {
                     // By themselves: what is measured is the memory.
-                    let server = krust::Server::start_cold("none", &options.engine_socket).await?;
+                    let server = krust::Server::start_cold("none", &[]).await?;
                     definitions::run(&server.target()?, &options, Some(&server)).await?;
                     server.stop().await?;
                 }
                 if options.wants("scale") {
-                    let server = krust::Server::start_cold("none", &options.engine_socket).await?;
+                    let server = krust::Server::start_cold("none", &[]).await?;
                     scale::run(&server, &options).await?;
                     server.stop().await?;
                 }
@@ -145,6 +152,9 @@ fn main() -> Result<(), Error> {
                 }
                 if options.wants("pods") {
                     pods::run(&options).await?;
+                }
+                if options.wants("streams") {
+                    streams::run(&options).await?;
                 }
             }
         }

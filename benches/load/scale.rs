@@ -3,9 +3,9 @@
 
 use crate::Options;
 use crate::connection::{Error, Target};
-use crate::hollow::Hollow;
 use crate::krust::{Server, cpu_of};
 use crate::stats::{Latencies, show};
+use crate::support::hollow::Hollow;
 use bytes::Bytes;
 use hyper::Method;
 use k8s_openapi::api::apps::v1::Deployment;

@@ -24,7 +24,7 @@ pub async fn echo_server() -> u16 {
 }
 
 /// kubectl port-forward and the local port that it listens on.
-async fn forward(cluster: &Cluster, version: &str, remote: u16) -> (Child, u16) {
+pub async fn forward(cluster: &Cluster, version: &str, remote: u16) -> (Child, u16) {
     let ports = format!(":{remote}");
     let command = cluster.kubectl(version).command(&["port-forward", "p", &ports]);
     let mut child = tokio::process::Command::from(command)

@@ -133,9 +133,13 @@ impl Runtime for LocalRuntime {
         start(&request.command, request)
     }
 
-    /// To a process that repeats its lines.
+    /// To a process that repeats its lines, or counts them if it gets none.
     async fn attach(&self, _id: &str, request: &ExecRequest) -> Result<ExecSession> {
-        let words = ["sh", "-c", "while read line; do echo got $line; done"].map(str::to_owned);
+        let script = match request.stdin {
+            true => "while read line; do echo got $line; done",
+            false => "n=0; while sleep 0.2; do n=$((n+1)); echo line $n; done",
+        };
+        let words = ["sh", "-c", script].map(str::to_owned);
         start(&words, request)
     }
 

@@ -2,6 +2,7 @@
 //! driven by real kubectl binaries and by WebSocket and SPDY written by hand. Processes are local ones.
 
 mod cluster;
+mod crowd;
 mod forward;
 mod hostile;
 mod local_runtime;

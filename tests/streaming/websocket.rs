@@ -190,7 +190,7 @@ async fn ports_are_forwarded_on_channels() {
     cluster.sessions_end().await;
 }
 
-async fn kube_client(cluster: &Cluster) -> Api<Pod> {
+pub async fn kube_client(cluster: &Cluster) -> Api<Pod> {
     let kubeconfig = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
         .await
