@@ -170,7 +170,7 @@ async fn transfers(engine: &Engine, server: &Server, pods: &Api<Pod>, bytes: u64
         let mut stdin = attached.stdin().ok_or("no stdin")?;
         let mut stdout = attached.stdout().ok_or("no stdout")?;
         send(&mut stdin, bytes).await?;
-        drop(stdin);
+        stdin.shutdown().await?;
         counted(&mut stdout, bytes).await
     })
     .await?;

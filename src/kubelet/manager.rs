@@ -193,7 +193,7 @@ impl Manager {
                 _ = relists.tick() => {
                     self.relist().await;
                     for record in self.context.pods.all() {
-                        record.post_refresh();
+                        record.post_look_over();
                     }
                 }
                 () = self.shutdown.cancelled() => return,

@@ -46,6 +46,13 @@ impl References {
     }
 }
 
+/// The resourceVersion of each object that was asked for; None is one that does not exist.
+#[derive(Debug, Default)]
+pub struct Versions {
+    pub config_maps: BTreeMap<String, Option<String>>,
+    pub secrets: BTreeMap<String, Option<String>>,
+}
+
 /// What was found; None is an object that does not exist.
 #[derive(Debug, Default)]
 pub struct Objects {
@@ -80,6 +87,13 @@ impl Objects {
         Ok(objects)
     }
 
+    pub fn versions(&self) -> Versions {
+        Versions {
+            config_maps: versions(&self.config_maps),
+            secrets: versions(&self.secrets),
+        }
+    }
+
     #[cfg(test)]
     pub fn put_config_map(&mut self, name: &str, object: Option<ConfigMap>) {
         self.config_maps.insert(name.to_owned(), object);
@@ -106,4 +120,16 @@ impl Objects {
             name: name.to_owned(),
         })
     }
+}
+
+fn versions<K: kube::Resource>(objects: &BTreeMap<String, Option<K>>) -> BTreeMap<String, Option<String>> {
+    let version = |object: &Option<K>| {
+        object
+            .as_ref()
+            .and_then(|object| object.meta().resource_version.clone())
+    };
+    objects
+        .iter()
+        .map(|(name, object)| (name.clone(), version(object)))
+        .collect()
 }

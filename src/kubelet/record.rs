@@ -22,6 +22,8 @@ pub struct Mail {
     pub probes: BTreeMap<(String, Kind), bool>,
     /// Bring changed ConfigMaps and Secrets into the volumes.
     pub refresh_volumes: bool,
+    /// Some time has passed: look whether the volumes want something anew.
+    pub look_over_volumes: bool,
     /// The node ends the pod.
     pub failure: Option<PodFailure>,
 }
@@ -133,6 +135,10 @@ impl Record {
 
     pub fn post_refresh(&self) {
         self.post(|mail| mail.refresh_volumes = true);
+    }
+
+    pub fn post_look_over(&self) {
+        self.post(|mail| mail.look_over_volumes = true);
     }
 
     pub fn post_failure(&self, failure: PodFailure) {

@@ -2,10 +2,15 @@
 //! The pods' containers are siblings of krust's own.
 
 use crate::support::dockerd::{self, Dockerd};
+use crate::support::images::BUSYBOX;
 use crate::support::kubectl::Kubectl;
 use crate::support::{free_port, root};
 use crate::{SLEEPER, pod_manifest};
-use std::process::Command;
+use serde_json::json;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const IMAGE: &str = "krust:test";
@@ -82,6 +87,8 @@ fn docker_run_then_kubectl_apply() {
         "a sandbox and a container"
     );
 
+    volumes_and_streams(&kubectl, directory.path());
+
     docker.docker(&["restart", NAME]);
     let deadline = Instant::now() + Duration::from_secs(60);
     while kubectl.run(&["get", "--raw", "/readyz"]).code != Some(0) {
@@ -106,4 +113,99 @@ fn docker_run_then_kubectl_apply() {
         std::thread::sleep(Duration::from_millis(100));
     }
     drop(running);
+}
+
+/// Files that krust writes in its container are seen in pods, change with their sources, and streams reach the pods.
+fn volumes_and_streams(kubectl: &Kubectl, directory: &Path) {
+    kubectl.ok(&["create", "configmap", "settings", "--from-literal=color=green"]);
+    kubectl.ok(&["create", "secret", "generic", "keys", "--from-literal=key=hidden"]);
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "volumes", "labels": {"app": "volumes"}}, "spec": {
+    "terminationGracePeriodSeconds": 0,
+    "containers": [
+        {"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never",
+            "command": ["sh", "-c", "echo written > /scratch/file; nc -ll -p 7 -e cat"],
+            "volumeMounts": [
+                {"name": "settings", "mountPath": "/settings"},
+                {"name": "settings", "mountPath": "/one/color", "subPath": "color"},
+                {"name": "keys", "mountPath": "/keys"},
+                {"name": "about", "mountPath": "/about"},
+                {"name": "scratch", "mountPath": "/scratch"},
+            ]},
+        {"name": "other", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "3600"],
+            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch", "readOnly": true}]},
+    ],
+    "volumes": [
+        {"name": "settings", "configMap": {"name": "settings"}},
+        {"name": "keys", "secret": {"secretName": "keys"}},
+        {"name": "about", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+        {"name": "scratch", "emptyDir": {}},
+    ]}});
+    kubectl.ok_with(&["apply", "-f", "-"], &manifest.to_string());
+    kubectl.ok(&["wait", "pod/volumes", "--for=condition=Ready", "--timeout=60s"]);
+    let cat = |container: &str, file: &str| kubectl.ok(&["exec", "volumes", "-c", container, "--", "cat", file]);
+    for (container, file, content) in [
+        ("main", "/settings/color", "green"),
+        ("main", "/one/color", "green"),
+        ("main", "/keys/key", "hidden"),
+        ("main", "/about/labels", "app=\"volumes\""),
+        ("other", "/scratch/file", "written\n"),
+    ] {
+        assert_eq!(cat(container, file).trim_end(), content.trim_end(), "{file}");
+    }
+    let token = cat("main", "/var/run/secrets/kubernetes.io/serviceaccount/token");
+    assert_eq!(token.split('.').count(), 3, "{token}");
+
+    kubectl.ok(&[
+        "patch",
+        "configmap",
+        "settings",
+        "-p",
+        "{\"data\":{\"color\":\"blue\"}}",
+    ]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while cat("main", "/settings/color") != "blue" {
+        assert!(Instant::now() < deadline, "the change does not come");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    let ran = kubectl.run_with(&["exec", "-i", "volumes", "-c", "main", "--", "cat"], "through");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "through"), "{}", ran.stderr);
+    let (here, there, back) = (
+        directory.join("here"),
+        "volumes:/scratch/copied",
+        directory.join("back"),
+    );
+    std::fs::write(&here, "a file\n".repeat(10_000)).expect("a file");
+    kubectl.ok(&["cp", "-c", "main", here.to_str().expect("a path"), there]);
+    kubectl.ok(&["cp", "-c", "main", there, back.to_str().expect("a path")]);
+    assert_eq!(
+        std::fs::read(&here).expect("the file"),
+        std::fs::read(&back).expect("its copy")
+    );
+    forwards(kubectl);
+    kubectl.ok(&["delete", "pod", "volumes"]);
+}
+
+/// A port of the pod answers.
+fn forwards(kubectl: &Kubectl) {
+    let mut child = kubectl
+        .command(&["port-forward", "pod/volumes", ":7"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl starts");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("its output");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    // Forwarding from 127.0.0.1:PORT -> 7
+    let port = line.split(" -> ").next().and_then(|from| from.rsplit(':').next());
+    let port: u16 = port
+        .and_then(|port| port.parse().ok())
+        .unwrap_or_else(|| panic!("{line}"));
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    stream.write_all(b"there and back").expect("it is sent");
+    let mut answer = [0; 14];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"there and back");
+    child.kill().expect("SIGKILL");
+    child.wait().expect("its end");
 }

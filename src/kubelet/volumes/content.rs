@@ -3,15 +3,12 @@
 
 use super::SetUpError;
 use super::atomic::{File, Payload};
+use super::tokens::Tokens;
 use crate::kubelet::container::ConfigError;
 use crate::kubelet::downward::{self, NodeFigures};
 use crate::kubelet::objects::Objects;
 use crate::kubelet::pod;
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccount, ServiceAccountTokenProjection, Volume,
-};
-use kube::api::{Api, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume};
 use std::collections::BTreeMap;
 
 const DEFAULT_MODE: u32 = 0o644;
@@ -21,6 +18,7 @@ pub async fn payload(
     volume: &Volume,
     objects: &Objects,
     node: NodeFigures,
+    tokens: &Tokens,
     client: &kube::Client,
 ) -> Result<Payload, SetUpError> {
     let mut payload = Payload::new();
@@ -79,7 +77,7 @@ pub async fn payload(
             } else if let Some(source) = &source.downward_api {
                 downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
             } else if let Some(source) = &source.service_account_token {
-                let content = token(pod, source, client).await?;
+                let content = tokens.get(pod, source, client).await?;
                 let (mode, owner) = token_access(pod, mode);
                 payload.insert(source.path.clone(), File { content, mode, owner });
             } else {
@@ -223,40 +221,6 @@ fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
         true => (0o600, owner.filter(|user| *user != nix::unistd::geteuid().as_raw())),
         false => (mode, None),
     }
-}
-
-async fn token(
-    pod: &Pod,
-    source: &ServiceAccountTokenProjection,
-    client: &kube::Client,
-) -> Result<Vec<u8>, SetUpError> {
-    let account = pod::spec(pod)
-        .service_account_name
-        .as_deref()
-        .filter(|name| !name.is_empty());
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), pod::namespace(pod));
-    let request = TokenRequest {
-        spec: Some(TokenRequestSpec {
-            audiences: source.audience.clone().map(|audience| vec![audience]),
-            expiration_seconds: Some(source.expiration_seconds.unwrap_or(3600)),
-            bound_object_ref: Some(BoundObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: Some(pod::name(pod).to_owned()),
-                uid: Some(pod::uid(pod).to_owned()),
-            }),
-            ..TokenRequestSpec::default()
-        }),
-        ..TokenRequest::default()
-    };
-    let parameters = PostParams::default();
-    let request = accounts.create_token_request(account.unwrap_or("default"), &parameters, &request);
-    let answer = request.await.map_err(|source| SetUpError::Token(Box::new(source)))?;
-    let token = answer
-        .status
-        .and_then(|status| status.token)
-        .filter(|token| !token.is_empty());
-    token.map(String::into_bytes).ok_or(SetUpError::NoToken)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod mounts;
 mod nfs;
 mod ownership;
 mod tmpfs;
+mod tokens;
 mod watch;
 
 pub use mounts::recursive_readonly;
@@ -20,13 +21,15 @@ pub use watch::Watches;
 use crate::kubelet::FileSharing;
 use crate::kubelet::container::ConfigError;
 use crate::kubelet::downward::NodeFigures;
-use crate::kubelet::objects::{Objects, References};
+use crate::kubelet::objects::{Objects, References, Versions};
 use crate::kubelet::pod;
 use crate::runtime::{Runtime, RuntimeError};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
+use tokens::Tokens;
 
 const IMAGE: &str = "image";
 
@@ -97,6 +100,7 @@ pub struct Volumes {
     files: FileSharing,
     client: kube::Client,
     runtime: Arc<dyn Runtime>,
+    tokens: Arc<Tokens>,
     /// Whether the engine can make all that is mounted in a volume read-only.
     recursive_readonly: bool,
 }
@@ -117,15 +121,16 @@ impl Volumes {
             files,
             client,
             runtime,
+            tokens: Arc::default(),
             recursive_readonly,
         }
     }
 
-    /// Makes every volume of the pod ready to be mounted.
-    pub async fn prepare(&self, pod: &Pod, node: NodeFigures) -> Result<(), VolumeError> {
+    /// Makes every volume of the pod ready to be mounted; tells which versions of their sources they show.
+    pub async fn prepare(&self, pod: &Pod, node: NodeFigures) -> Result<Versions, VolumeError> {
         let volumes = pod::spec(pod).volumes.as_deref().unwrap_or_default();
         if volumes.is_empty() {
-            return Ok(());
+            return Ok(Versions::default());
         }
         let mut references = References::default();
         references.add_volumes(pod);
@@ -139,7 +144,12 @@ impl Volumes {
             let result = self.prepare_one(pod, volume, &objects, node).await;
             result.map_err(|cause| fail(volume, cause))?;
         }
-        Ok(())
+        Ok(objects.versions())
+    }
+
+    /// Whether a token in the pod's volumes is to be renewed.
+    pub fn tokens_are_due(&self, uid: &str) -> bool {
+        self.tokens.are_due(uid, SystemTime::now())
     }
 
     async fn prepare_one(
@@ -180,7 +190,7 @@ impl Volumes {
         if let Some(empty_dir) = &volume.empty_dir {
             return directory::empty_dir(&path, empty_dir, group);
         }
-        let payload = content::payload(pod, volume, objects, node, &self.client).await?;
+        let payload = content::payload(pod, volume, objects, node, &self.tokens, &self.client).await?;
         // As upstream: only what a ConfigMap says may be on a disk.
         if volume.config_map.is_none() && self.files == FileSharing::Shared {
             tmpfs::make(&path)?;
@@ -262,6 +272,7 @@ impl Volumes {
 
     /// Removes everything that was made for the pod; a pod without files is fine.
     pub async fn remove(&self, uid: &str) -> Result<(), SetUpError> {
+        self.tokens.forget(uid);
         let directory = self.pod_directory(uid);
         let images = std::fs::read_dir(directory.join("volumes").join(format!("kubernetes.io~{IMAGE}")));
         for image in images.into_iter().flatten().flatten() {

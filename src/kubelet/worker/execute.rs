@@ -107,7 +107,9 @@ impl Worker {
         if !self.memory.volumes_ready {
             return;
         }
-        self.watches.begin(&self.context.client, &self.pod, &self.record);
+        let written = std::mem::take(&mut self.written);
+        self.watches
+            .begin(&self.context.client, &self.pod, written, &self.record);
         if !self.stale_volumes || self.memory.in_flight.contains(&Step::Volumes) {
             return;
         }
@@ -269,7 +271,8 @@ impl Worker {
                 .event_at(&*pod, None, Level::Warning, reason, message)
         };
         match done {
-            Done::Volumes(Ok(())) => {
+            Done::Volumes(Ok(written)) => {
+                self.written = written;
                 self.memory.volumes_ready = true;
                 self.memory.volumes_failure = None;
                 self.step_back_off.reset("volumes");
@@ -278,9 +281,10 @@ impl Worker {
                 warn("FailedMount", error.to_string());
                 self.memory.volumes_failure = Some(self.step_failed("volumes"));
             }
-            Done::Refreshed(Ok(())) => {}
-            // What is missing is no news to a running pod; the next change or list tries again.
+            Done::Refreshed(Ok(_)) => self.refresh_failed = false,
+            // What is missing is no news to a running pod; the next change or look over them tries again.
             Done::Refreshed(Err(error)) => {
+                self.refresh_failed = true;
                 tracing::debug!(pod = pod::full_name(&pod), %error, "A pod's volumes could not be refreshed");
             }
             Done::Sandbox(Ok(sandbox)) => {

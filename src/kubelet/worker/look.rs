@@ -57,6 +57,9 @@ impl Worker {
             self.probes.learn(&container, &id, kind, ok, &mut self.memory.verdicts);
         }
         self.stale_volumes |= mail.refresh_volumes;
+        // Everything else that they show tells of itself when it changes.
+        let anew = || self.refresh_failed || self.context.volumes.tokens_are_due(&self.record.uid);
+        self.stale_volumes |= mail.look_over_volumes && anew();
         let ends = self.failure.is_some() || self.gone || pod::is_finished(&self.pod);
         if let Some(failure) = mail.failure.filter(|_| !ends) {
             self.fail(failure);
@@ -119,7 +122,8 @@ impl Worker {
         if revision(&pod) >= revision(&self.pod) {
             // What volumes may show of the pod itself.
             let (new, known) = (&pod.metadata, &self.pod.metadata);
-            self.stale_volumes |= (&new.labels, &new.annotations) != (&known.labels, &known.annotations);
+            self.stale_volumes |=
+                (&new.labels, &new.annotations) != (&known.labels, &known.annotations) || pod.spec != self.pod.spec;
             self.pod = pod;
         }
     }

@@ -13,6 +13,7 @@ mod start;
 use crate::client::events::Level;
 use crate::kubelet::back_off::BackOff;
 use crate::kubelet::context::Context;
+use crate::kubelet::objects::Versions;
 use crate::kubelet::plan::{self, Intent, Plan, PodFailure};
 use crate::kubelet::probes::Probes;
 use crate::kubelet::record::{Record, SeenContainer, View};
@@ -38,9 +39,9 @@ const STEP_RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// The outcome of a step that ran beside the loop.
 enum Done {
-    Volumes(Result<(), VolumeError>),
+    Volumes(Result<Versions, VolumeError>),
     /// The volumes of a running pod were brought up to date.
-    Refreshed(Result<(), VolumeError>),
+    Refreshed(Result<Versions, VolumeError>),
     Sandbox(Result<Sandbox, SandboxError>),
     SandboxStopped(String, Result<(), RuntimeError>),
     Removed(String, Result<(), RuntimeError>),
@@ -74,6 +75,10 @@ pub struct Worker {
     step_back_off: BackOff,
     /// Something that volumes show has changed since they were written.
     stale_volumes: bool,
+    /// Not all that has changed could be brought into them.
+    refresh_failed: bool,
+    /// What they were made of, until it is watched.
+    written: Versions,
     watches: Watches,
     /// Waiting reasons of the last plan, by container name.
     held_back: BTreeMap<String, String>,
@@ -104,6 +109,8 @@ impl Worker {
             probes: Probes::default(),
             step_back_off: BackOff::new(STEP_RETRY_FIRST, STEP_RETRY_MAX),
             stale_volumes: false,
+            refresh_failed: false,
+            written: Versions::default(),
             watches: Watches::default(),
             held_back: BTreeMap::new(),
             look_again: BTreeMap::new(),

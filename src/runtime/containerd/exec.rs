@@ -56,10 +56,13 @@ pub(super) async fn exec(parts: &Arc<Parts>, id: &str, request: &ExecRequest) ->
     let message = ExecProcessRequest {
         container_id: id.to_string(),
         exec_id,
-        stdin: pipes.path(0, request.stdin),
-        // Without a reader of its own the output goes nowhere.
-        stdout: pipes.path(1, request.stdout),
-        stderr: pipes.path(2, request.stderr && !request.tty),
+        stdin: pipes.path(0, request.stdin).unwrap_or_default(),
+        stdout: pipes.path(1, request.stdout).unwrap_or_else(nowhere),
+        // A terminal has one stream; other processes' shim wants a file for each.
+        stderr: match request.tty {
+            true => String::new(),
+            false => pipes.path(2, request.stderr).unwrap_or_else(nowhere),
+        },
         terminal: request.tty,
         spec: Some(Any {
             type_url: PROCESS_TYPE.to_string(),
@@ -100,6 +103,11 @@ async fn start(exec: Arc<Exec>, message: ExecProcessRequest, opened: Opened) -> 
     started.map(|_| opened).map_err(refused)
 }
 
+/// Where output goes that nobody asked for.
+fn nowhere() -> String {
+    "/dev/null".to_string()
+}
+
 /// The named pipes of one process.
 struct Pipes {
     directory: PathBuf,
@@ -124,13 +132,8 @@ impl Pipes {
         self.directory.join(["stdin", "stdout", "stderr"][number])
     }
 
-    /// Empty: none.
-    fn path(&self, number: usize, wanted: bool) -> String {
-        if wanted {
-            self.file(number).display().to_string()
-        } else {
-            String::new()
-        }
+    fn path(&self, number: usize, wanted: bool) -> Option<String> {
+        wanted.then(|| self.file(number).display().to_string())
     }
 
     /// Opened before the process starts, so that the shim does not wait for this side.

@@ -106,6 +106,16 @@ pub async fn exec_streams_and_exit_codes(subject: &Subject) {
         .unwrap()
         .unwrap();
     assert_eq!(code, 6);
+    // One of both, as a client that wants no more.
+    for (stdout, stderr, wanted) in [(true, false, ("out\n", "")), (false, true, ("", "err\n"))] {
+        let request = ExecRequest {
+            stdout,
+            stderr,
+            ..exec_request(&command)
+        };
+        let got = output(subject.runtime.exec(&id, &request).await.unwrap()).await;
+        assert_eq!(got, (wanted.0.into(), wanted.1.into(), 5));
+    }
     // Many at once do not get each other's output.
     let one = async |number: i32| {
         let text = format!("echo {number}; exit {number}");
