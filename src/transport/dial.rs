@@ -5,6 +5,7 @@
 //! One connection per request: what goes to a kubelet is a log, a session or a forwarded port, which keep their
 //! connection for as long as they live, so that a pool would save nothing.
 
+use super::unverified;
 use bytes::Bytes;
 use http::header::HeaderMap;
 use http::{Request, Response, StatusCode};
@@ -87,6 +88,8 @@ pub enum UpgradeAnswer {
 #[derive(Clone)]
 pub struct KubeletClient {
     tls: TlsConnector,
+    /// For backends whose certificates are nobody's to vouch for.
+    unverified: TlsConnector,
     connections: Connections,
 }
 
@@ -117,6 +120,7 @@ impl KubeletClient {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         KubeletClient {
             tls: TlsConnector::from(Arc::new(config)),
+            unverified: TlsConnector::from(Arc::new(unverified::config())),
             connections: Connections::default(),
         }
     }
@@ -135,13 +139,13 @@ impl KubeletClient {
         address: &Address,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, DialError> {
-        let io = self.connect(address).await?;
+        let io = connect(&self.tls, address).await?;
         self.connections.send(io, address, request).await
     }
 
     /// Sends an upgrade request; the caller sets its `Upgrade` and `Connection` headers.
     pub async fn upgrade(&self, address: &Address, request: Request<RequestBody>) -> Result<UpgradeAnswer, DialError> {
-        let io = self.connect(address).await?;
+        let io = connect(&self.tls, address).await?;
         self.connections.upgrade(io, address, request).await
     }
 
@@ -162,6 +166,26 @@ impl KubeletClient {
         request: Request<RequestBody>,
     ) -> Result<UpgradeAnswer, DialError> {
         let io = connect_tcp(address).await?;
+        self.connections.upgrade(io, address, request).await
+    }
+
+    /// The same over TLS with whoever answers, for pods and services (`/proxy`).
+    pub async fn request_unverified(
+        &self,
+        address: &Address,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, DialError> {
+        let io = connect(&self.unverified, address).await?;
+        self.connections.send(io, address, request).await
+    }
+
+    /// The same over TLS with whoever answers, for pods and services (`/proxy`).
+    pub async fn upgrade_unverified(
+        &self,
+        address: &Address,
+        request: Request<RequestBody>,
+    ) -> Result<UpgradeAnswer, DialError> {
+        let io = connect(&self.unverified, address).await?;
         self.connections.upgrade(io, address, request).await
     }
 
@@ -187,21 +211,23 @@ impl KubeletClient {
             }
         });
     }
+}
 
-    async fn connect(&self, address: &Address) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
-        let name =
-            ServerName::try_from(address.host.clone()).map_err(|_| DialError::ServerName(address.host.clone()))?;
-        let tcp = connect_tcp(address).await?;
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.connect(name, tcp)).await {
-            Ok(Ok(io)) => Ok(io),
-            Ok(Err(source)) => Err(DialError::Tls {
-                address: address.to_string(),
-                source,
-            }),
-            Err(_) => Err(DialError::TlsTimeout {
-                address: address.to_string(),
-            }),
-        }
+async fn connect(
+    tls: &TlsConnector,
+    address: &Address,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
+    let name = ServerName::try_from(address.host.clone()).map_err(|_| DialError::ServerName(address.host.clone()))?;
+    let tcp = connect_tcp(address).await?;
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.connect(name, tcp)).await {
+        Ok(Ok(io)) => Ok(io),
+        Ok(Err(source)) => Err(DialError::Tls {
+            address: address.to_string(),
+            source,
+        }),
+        Err(_) => Err(DialError::TlsTimeout {
+            address: address.to_string(),
+        }),
     }
 }
 

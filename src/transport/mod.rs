@@ -10,6 +10,7 @@ pub mod pki;
 pub mod plain;
 pub mod serve;
 mod socket;
+mod unverified;
 
 /// What the connection says about its peer; put into the extensions of every request by the accept loop.
 #[derive(Clone, Debug, PartialEq, Eq)]

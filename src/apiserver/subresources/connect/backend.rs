@@ -24,6 +24,8 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 pub enum Backend {
     /// Plain HTTP.
     Plain(Address),
+    /// TLS, with a certificate of whomever.
+    Unverified(Address),
     /// A kubelet's own API, with our client certificate.
     Kubelet(Address),
 }
@@ -67,14 +69,13 @@ impl<'a> Name<'a> {
         })
     }
 
-    /// Backends other than kubelets are not ours to vouch for; upstream skips verification, and that is not done here.
-    fn require_http(&self) -> Result<(), ApiError> {
-        if self.https {
-            return Err(ApiError::bad_request(
-                "proxying to https backends is not served by this server",
-            ));
-        }
-        Ok(())
+    /// The place that the name stands for.
+    fn at(&self, host: &str, port: u16) -> Result<Backend, ApiError> {
+        let address = proxyable(host, port)?;
+        Ok(match self.https {
+            true => Backend::Unverified(address),
+            false => Backend::Plain(address),
+        })
     }
 
     fn port_number(&self) -> Result<u16, ApiError> {
@@ -84,7 +85,7 @@ impl<'a> Name<'a> {
 }
 
 /// The server's own host and what is local to it are not for proxying to (upstream: `IsProxyableIP`).
-fn proxyable(host: &str, port: u16) -> Result<Backend, ApiError> {
+fn proxyable(host: &str, port: u16) -> Result<Address, ApiError> {
     let refused = match host.parse() {
         Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_unspecified() || ip.is_link_local() || ip.is_multicast(),
         Ok(IpAddr::V6(ip)) => {
@@ -95,14 +96,13 @@ fn proxyable(host: &str, port: u16) -> Result<Backend, ApiError> {
     if refused {
         return Err(ApiError::bad_request("address not allowed"));
     }
-    Ok(Backend::Plain(Address {
+    Ok(Address {
         host: host.to_owned(),
         port,
-    }))
+    })
 }
 
 fn pod_backend(pod: &PodTarget, name: &Name<'_>) -> Result<Backend, ApiError> {
-    name.require_http()?;
     let port = if name.port.is_empty() {
         let spec = pod.pod.spec.as_ref();
         let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
@@ -115,7 +115,7 @@ fn pod_backend(pod: &PodTarget, name: &Name<'_>) -> Result<Backend, ApiError> {
         name.port_number()?
     };
     let ip = pod.pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
-    proxyable(ip.unwrap_or_default(), port)
+    name.at(ip.unwrap_or_default(), port)
 }
 
 fn node_backend(storage: &Storage, name: &Name<'_>) -> Result<Backend, ApiError> {
@@ -123,12 +123,10 @@ fn node_backend(storage: &Storage, name: &Name<'_>) -> Result<Backend, ApiError>
     if name.port.is_empty() || name.port_number()? == kubelet.port {
         return Ok(Backend::Kubelet(kubelet));
     }
-    name.require_http()?;
-    proxyable(&kubelet.host, name.port_number()?)
+    name.at(&kubelet.host, name.port_number()?)
 }
 
 fn service_backend(storage: &Storage, namespace: &str, name: &Name<'_>) -> Result<Backend, ApiError> {
-    name.require_http()?;
     let entry = storage
         .get(SERVICES.resource, namespace, name.name)
         .ok_or_else(|| ApiError::not_found(SERVICES, name.name))?;
@@ -147,7 +145,7 @@ fn service_backend(storage: &Storage, namespace: &str, name: &Name<'_>) -> Resul
         }
     }
     let (host, port) = addresses.choose(&mut rand::rng()).ok_or_else(none)?;
-    proxyable(host, *port)
+    name.at(host, *port)
 }
 
 /// The name of the service's port that is asked for by number, by name, or, without a name, by nothing.
@@ -225,7 +223,11 @@ mod tests {
         assert_eq!(find("p").unwrap(), address("10.1.2.3", 8080));
         assert_eq!(find("p:99").unwrap(), address("10.1.2.3", 99));
         assert_eq!(find("p:web").unwrap_err().as_u16(), 400);
-        assert_eq!(find("https:p:1").unwrap_err().as_u16(), 400);
+        let tls = Backend::Unverified(Address {
+            host: "10.1.2.3".to_owned(),
+            port: 1,
+        });
+        assert_eq!(find("https:p:1").unwrap(), tls);
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub async fn handle(
     if !upgrade {
         let answer = match &backend {
             Backend::Plain(address) => kubelets.request_plain(address, forwarded).await,
+            Backend::Unverified(address) => kubelets.request_unverified(address, forwarded).await,
             Backend::Kubelet(address) => kubelets.request(address, forwarded).await,
         };
         let mut response = relay(answer.map_err(unreachable)?);
@@ -73,6 +74,7 @@ pub async fn handle(
     }
     let answer = match &backend {
         Backend::Plain(address) => kubelets.upgrade_plain(address, forwarded).await,
+        Backend::Unverified(address) => kubelets.upgrade_unverified(address, forwarded).await,
         Backend::Kubelet(address) => kubelets.upgrade(address, forwarded).await,
     };
     match answer.map_err(unreachable)? {
@@ -137,7 +139,7 @@ fn rewrite_location(headers: &mut HeaderMap, prefix: &str, backend: &Backend) {
     let Some(location) = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else {
         return;
     };
-    let (Backend::Plain(address) | Backend::Kubelet(address)) = backend;
+    let (Backend::Plain(address) | Backend::Unverified(address) | Backend::Kubelet(address)) = backend;
     let path = match location.parse::<Uri>() {
         Ok(uri) => match uri.authority() {
             Some(authority) if authority.as_str() != address.to_string() => return,
