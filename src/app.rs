@@ -13,6 +13,7 @@ mod network;
 mod node;
 mod policy_types;
 mod priority_classes;
+mod service_network;
 mod signals;
 mod storage_class;
 
@@ -213,10 +214,11 @@ struct Core {
 impl Core {
     async fn start(settings: &Settings) -> Result<Core, AppError> {
         let names = ServerNames::parse(&settings.server.tls_sans);
-        let names = names.map_err(|error| AppError::Setting {
+        let mut names = names.map_err(|error| AppError::Setting {
             key: "server.tls_sans",
             reason: error.to_string(),
         })?;
+        names.ips.extend(network::first_addresses(settings)?);
         let data_dir = DataDir::take(&settings.data_dir())?;
         // Early, so that a taken port is found before anything is changed; clients wait in the backlog meanwhile.
         let listener = listen(settings.server.listen.0)?;
@@ -340,7 +342,12 @@ fn admission_plugins(settings: &Settings) -> Result<Vec<String>, AppError> {
 }
 
 fn authenticator(settings: &Settings, address: SocketAddr, key: SigningKey) -> Result<Authenticator, AppError> {
-    let keys_url = format!("{}{}", kubeconfig::local_url(address), discovery::KEYS_PATH);
+    // Where pods find it, too, unless nobody but this machine does.
+    let server = match network::advertised(settings, address.ip()).filter(|_| !address.ip().is_loopback()) {
+        Some(ip) => format!("https://{}", SocketAddr::from((ip, address.port()))),
+        None => kubeconfig::local_url(address),
+    };
+    let keys_url = format!("{server}{}", discovery::KEYS_PATH);
     let file = match settings.server.token_auth_file.as_path() {
         path if path.as_os_str().is_empty() => TokenFile::default(),
         path => TokenFile::read(path)?,
@@ -361,6 +368,7 @@ fn agent_of(user: &str) -> &'static str {
     match user {
         "system:kube-scheduler" => "kube-scheduler",
         "system:apiserver" => "kube-apiserver",
+        "system:kube-proxy" => "kube-proxy",
         user if user.starts_with("system:node:") => "kubelet",
         _ => "kube-controller-manager",
     }

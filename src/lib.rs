@@ -7,6 +7,7 @@
 //! | [`telemetry`] | logs and metrics | `component-base` |
 //! | [`transport`] | PKI, the TLS/plain accept loop, dialling with upgrades | `apiserver/pkg/server` |
 //! | [`app`] | builds the parts, starts and drains their tasks | `cmd/kube-apiserver/app` and friends |
+//! | [`netfilter`] | rules of nftables, tracked connections | `knftables` |
 //! | [`quantity`] | resource quantities | `apimachinery/pkg/api/resource` |
 //! | [`schedule`] | schedules in cron's notation | `robfig/cron` |
 //! | [`usage`] | what objects use of quotas | `apiserver/pkg/quota/v1` |
@@ -16,6 +17,7 @@
 //! | [`client`] | builds `kube::Client`s | `client-go` |
 //! | [`scheduler`], [`controllers`] | make objects act | `pkg/scheduler`, `pkg/controller` |
 //! | [`kubelet`] | the node agent | `pkg/kubelet` |
+//! | [`network`] | Services and their names | kube-proxy, CoreDNS |
 //! | [`runtime`] | container runtimes behind one trait | CRI |
 //!
 //! Who may import whom is in `tests/tidy.rs`.
@@ -27,6 +29,8 @@ pub mod client;
 pub mod config;
 pub mod controllers;
 pub mod kubelet;
+pub mod netfilter;
+pub mod network;
 pub mod quantity;
 pub mod registry;
 pub mod runtime;

@@ -69,6 +69,7 @@ fn kubelet_options(client: &Client, number: usize, files: &std::path::Path) -> K
         pods_max: PODS_OF_NODE as u32,
         eviction_hard: Vec::new(),
         policy: Default::default(),
+        cluster_dns: Vec::new(),
         static_pods: None,
     }
 }

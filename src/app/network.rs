@@ -40,6 +40,15 @@ pub(super) fn service_ranges(settings: &Settings) -> Result<Vec<Cidr>, AppError>
     Ok(ranges)
 }
 
+/// The addresses of the Service `kubernetes`, one of each range.
+pub(super) fn first_addresses(settings: &Settings) -> Result<Vec<IpAddr>, AppError> {
+    let ranges = service_ranges(settings)?;
+    Ok(ranges
+        .iter()
+        .map(|range| address(range.family(), range.usable().0))
+        .collect())
+}
+
 pub(super) fn node_ports(settings: &Settings) -> Result<RangeInclusive<u16>, AppError> {
     let text = &settings.network.node_port_range;
     let ends = text
@@ -135,7 +144,7 @@ pub(super) async fn keep(
 }
 
 /// The address at which pods find this server: the one it listens on, else the node's.
-fn advertised(settings: &Settings, listen: IpAddr) -> Option<IpAddr> {
+pub(super) fn advertised(settings: &Settings, listen: IpAddr) -> Option<IpAddr> {
     let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
     let route = || {
         // Connecting a UDP socket sends nothing: it only asks the routing table.

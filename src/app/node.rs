@@ -8,7 +8,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use tokio_util::task::TaskTracker;
 
-use super::{AppError, Core, Parts, namespaces};
+use super::{AppError, Core, Parts, namespaces, service_network};
 use crate::config::{RuntimeKind, Settings};
 use crate::kubelet::eviction::threshold;
 use crate::kubelet::static_pods::StaticPodOptions;
@@ -64,7 +64,9 @@ pub(super) async fn start(
     };
     let listener = listen_or_any_port(settings.node.kubelet_listen.0).map_err(AppError::KubeletListen)?;
     let listen = listener.local_addr().unwrap_or(settings.node.kubelet_listen.0);
+    let cluster_dns = service_network::start(settings, core, &name, parts).await?;
     let options = KubeletOptions {
+        cluster_dns,
         client: core.client(&format!("system:node:{name}"), &["system:nodes"]),
         node_name: name,
         node_ip,

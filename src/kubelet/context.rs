@@ -4,12 +4,14 @@ use crate::client::events::Recorder;
 use crate::client::informer::Informer;
 use crate::kubelet::PodPolicy;
 use crate::kubelet::container::security::Seccomp;
+use crate::kubelet::dns;
 use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::images::Images;
 use crate::kubelet::pod;
 use crate::kubelet::pods::Pods;
+use crate::kubelet::sandbox::{self, SandboxError};
 use crate::kubelet::volumes::Volumes;
-use crate::runtime::{Features, Runtime, Sandbox};
+use crate::runtime::{Features, Runtime, Sandbox, SandboxConfig};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -35,11 +37,18 @@ pub struct Context {
     pub engine_starts: Semaphore,
     pub seccomp: Seccomp,
     pub policy: PodPolicy,
+    pub cluster_dns: Vec<String>,
     /// What the engine could do when krust started.
     pub features: Features,
 }
 
 impl Context {
+    /// What the runtime is told of the pod; `handler` is the runtime of its class.
+    pub fn sandbox_config(&self, pod: &Pod, attempt: u32, handler: &str) -> Result<SandboxConfig, SandboxError> {
+        let dns = dns::of(pod, &self.cluster_dns, dns::of_node);
+        sandbox::config(pod, attempt, &self.node_name, handler, dns)
+    }
+
     /// Where the pod's probes and hooks go; empty without a sandbox.
     pub fn pod_ip(&self, pod: &Pod, sandbox: Option<&Sandbox>) -> String {
         let ips = match pod::host_network(pod) {

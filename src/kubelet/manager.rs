@@ -96,6 +96,7 @@ pub async fn run(
             by_default: options.policy.seccomp_default,
         },
         policy: options.policy.clone(),
+        cluster_dns: options.cluster_dns.clone(),
         features,
     });
     tasks.spawn(node.run(shutdown.clone()).instrument(tracing::info_span!("node")));

@@ -9,6 +9,7 @@ mod back_off;
 mod configuration;
 mod container;
 mod context;
+mod dns;
 mod downward;
 pub mod eviction;
 mod handlers;
@@ -69,6 +70,8 @@ pub struct KubeletOptions {
     /// When pods are evicted; without any, they never are, and conditions follow upstream's defaults.
     pub eviction_hard: Vec<eviction::threshold::Threshold>,
     pub policy: PodPolicy,
+    /// The servers of the cluster's DNS: `clusterDNS`.
+    pub cluster_dns: Vec<String>,
     /// Pods that come from files of this node.
     pub static_pods: Option<static_pods::StaticPodOptions>,
 }

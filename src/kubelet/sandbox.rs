@@ -1,6 +1,7 @@
 //! From a pod's spec to its sandbox (upstream: `kuberuntime_sandbox.go` `generatePodSandboxConfig`,
 //! `network/dns`).
 
+use crate::kubelet::dns::Dns;
 use crate::kubelet::{admission, container, pod};
 use crate::runtime::{PodIdentity, PortMapping, Protocol, RuntimeError, SandboxConfig};
 use k8s_openapi::api::core::v1::Pod;
@@ -8,7 +9,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use std::collections::BTreeMap;
 
 const HOSTNAME_MAX: usize = 63;
-const CLUSTER_DOMAIN: &str = "cluster.local";
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Longest name that the kernel takes.
 const KERNEL_HOSTNAME_MAX: usize = 64;
@@ -53,7 +54,13 @@ pub async fn handler(pod: &Pod, client: &kube::Client) -> Result<String, Sandbox
 }
 
 /// `node_name` is the hostname of pods in the host's network.
-pub fn config(pod: &Pod, attempt: u32, node_name: &str, handler: &str) -> Result<SandboxConfig, SandboxError> {
+pub fn config(
+    pod: &Pod,
+    attempt: u32,
+    node_name: &str,
+    handler: &str,
+    dns: Dns,
+) -> Result<SandboxConfig, SandboxError> {
     if pod::spec(pod).host_users == Some(false) {
         return Err(SandboxError::UserNamespaces {
             handler: handler.to_owned(),
@@ -61,7 +68,6 @@ pub fn config(pod: &Pod, attempt: u32, node_name: &str, handler: &str) -> Result
     }
     let spec = pod::spec(pod);
     let host_network = pod::host_network(pod);
-    let dns = spec.dns_config.clone().unwrap_or_default();
     let sysctls = spec.security_context.as_ref().and_then(|s| s.sysctls.clone());
     let host_aliases = spec.host_aliases.iter().flatten();
     let mut annotations = BTreeMap::new();
@@ -87,20 +93,9 @@ pub fn config(pod: &Pod, attempt: u32, node_name: &str, handler: &str) -> Result
         host_pid: spec.host_pid.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
         share_process_namespace: spec.share_process_namespace.unwrap_or(false),
-        dns_servers: dns.nameservers.unwrap_or_default(),
-        dns_searches: dns.searches.unwrap_or_default(),
-        dns_options: dns
-            .options
-            .into_iter()
-            .flatten()
-            .filter_map(|option| {
-                let name = option.name?;
-                Some(match option.value {
-                    Some(value) => format!("{name}:{value}"),
-                    None => name,
-                })
-            })
-            .collect(),
+        dns_servers: dns.servers,
+        dns_searches: dns.searches,
+        dns_options: dns.options,
         host_aliases: host_aliases
             .map(|alias| (alias.ip.clone(), alias.hostnames.clone().unwrap_or_default()))
             .collect(),
@@ -187,7 +182,7 @@ mod tests {
     }
 
     fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
-        super::config(pod, attempt, node_name, "").unwrap()
+        super::config(pod, attempt, node_name, "", Dns::default()).unwrap()
     }
 
     #[test]
@@ -197,7 +192,7 @@ mod tests {
             config(&pod("p", fqdn.clone()), 0, "n").hostname,
             "p.sub.ns.svc.cluster.local"
         );
-        let long = super::config(&pod(&"p".repeat(40), fqdn), 0, "n", "")
+        let long = super::config(&pod(&"p".repeat(40), fqdn), 0, "n", "", Dns::default())
             .unwrap_err()
             .to_string();
         assert!(
@@ -210,14 +205,16 @@ mod tests {
 
     #[test]
     fn runtimes_and_user_namespaces() {
-        let plain = super::config(&pod("p", json!({"containers": []})), 0, "n", "kata").unwrap();
+        let plain = super::config(&pod("p", json!({"containers": []})), 0, "n", "kata", Dns::default()).unwrap();
         assert_eq!(
             (plain.runtime_handler.as_str(), plain.annotations[HANDLER].as_str()),
             ("kata", "kata")
         );
         let users = pod("p", json!({"containers": [], "hostUsers": false}));
         assert_eq!(
-            super::config(&users, 0, "n", "").unwrap_err().to_string(),
+            super::config(&users, 0, "n", "", Dns::default())
+                .unwrap_err()
+                .to_string(),
             "RuntimeClass handler \"\" does not support user namespaces"
         );
     }
@@ -240,10 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_dns() {
+    fn ports() {
         let spec = json!({
             "containers": [{"name": "c", "ports": [{"containerPort": 53, "protocol": "UDP", "hostPort": 5353}]}],
-            "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]},
         });
         let config = config(&pod("p", spec), 2, "n");
         assert_eq!(config.pod.attempt, 2);
@@ -252,6 +248,5 @@ mod tests {
             (port.protocol, port.container_port, port.host_port),
             (Protocol::Udp, 53, 5353)
         );
-        assert_eq!(config.dns_options, ["ndots:2", "edns0"]);
     }
 }

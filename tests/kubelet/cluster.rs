@@ -91,6 +91,7 @@ impl Cluster {
             pods_max: 110,
             eviction_hard: Vec::new(),
             policy: Default::default(),
+            cluster_dns: Vec::new(),
             static_pods: Some(StaticPodOptions {
                 directory: self.manifests(),
                 complete: Arc::new(Ok),

@@ -131,7 +131,7 @@ impl Worker {
         self.spawn(Step::Sandbox, async move {
             let made = async {
                 let handler = sandbox::handler(&pod, &context.client).await?;
-                let config = sandbox::config(&pod, attempt, &context.node_name, &handler)?;
+                let config = context.sandbox_config(&pod, attempt, &handler)?;
                 let _permit = context.engine_starts.acquire().await.ok();
                 let id = context.runtime.run_pod_sandbox(&config).await?;
                 Ok(context.runtime.pod_sandbox_status(&id).await?)

@@ -70,7 +70,9 @@ impl Start {
             .annotations
             .get(sandbox::HANDLER)
             .map_or("", String::as_str);
-        let sandbox_config = sandbox::config(&self.pod, self.sandbox.pod.attempt, &self.context.node_name, handler);
+        let sandbox_config = self
+            .context
+            .sandbox_config(&self.pod, self.sandbox.pod.attempt, handler);
         let sandbox_config = sandbox_config
             .map_err(|error| self.failed(FailureKind::Create, "CreateContainerError", error.to_string()))?;
         let created = runtime

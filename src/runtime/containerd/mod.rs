@@ -8,6 +8,7 @@ mod engine;
 mod events;
 mod exec;
 mod files;
+mod host_ports;
 mod image_mounts;
 mod images;
 mod pull;
@@ -68,6 +69,7 @@ struct Parts {
     pulls: pull::Pulls,
     network: PodNetwork,
     addresses: sandbox::Addresses,
+    host_ports: host_ports::HostPorts,
     events: events::Hub,
     strays: Arc<strays::Strays>,
 }
@@ -94,9 +96,11 @@ impl ContainerdRuntime {
             images: images::Cache::default(),
             pulls: pull::Pulls::default(),
             addresses: sandbox::Addresses::default(),
+            host_ports: host_ports::HostPorts::default(),
             events: events::Hub::default(),
         });
         snapshots::delete_abandoned_leases(&parts.engine).await?;
+        parts.recover_network().await?;
         let reader = events::start(Arc::clone(&parts)).await?;
         Ok(Arc::new(ContainerdRuntime { parts, _events: reader }))
     }

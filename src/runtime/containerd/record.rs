@@ -3,7 +3,7 @@
 //! Labels are for filters, and short. Everything else is an extension; each part that changes is one of its own, so
 //! that parts can be set independently of one another.
 
-use super::{ContainerConfig, Engine, PodIdentity, Result, SandboxConfig, failed};
+use super::{ContainerConfig, Engine, PodIdentity, PortMapping, Result, SandboxConfig, failed};
 use containerd_client::services::v1::{Container, GetContainerRequest, ListContainersRequest, UpdateContainerRequest};
 use prost_types::{Any, FieldMask};
 use serde::de::DeserializeOwned;
@@ -41,6 +41,9 @@ pub struct SandboxRecord {
     pub attempt: u32,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
+    /// Ports of the node that lead to it.
+    #[serde(default)]
+    pub host_ports: Vec<PortMapping>,
 }
 
 /// What is known of a container from its creation on.
@@ -88,6 +91,7 @@ impl SandboxRecord {
             attempt: config.pod.attempt,
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
+            host_ports: host_ports(config),
         }
     }
 
@@ -99,6 +103,14 @@ impl SandboxRecord {
             attempt: self.attempt,
         }
     }
+}
+
+fn host_ports(config: &SandboxConfig) -> Vec<PortMapping> {
+    let mappings = config.port_mappings.iter();
+    mappings
+        .filter(|mapping| mapping.host_port != 0 && !config.host_network)
+        .cloned()
+        .collect()
 }
 
 impl ContainerRecord {
@@ -210,13 +222,14 @@ impl Engine {
         self.list_filtered(conditions.join(",")).await
     }
 
-    /// The addresses in use, of whatever krust.
-    pub async fn addresses(&self) -> Result<Vec<Ipv4Addr>> {
+    /// The sandboxes that have an address, of whatever krust.
+    pub async fn addressed(&self) -> Result<Vec<(Ipv4Addr, Container)>> {
         let containers = self.list_filtered(format!("labels.{ADDRESS:?}")).await?;
-        Ok(containers
-            .iter()
-            .filter_map(|container| label(container, ADDRESS).parse().ok())
-            .collect())
+        let addressed = containers.into_iter().filter_map(|container| {
+            let address = label(&container, ADDRESS).parse().ok()?;
+            Some((address, container))
+        });
+        Ok(addressed.collect())
     }
 
     async fn list_filtered(&self, filter: String) -> Result<Vec<Container>> {

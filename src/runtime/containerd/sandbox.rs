@@ -6,8 +6,8 @@ use super::super::pause;
 use super::record::{self, SandboxRecord, TYPE_CONTAINER, TYPE_SANDBOX};
 use super::tasks::is_alive;
 use super::{
-    Duplex, Parts, Result, RuntimeError, Sandbox, SandboxConfig, SandboxState, container, engine, failed, files,
-    gone_is_fine, network_failed,
+    Duplex, Parts, Result, Sandbox, SandboxConfig, SandboxState, container, engine, failed, files, gone_is_fine,
+    network_failed,
 };
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest};
 use futures_util::future::try_join_all;
@@ -30,9 +30,6 @@ struct Handed {
 
 impl Parts {
     pub(super) async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String> {
-        if !config.host_network && config.port_mappings.iter().any(|mapping| mapping.host_port != 0) {
-            return Err(RuntimeError::Unsupported("a container's hostPort"));
-        }
         let id = container::new_id();
         let address = match config.host_network {
             true => None,
@@ -59,7 +56,8 @@ impl Parts {
     }
 
     async fn take_address(&self) -> Result<Ipv4Addr> {
-        let mut taken: HashSet<Ipv4Addr> = self.engine.addresses().await?.into_iter().collect();
+        let addressed = self.engine.addressed().await?;
+        let mut taken: HashSet<Ipv4Addr> = addressed.into_iter().map(|(address, _)| address).collect();
         let range = self.network.range();
         let mut handed = self.addresses.0.lock();
         taken.extend(handed.pending.iter());
@@ -119,6 +117,10 @@ impl Parts {
         if let Some(address) = address {
             let attached = self.network.attach(&namespace(pid), &interface(id), address).await;
             attached.map_err(|error| network_failed(&config.pod.name, &error))?;
+            let record = SandboxRecord::of(config);
+            if !record.host_ports.is_empty() {
+                self.host_ports.publish(self, Some((id, &record.host_ports))).await?;
+            }
         }
         self.engine.start_task(id).await
     }
@@ -136,6 +138,9 @@ impl Parts {
             detached.map_err(|error| network_failed(id, &error))?;
             // Only now may somebody else have it.
             gone_is_fine(self.engine.change(id, record::Change::NoAddress).await)?;
+            if !record::record::<SandboxRecord>(&found).host_ports.is_empty() {
+                self.host_ports.publish(self, None).await?;
+            }
         }
         Ok(())
     }

@@ -6,12 +6,17 @@
 mod firewall;
 mod range;
 
+pub use firewall::{HostPort, name as protocol_name};
 pub use range::{PodRange, RangeError};
+
+use crate::netfilter::{self, NetfilterError, conntrack};
+use crate::runtime::Protocol;
 
 use futures_util::TryStreamExt;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::future::Future;
 use std::io;
@@ -39,6 +44,12 @@ pub enum NetworkError {
     },
     #[error("the interface {0} is not there")]
     NoInterface(String),
+    #[error("set the rules for {subject}: {source}")]
+    Rules {
+        subject: String,
+        #[source]
+        source: NetfilterError,
+    },
 }
 type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
@@ -48,6 +59,8 @@ pub struct PodNetwork {
     range: PodRange,
     /// Index of the bridge, once it is there.
     ready: OnceCell<u32>,
+    /// What the bridge's table holds, or will when there is a bridge. Held while it is written.
+    host_ports: tokio::sync::Mutex<BTreeSet<HostPort>>,
 }
 
 impl PodNetwork {
@@ -56,11 +69,60 @@ impl PodNetwork {
             bridge: bridge.to_string(),
             range,
             ready: OnceCell::new(),
+            host_ports: tokio::sync::Mutex::default(),
         }
     }
 
     pub fn range(&self) -> &PodRange {
         &self.range
+    }
+
+    /// Goes on with what an earlier run left: the bridge, if there is one, gets its rules anew.
+    pub async fn recover(&self, ports: BTreeSet<HostPort>) -> Result<()> {
+        *self.host_ports.lock().await = ports;
+        let found = {
+            let (handle, _connection) = connect()?;
+            find(&handle, &self.bridge).await?
+        };
+        match found {
+            Some(_) => self.ready.get_or_try_init(|| self.prepare()).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Leads the ports of the node to pods, and no others.
+    pub async fn set_host_ports(&self, ports: BTreeSet<HostPort>) -> Result<()> {
+        self.ready.get_or_try_init(|| self.prepare()).await?;
+        let mut current = self.host_ports.lock().await;
+        if *current == ports {
+            return Ok(());
+        }
+        let set = firewall::set(&self.bridge, &self.range, &ports).await;
+        set.map_err(|source| self.rules(source))?;
+        let changed = current.symmetric_difference(&ports);
+        let udp: HashSet<u16> = changed
+            .filter(|port| port.protocol == Protocol::Udp)
+            .map(|port| port.port)
+            .collect();
+        *current = ports;
+        drop(current);
+        netfilter::route_localnet(&self.bridge).map_err(|source| NetworkError::Io {
+            operation: "route the loopback address through",
+            subject: self.bridge.clone(),
+            source,
+        })?;
+        if !udp.is_empty() {
+            let forgotten = conntrack::forget(conntrack::to_ports(udp)).await;
+            forgotten.map_err(|source| self.rules(source))?;
+        }
+        Ok(())
+    }
+
+    fn rules(&self, source: NetfilterError) -> NetworkError {
+        NetworkError::Rules {
+            subject: self.bridge.clone(),
+            source,
+        }
     }
 
     /// Connects a namespace to the bridge. `interface` is the name of the host's end of the pair.
@@ -135,8 +197,32 @@ impl PodNetwork {
         let up = LinkUnspec::new_with_index(bridge).up().build();
         set(&handle, "enable the bridge", &self.bridge, up).await?;
         write_setting("/proc/sys/net/ipv4/ip_forward", "1")?;
-        firewall::enable(&self.bridge, &self.range).await;
+        // Where the kernel has it, answers between pods pass the rules that their questions passed.
+        let _ = write_setting(&format!("/sys/class/net/{}/bridge/nf_call_iptables", self.bridge), "1");
+        if let Err(reason) = self.set_rules().await {
+            tracing::warn!(
+                bridge = self.bridge,
+                range = %self.range,
+                %reason,
+                "pods do not reach addresses outside of this node, and perhaps not one another: the rules for them could \
+                 not be set"
+            );
+        }
         Ok(bridge)
+    }
+}
+
+impl PodNetwork {
+    /// Without `nft` pods still reach the node.
+    async fn set_rules(&self) -> Result<(), NetfilterError> {
+        let ports = self.host_ports.lock().await;
+        firewall::set(&self.bridge, &self.range, &ports).await?;
+        if !ports.is_empty()
+            && let Err(error) = netfilter::route_localnet(&self.bridge)
+        {
+            tracing::warn!(%error, "host ports are not reached at the node's loopback address");
+        }
+        firewall::allow(&self.bridge).await
     }
 }
 

@@ -43,6 +43,10 @@ impl PodRange {
         self.prefix
     }
 
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        u32::from(address) & (u32::MAX << (32 - self.prefix)) == self.network
+    }
+
     /// The node's address on its pods' network.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.network + 1)
@@ -82,6 +86,7 @@ mod tests {
         assert_eq!(range.next_free(&taken, last), None);
         taken.remove(&Ipv4Addr::from([10, 42, 0, 75]));
         assert_eq!(range.next_free(&taken, last), Some([10, 42, 0, 75].into()));
+        assert!(range.contains([10, 42, 0, 75].into()) && !range.contains([10, 42, 0, 80].into()));
         // From another range, before the setting was changed.
         let other = Some(Ipv4Addr::from([10, 9, 0, 1]));
         assert!(range.next_free(&HashSet::new(), other).is_some());

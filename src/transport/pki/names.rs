@@ -12,9 +12,6 @@ const CLUSTER_NAMES: [&str; 4] = [
     "kubernetes.default.svc.cluster.local",
 ];
 
-/// The first address of the service range, which the Service `kubernetes` gets.
-const CLUSTER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
-
 /// A name that can stand in no certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither a DNS name nor an IP address")]
@@ -59,7 +56,7 @@ impl ServerNames {
         }
         names
             .ips
-            .extend([CLUSTER_ADDRESS, Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+            .extend([IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()]);
         names.ips.extend(interface_addresses());
         names
     }
@@ -137,7 +134,7 @@ mod tests {
     #[test]
     fn the_machine_answers_to_localhost_and_to_the_clusters_names() {
         let names = ServerNames::of_machine();
-        let wanted = ["localhost", "kubernetes.default.svc", "127.0.0.1", "::1", "10.96.0.1"];
+        let wanted = ["localhost", "kubernetes.default.svc", "127.0.0.1", "::1"];
         assert!(names.covers(&ServerNames::parse(&wanted).unwrap()), "{names:?}");
         assert!(!names.covers(&ServerNames::parse(&["elsewhere.example"]).unwrap()));
     }

@@ -20,16 +20,15 @@ const fn field(path: &'static [&'static str]) -> Unsupported {
 }
 
 /// Fields of the pod spec.
-const OF_POD: [Unsupported; 6] = [
+const OF_POD: [Unsupported; 5] = [
     Unsupported {
         path: &["dnsPolicy"],
-        unless: &["ClusterFirst", "Default", "None"],
+        unless: &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
     },
     field(&["resourceClaims"]),
     field(&["resources"]),
     field(&["schedulingGroup"]),
     field(&["securityContext", "seLinuxOptions"]),
-    field(&["subdomain"]),
 ];
 
 /// Fields of a container of any list.

@@ -18,7 +18,6 @@ use crate::registry::strategy::{Column, Object, Strategy, Target, default_prepar
 use serde_json::{Value, json};
 
 const AFFINITY_SECONDS: i64 = 10_800;
-const NOT_ROUTED: &str = "services are stored and get their addresses, but nothing is routed to their endpoints yet";
 
 /// The strategy of Services.
 pub struct ServiceStrategy;
@@ -82,11 +81,6 @@ impl Strategy for ServiceStrategy {
         if let Some(old) = old {
             let known = self::warnings(old);
             warnings.retain(|warning| !known.contains(warning));
-        }
-        let changed = old.is_none_or(|old| old.get("spec") != object.get("spec"));
-        let deleting = !text(object, &["metadata", "deletionTimestamp"]).is_empty();
-        if changed && !deleting && needs_cluster_ip(object) && !is_headless(object) {
-            warnings.push(NOT_ROUTED.to_owned());
         }
         warnings
     }
