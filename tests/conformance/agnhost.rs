@@ -6,16 +6,23 @@
 //!   or for `--grpc-well-seconds N`.
 //! - `agnhost say WORDS` prints its arguments as JSON.
 //! - `agnhost wait` does nothing until SIGTERM.
+//! - `agnhost dial http|udp HOST PORT REQUEST` and `agnhost resolve [--tcp] NAME TYPE` ask others and print the answer.
+//! - `agnhost check-token FILE AUDIENCE` looks a token's issuer up and checks the token with its keys.
+//! - `--https PORT` serves TLS with a certificate of its own; `--copies`, `--writes-to` and `--reads-from` make it a part of a
+//!   guestbook, whose path is `/entries?add=X`.
+//!
+//! A path with `?tell=1` answers with the method and the path; `/dial?host=H&port=P&protocol=http&request=R` asks another one.
 //!
 //! Paths: `/hostname`, `/clientip` (address:port), `/echo?msg=X&code=N`, `/header?key=X`, `/healthz` (fails from
 //! `?after=SECONDS` on), `/redirect?to=URL`, `/delay?seconds=N`, `/shell?cmd=X`, `/exit?code=N`. UDP: `hostname`, `clientip`,
 //! `echo X`.
 
+use crate::{dialing, guestbook, issuer};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, ExitCode};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The file in the image.
@@ -39,6 +46,9 @@ pub fn main() -> ExitCode {
     match words.first().map(String::as_str) {
         Some("say") => println!("{}", serde_json::to_string(&words[1..]).unwrap()),
         Some("wait") => wait_for_the_end(),
+        Some("dial") => return printed(dialing::dial(&words[1..])),
+        Some("resolve") => return printed(dialing::resolve_words(&words[1..])),
+        Some("check-token") => return printed(issuer::check(&words[1..])),
         Some("serve") => serve(&words[1..]),
         _ => {
             eprintln!("agnhost serve | say | wait");
@@ -46,6 +56,19 @@ pub fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn printed(answer: Result<String, String>) -> ExitCode {
+    match answer {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 extern "C" fn on_signal(signal: i32) {
@@ -71,6 +94,21 @@ fn serve(words: &[String]) {
         let [flag, value] = pair else {
             panic!("{pair:?} needs a value");
         };
+        match flag.as_str() {
+            "--copies" => {
+                guestbook::follow(value.clone());
+                continue;
+            }
+            "--writes-to" => {
+                guestbook::writes_to(value.clone());
+                continue;
+            }
+            "--reads-from" => {
+                guestbook::reads_from(value.clone());
+                continue;
+            }
+            _ => {}
+        }
         let number: u64 = value.parse().expect("a number");
         let port = u16::try_from(number).unwrap_or_default();
         match flag.as_str() {
@@ -80,7 +118,25 @@ fn serve(words: &[String]) {
                     for stream in listener.incoming().flatten() {
                         std::thread::spawn(move || {
                             // A client that goes away is no concern of the server.
-                            let _ = answer(stream);
+                            let Ok(peer) = stream.peer_addr() else { return };
+                            let _ = answer(stream, peer);
+                        });
+                    }
+                });
+            }
+            "--https" => {
+                let listener = TcpListener::bind(("0.0.0.0", port)).expect("the TCP port");
+                let config = Arc::new(certified());
+                std::thread::spawn(move || {
+                    for stream in listener.incoming().flatten() {
+                        let config = config.clone();
+                        std::thread::spawn(move || {
+                            let Ok(peer) = stream.peer_addr() else { return };
+                            let connection = rustls::ServerConnection::new(config).expect("a configuration");
+                            let mut stream = rustls::StreamOwned::new(connection, stream);
+                            let _ = answer(&mut stream, peer);
+                            stream.conn.send_close_notify();
+                            let _ = stream.flush();
                         });
                     }
                 });
@@ -165,9 +221,19 @@ fn answer_datagrams(socket: &UdpSocket) {
     }
 }
 
-fn answer(stream: TcpStream) -> std::io::Result<()> {
-    let peer = stream.peer_addr()?;
-    let mut reader = BufReader::new(stream.try_clone()?);
+/// TLS for a certificate that nobody has signed.
+fn certified() -> rustls::ServerConfig {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let made = rcgen::generate_simple_self_signed(vec!["agnhost".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .expect("a configuration")
+}
+
+fn answer(mut stream: impl Read + Write, peer: SocketAddr) -> std::io::Result<()> {
+    let mut reader = BufReader::new(&mut stream);
     let mut first = String::new();
     reader.read_line(&mut first)?;
     let mut headers = Vec::new();
@@ -187,7 +253,8 @@ fn answer(stream: TcpStream) -> std::io::Result<()> {
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
     let target = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    println!("{} {target}", first.split(' ').next().unwrap_or_default());
+    let method = first.split(' ').next().unwrap_or_default();
+    println!("{method} {target}");
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let query: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let of = |wanted: &str| {
@@ -197,6 +264,15 @@ fn answer(stream: TcpStream) -> std::io::Result<()> {
     let seconds = |wanted: &str| of(wanted).parse().map(Duration::from_secs).ok();
     let mut location = None;
     let (code, text) = match path {
+        path if !of("tell").is_empty() => (200, format!("{method} {path}")),
+        "/entries" => guestbook::answer(&of("add")),
+        "/dial" => {
+            let port = of("port").parse().unwrap_or(80);
+            match dialing::ask(&of("protocol"), &of("host"), port, &of("request")) {
+                Ok(answer) => (200, serde_json::json!({"responses": [answer]}).to_string()),
+                Err(why) => (200, serde_json::json!({"errors": [why]}).to_string()),
+            }
+        }
         "/clientip" => (200, peer.to_string()),
         "/echo" if !body.is_empty() => (200, String::from_utf8_lossy(&body).into_owned()),
         "/echo" => (of("code").parse().unwrap_or(200), of("msg")),
@@ -224,10 +300,13 @@ fn answer(stream: TcpStream) -> std::io::Result<()> {
         _ => (404, "no such path".to_owned()),
     };
     let location = location.map_or(String::new(), |to| format!("Location: {to}\r\n"));
-    let mut stream = stream;
+    let length = text.len();
+    // An answer to HEAD has the length alone.
+    let text = if method == "HEAD" { String::new() } else { text };
     write!(
         stream,
         "HTTP/1.1 {code} Text\r\n{location}Content-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-        text.len()
-    )
+        length
+    )?;
+    stream.flush()
 }

@@ -1,6 +1,7 @@
 //! What leads from a Service to its pods: Endpoints and EndpointSlices, as controllers keep them.
 
 use crate::cluster::{Cluster, eventually, eventually_every};
+use crate::dns::asker;
 use crate::pods::{PODS_PATIENCE, server, sleeper, with_main};
 use crate::resource::Resource;
 use crate::runner::{Test, pod_test, test};
@@ -21,13 +22,11 @@ pub fn tests() -> Vec<Test> {
         pod_test(
             "[sig-network] EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices",
             routed_to_many,
-        )
-        .waits_for("a service proxy"),
+        ),
         pod_test(
             "[sig-network] EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices",
             routed_by_port,
-        )
-        .waits_for("a service proxy"),
+        ),
         test(
             "[sig-network] EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete",
             mirrored,
@@ -298,7 +297,7 @@ async fn routed(cluster: &Cluster, ports: &[(&str, u16)], slices: &[(&str, &str)
     let (one, two, _) = tokio::join!(
         async { pods.ready(&server("one")).await },
         async { pods.ready(&server("two")).await },
-        async { pods.ready(&sleeper("client")).await },
+        async { pods.ready(&asker("client")).await },
     );
     let address = |name: &str| {
         let pod = if name == "one" { &one } else { &two };
@@ -322,10 +321,11 @@ async fn routed(cluster: &Cluster, ports: &[(&str, u16)], slices: &[(&str, &str)
         names.slices.create(&slice).await.unwrap();
     }
     for (port, servers) in expected {
-        let url = format!("http://{ip}:{port}/hostname");
+        let port = port.to_string();
         let mut met = BTreeSet::new();
         eventually_every(Duration::from_millis(200), "all servers answer", async || {
-            let output = pods.exec("client", "", &["wget", "-qO-", "-T", "2", &url]).await;
+            let command = ["/agnhost", "dial", "http", &ip, &port, "hostname"];
+            let output = pods.exec("client", "", &command).await;
             if output.code == 0 {
                 let name = output.stdout.trim().to_owned();
                 assert!(servers.contains(&name.as_str()), "port {port} leads to {name}");

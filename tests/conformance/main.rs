@@ -23,6 +23,9 @@ mod support;
 mod agnhost;
 mod arguments;
 mod cluster;
+mod dialing;
+mod guestbook;
+mod issuer;
 mod lifecycle;
 mod list;
 mod nodes;
@@ -45,6 +48,7 @@ mod daemon_sets;
 mod deployments;
 mod discovery;
 mod disruption;
+mod dns;
 mod endpoints;
 mod events;
 mod field_validation;
@@ -53,6 +57,7 @@ mod jobs;
 mod lists;
 mod namespaces;
 mod network;
+mod network_pods;
 mod node;
 mod node_containers;
 mod node_env;
@@ -67,6 +72,7 @@ mod quota;
 mod quota_usage;
 mod replicas;
 mod scheduling;
+mod services;
 mod stateful_sets;
 mod storage;
 mod storage_migration;
@@ -101,7 +107,10 @@ fn main() -> ExitCode {
         jobs::tests(),
         lists::tests(),
         namespaces::tests(),
+        dns::tests(),
         network::tests(),
+        network_pods::tests(),
+        services::tests(),
         node::tests(),
         node_containers::tests(),
         node_env::tests(),

@@ -30,12 +30,20 @@ impl Backend {
     /// Starts the engine, if it is not, and a server with a node on it. Blocks.
     pub fn start(self) -> Krust {
         let images = images();
+        // Rules for Services are this machine's: each server of each process has a range of its own.
+        let share = (std::process::id() * 2 + self as u32) % 120;
+        let services = format!("10.{}.{}.0/20", 216 + share / 16, share % 16 * 16);
+        let node_ports = format!("{}-{}", 20_000 + share * 100, 20_000 + share * 100 + 99);
         match self {
             Self::Docker => {
                 let engine = dockerd::shared();
                 images.iter().for_each(|image| engine.import(image));
-                let settings = [("KRUST_RUNTIME__DOCKER_HOST", engine.endpoint.as_str())];
-                Krust::start_with(&["--runtime", "docker"], &settings)
+                let settings = [
+                    ("KRUST_RUNTIME__DOCKER_HOST", engine.endpoint.as_str()),
+                    ("KRUST_NETWORK__SERVICE_RANGE", &services),
+                    ("KRUST_NETWORK__NODE_PORT_RANGE", &node_ports),
+                ];
+                Krust::start_for_pods(&["--runtime", "docker"], &settings)
             }
             Self::Containerd => {
                 let engine = containerd::shared();
@@ -44,8 +52,10 @@ impl Backend {
                     ("KRUST_RUNTIME__CONTAINERD_ADDRESS", engine.address.as_str()),
                     ("KRUST_RUNTIME__POD_RANGE", &engine.pod_range),
                     ("KRUST_RUNTIME__POD_BRIDGE", &engine.pod_bridge),
+                    ("KRUST_NETWORK__SERVICE_RANGE", &services),
+                    ("KRUST_NETWORK__NODE_PORT_RANGE", &node_ports),
                 ];
-                Krust::start_with(&["--runtime", "containerd"], &settings)
+                Krust::start_for_pods(&["--runtime", "containerd"], &settings)
             }
         }
     }

@@ -109,6 +109,11 @@ impl Pods {
         self.cluster.core(plural, Some(&self.namespace))
     }
 
+    /// One of another group.
+    pub fn of_group(&self, api_version: &str, plural: &str) -> Resource {
+        self.cluster.resource(api_version, plural, Some(&self.namespace))
+    }
+
     pub async fn create(&self, pod: &Value) -> Value {
         self.resource.create(pod).await.unwrap()
     }

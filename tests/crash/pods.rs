@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long pods may take to come into their states, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// The first of the ports of the node that pods have.
+const HOST_PORTS: u16 = 18_000;
 /// Pods that there are at most at a time.
 const SLOTS: usize = 6;
 
@@ -104,6 +106,18 @@ impl Engine {
                 keys.for_each(|key| add("snapshot", key));
             }
         }
+        if let Self::Containerd = self {
+            // Without a host port the table has no such map.
+            let mut list = std::process::Command::new("nft");
+            list.args(["list", "map", "ip", bridge, "everywhere"]);
+            let listed = list.output().expect("nft (package nftables) runs").stdout;
+            let text = String::from_utf8_lossy(&listed).into_owned();
+            let elements = text
+                .split(['{', '}', ','])
+                .filter(|part| part.contains(" . ") && part.contains(" : "));
+            let elements = elements.filter(|part| !part.contains("type"));
+            elements.for_each(|element| add("host port", element.trim()));
+        }
         for port in entries(Path::new(&format!("/sys/class/net/{bridge}/brif"))) {
             add("interface", &port);
         }
@@ -155,16 +169,19 @@ enum Shape {
     Sidecar,
     /// Volumes of several kinds, and hooks.
     Mounts,
+    /// A port of the node.
+    Published,
 }
 
 impl Shape {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Runs,
         Self::Prepares,
         Self::Ends,
         Self::Retries,
         Self::Sidecar,
         Self::Mounts,
+        Self::Published,
     ];
 
     fn pod(self, name: &str) -> Pod {
@@ -187,6 +204,13 @@ impl Shape {
                 "containers": [container("main", "echo ran >> /data/ran; sleep 0.2; test $(wc -l < /data/ran) = 2")],
                 "restartPolicy": "OnFailure",
             }),
+            Self::Published => {
+                let mut main = container("main", SLEEP);
+                // Names end in a number of their own.
+                let number: u16 = name.rsplit('-').next().and_then(|end| end.parse().ok()).unwrap();
+                main["ports"] = json!([{"containerPort": 80, "hostPort": HOST_PORTS + number}]);
+                json!({"containers": [main]})
+            }
             Self::Sidecar => {
                 let mut sidecar = container("side", SLEEP);
                 sidecar["restartPolicy"] = json!("Always");
@@ -226,7 +250,9 @@ impl Shape {
                     && main["ready"] == true
                     && status["initContainerStatuses"][0]["ready"] == true
             }
-            Self::Runs | Self::Prepares | Self::Mounts => status["phase"] == "Running" && main["ready"] == true,
+            Self::Runs | Self::Prepares | Self::Mounts | Self::Published => {
+                status["phase"] == "Running" && main["ready"] == true
+            }
         }
     }
 

@@ -65,17 +65,18 @@ contract! {
 
 // What needs a kernel, so not on the fake.
 mod kernel {
-    use super::{cases::security, subject};
+    use super::cases::{network, security};
+    use super::subject;
 
     macro_rules! on_kernels {
-        ($($case:ident,)*) => {
+        ($($area:ident::$case:ident,)*) => {
             mod on_docker {
                 $(
                     #[test]
                     fn $case() {
                         super::subject::run(async {
                             let subject = super::subject::on_docker().await;
-                            super::security::$case(&subject).await;
+                            super::$area::$case(&subject).await;
                             subject.clean().await;
                         });
                     }
@@ -87,7 +88,7 @@ mod kernel {
                     fn $case() {
                         super::subject::run(async {
                             let subject = super::subject::on_containerd().await;
-                            super::security::$case(&subject).await;
+                            super::$area::$case(&subject).await;
                             subject.clean().await;
                         });
                     }
@@ -97,12 +98,13 @@ mod kernel {
     }
 
     on_kernels! {
-        seccomp_profiles,
-        what_is_hidden_in_proc,
-        mounts_propagate,
-        read_only_all_the_way_down,
-        runtimes_by_name,
-        one_container_sees_anothers_processes,
-        logs_do_not_grow_without_bound,
+        security::seccomp_profiles,
+        security::what_is_hidden_in_proc,
+        security::mounts_propagate,
+        security::read_only_all_the_way_down,
+        security::runtimes_by_name,
+        security::one_container_sees_anothers_processes,
+        security::logs_do_not_grow_without_bound,
+        network::host_ports,
     }
 }

@@ -173,10 +173,10 @@ fn what_cannot_be_had_is_said() {
             protocol: Protocol::Tcp,
             container_port: 80,
             host_port: 8080,
-            host_ip: String::new(),
+            host_ip: "fd00::1".to_owned(),
         }];
         let error = subject.runtime.run_pod_sandbox(&config).await.unwrap_err();
-        assert!(error.to_string().contains("hostPort"), "{error}");
+        assert!(error.to_string().contains("IPv4 only"), "{error}");
         let config = subject.pod("user");
         let sandbox = subject.sandbox(&config).await;
         let unknown = ContainerConfig {

@@ -15,6 +15,8 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 pub struct Krust {
     child: Option<Child>,
     pub port: u16,
+    /// Where it listens.
+    host: &'static str,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     data_dir: tempfile::TempDir,
@@ -28,9 +30,21 @@ impl Krust {
     }
 
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_at("127.0.0.1", arguments, environment)
+    }
+
+    /// One that pods reach, too: it listens on all addresses.
+    pub fn start_for_pods(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut all = vec![("KRUST_NODE__KUBELET_LISTEN", "0.0.0.0:0"), ("KRUST_NODE__IP", "")];
+        all.extend(environment);
+        Self::start_at("0.0.0.0", arguments, &all)
+    }
+
+    fn start_at(host: &'static str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut krust = Self {
             child: None,
             port: free_port(),
+            host,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             environment: environment
                 .iter()
@@ -59,7 +73,7 @@ impl Krust {
             .expect("the log file");
         let child = Command::new(env!("CARGO_BIN_EXE_krust"))
             .arg("server")
-            .args(["--listen", &format!("127.0.0.1:{}", self.port), "--data-dir"])
+            .args(["--listen", &format!("{}:{}", self.host, self.port), "--data-dir"])
             .arg(self.data_dir())
             .args(&self.arguments)
             .env("KRUST_NODE__KUBELET_LISTEN", "127.0.0.1:0")
@@ -166,6 +180,30 @@ impl Krust {
     }
 }
 
+impl Krust {
+    /// Its rules outlive it, as pods do.
+    fn forget_services(&self) {
+        let has_node = |argument: &String| argument == "docker" || argument == "containerd";
+        if !self.arguments.iter().any(has_node) {
+            return;
+        }
+        let settings = self.environment.iter().rev();
+        let mut ranges = settings.filter(|(name, _)| name == "KRUST_NETWORK__SERVICE_RANGE");
+        let range = ranges.next().map_or("10.43.0.0/16", |(_, range)| range.as_str());
+        let quiet = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            // It may not have come so far.
+            let _ = command.args(arguments).stderr(Stdio::null()).status();
+        };
+        let table = format!("krust_{}", range.replace(['.', '/'], "_"));
+        quiet("nft", &["delete", "table", "ip", &table]);
+        if let Some(Ok(base)) = range.split('/').next().map(str::parse::<std::net::Ipv4Addr>) {
+            let dns = std::net::Ipv4Addr::from(u32::from(base) + 10);
+            quiet("ip", &["address", "delete", &format!("{dns}/32"), "dev", "lo"]);
+        }
+    }
+}
+
 impl Drop for Krust {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -173,6 +211,7 @@ impl Drop for Krust {
             let _ = child.wait();
         }
         unmount_below(self.data_dir.path());
+        self.forget_services();
         if std::thread::panicking() {
             eprintln!("--- krust's log ---\n{}", self.log());
         }

@@ -1,6 +1,7 @@
 //! The cases that every backend passes.
 
 mod lifecycle;
+pub mod network;
 pub mod real;
 pub mod registry;
 pub mod security;
