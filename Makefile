@@ -9,10 +9,13 @@ CARGO := cargo
 # half of a test that its other half runs inside a container.
 NEEDS_MORE := the_store_runs_on_postgresql the_half_in_the_container
 
-.PHONY: help run build check test fuzz bench image tools setup
+# Whose engines `make test-engines` takes.
+SUITES ?= trixie sid
+
+.PHONY: help run build check test test-engines fuzz bench image tools setup
 
 help: ## Show this list.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 run: setup ## Build krust, see that there is a container engine, and start a server on port 6443.
 	@scripts/setup.sh engine
@@ -29,6 +32,12 @@ check: setup ## Format, lints and the rules of the house.
 
 test: setup tools ## All tests: with real clients, Docker and containerd, as root.
 	$(CARGO) test --locked --no-fail-fast -- --include-ignored $(NEEDS_MORE:%=--skip %)
+
+test-engines: setup ## What engines must do, on those of newer suites of Debian.
+	@scripts/setup.sh test
+	@scripts/install-engines.sh $(SUITES)
+	@for suite in $(SUITES); do echo "engines of $$suite"; \
+		KRUST_TEST_ENGINES=$$PWD/target/tools/engines/$$suite $(CARGO) test --locked --test runtime_contract || exit 1; done
 
 fuzz: setup ## Run schemathesis over the server's own OpenAPI documents, ten seconds each.
 	$(CARGO) build --locked

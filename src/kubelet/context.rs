@@ -46,7 +46,7 @@ impl Context {
     /// What the runtime is told of the pod; `handler` is the runtime of its class.
     pub fn sandbox_config(&self, pod: &Pod, attempt: u32, handler: &str) -> Result<SandboxConfig, SandboxError> {
         let dns = dns::of(pod, &self.cluster_dns, dns::of_node);
-        sandbox::config(pod, attempt, &self.node_name, handler, dns)
+        sandbox::config(pod, attempt, &self.node_name, handler, dns, &self.features)
     }
 
     /// Where the pod's probes and hooks go; empty without a sandbox.

@@ -176,7 +176,24 @@ pub fn for_container(pod: &Pod, role: Role, container: &Container, node_memory_b
         cpu_period: if quota == 0 { 0 } else { QUOTA_PERIOD_US.unsigned_abs() },
         memory_limit_bytes: memory.max(0).unsigned_abs(),
         oom_score_adj: oom_score_adj(pod, role, container, node_memory_bytes),
+        huge_pages: huge_pages(container),
     }
+}
+
+/// Limits by the size of a page; requests are the same.
+fn huge_pages(container: &Container) -> BTreeMap<u64, u64> {
+    let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+    let bytes = |quantity: Quantity| u64::try_from(quantity.value()).ok();
+    let pages = limits.into_iter().flatten().filter_map(|(name, limit)| {
+        let size = page_size(name)?;
+        Some((bytes(size)?, bytes(limit.0.parse().ok()?)?))
+    });
+    pages.collect()
+}
+
+/// The size of a page that a resource counts: `hugepages-2Mi`.
+pub fn page_size(resource: &str) -> Option<Quantity> {
+    resource.strip_prefix("hugepages-")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -240,6 +257,13 @@ mod tests {
         assert_eq!(cpu_quota(0), 0);
         assert_eq!(cpu_quota(1), 1000);
         assert_eq!(cpu_quota(1500), 150_000);
+    }
+
+    #[test]
+    fn huge_pages_are_limited_by_size() {
+        let pod = pod(json!({"limits": {"memory": "1Gi", "hugepages-2Mi": "4Mi", "hugepages-1Gi": "0"}}));
+        let resources = for_container(&pod, Role::App, &pod::app_containers(&pod)[0], 1 << 30);
+        assert_eq!(resources.huge_pages, BTreeMap::from([(2 << 20, 4 << 20), (1 << 30, 0)]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::kubelet::dns::Dns;
 use crate::kubelet::{admission, container, pod};
-use crate::runtime::{PodIdentity, PortMapping, Protocol, RuntimeError, SandboxConfig};
+use crate::runtime::{Features, PodIdentity, PortMapping, Protocol, RuntimeError, SandboxConfig};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use std::collections::BTreeMap;
@@ -27,7 +27,10 @@ pub enum SandboxError {
         #[source]
         source: Box<kube::Error>,
     },
-    #[error("RuntimeClass handler {handler:?} does not support user namespaces")]
+    #[error(
+        "can't set `spec.hostUsers: false`, {} does not support user namespaces",
+        named(handler)
+    )]
     UserNamespaces { handler: String },
     #[error(
         "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({KERNEL_HOSTNAME_MAX} \
@@ -35,6 +38,13 @@ pub enum SandboxError {
         name.len()
     )]
     NameTooLong { name: String },
+}
+
+fn named(handler: &str) -> String {
+    match handler {
+        "" => "runtime".to_owned(),
+        handler => format!("RuntimeClass handler {handler:?}"),
+    }
 }
 
 /// The engine's runtime that the pod's RuntimeClass names; empty without one.
@@ -60,8 +70,10 @@ pub fn config(
     node_name: &str,
     handler: &str,
     dns: Dns,
+    features: &Features,
 ) -> Result<SandboxConfig, SandboxError> {
-    if pod::spec(pod).host_users == Some(false) {
+    let user_namespace = pod::spec(pod).host_users == Some(false);
+    if user_namespace && !features.user_namespace_handlers.iter().any(|name| name == handler) {
         return Err(SandboxError::UserNamespaces {
             handler: handler.to_owned(),
         });
@@ -105,6 +117,7 @@ pub fn config(
             .map(|sysctl| (admission::dotted(&sysctl.name), sysctl.value))
             .collect(),
         runtime_handler: handler.to_owned(),
+        user_namespace,
     })
 }
 
@@ -182,7 +195,7 @@ mod tests {
     }
 
     fn config(pod: &Pod, attempt: u32, node_name: &str) -> SandboxConfig {
-        super::config(pod, attempt, node_name, "", Dns::default()).unwrap()
+        super::config(pod, attempt, node_name, "", Dns::default(), &Features::default()).unwrap()
     }
 
     #[test]
@@ -192,7 +205,7 @@ mod tests {
             config(&pod("p", fqdn.clone()), 0, "n").hostname,
             "p.sub.ns.svc.cluster.local"
         );
-        let long = super::config(&pod(&"p".repeat(40), fqdn), 0, "n", "", Dns::default())
+        let long = super::config(&pod(&"p".repeat(40), fqdn), 0, "n", "", Dns::default(), &Features::default())
             .unwrap_err()
             .to_string();
         assert!(
@@ -205,17 +218,28 @@ mod tests {
 
     #[test]
     fn runtimes_and_user_namespaces() {
-        let plain = super::config(&pod("p", json!({"containers": []})), 0, "n", "kata", Dns::default()).unwrap();
+        let features = Features {
+            user_namespace_handlers: vec![String::new()],
+            ..Features::default()
+        };
+        let of = |pod: &Pod, handler: &str| super::config(pod, 0, "n", handler, Dns::default(), &features);
+        let plain = of(&pod("p", json!({"containers": []})), "kata").unwrap();
         assert_eq!(
             (plain.runtime_handler.as_str(), plain.annotations[HANDLER].as_str()),
             ("kata", "kata")
         );
+        assert!(!plain.user_namespace);
         let users = pod("p", json!({"containers": [], "hostUsers": false}));
+        assert!(of(&users, "").unwrap().user_namespace);
         assert_eq!(
-            super::config(&users, 0, "n", "", Dns::default())
+            of(&users, "kata").unwrap_err().to_string(),
+            "can't set `spec.hostUsers: false`, RuntimeClass handler \"kata\" does not support user namespaces"
+        );
+        assert_eq!(
+            super::config(&users, 0, "n", "", Dns::default(), &Features::default())
                 .unwrap_err()
                 .to_string(),
-            "RuntimeClass handler \"\" does not support user namespaces"
+            "can't set `spec.hostUsers: false`, runtime does not support user namespaces"
         );
     }
 

@@ -3,6 +3,7 @@
 //! The backends: [`docker`], [`containerd`], [`fake`] (in memory, for tests and benches).
 //! A new backend is a folder, an arm in [`choose`], and passing the contract tests.
 
+pub mod cgroups;
 pub mod changes;
 pub mod choose;
 pub mod containerd;
@@ -103,6 +104,8 @@ pub struct SandboxConfig {
     pub sysctls: BTreeMap<String, String>,
     /// Which of the engine's runtimes runs the pod; empty: its default.
     pub runtime_handler: String,
+    /// The pod has users of its own, which are nobody on the host.
+    pub user_namespace: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +135,8 @@ pub struct Resources {
     pub cpu_period: u64,
     pub memory_limit_bytes: u64,
     pub oom_score_adj: i64,
+    /// Limits of huge pages by the size of a page, both in bytes; what is not named is 0. They do not change.
+    pub huge_pages: BTreeMap<u64, u64>,
 }
 
 /// Which mounts made later are seen on the other side.
@@ -172,6 +177,8 @@ pub struct Features {
     pub recursive_readonly_mounts: bool,
     /// Names of runtimes that a sandbox can ask for, besides the empty one.
     pub handlers: Vec<String>,
+    /// Those, the empty one among them, by which a pod can have users of its own.
+    pub user_namespace_handlers: Vec<String>,
 }
 
 /// How much of a container's output is kept.

@@ -1,8 +1,8 @@
 //! What containers have used, and how the kernel tells (upstream: CRI's `ContainerStats` and `PodSandboxStats`,
 //! runc's `libcontainer/cgroups/fs` and `fs2`).
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use super::cgroups::{Groups, keyed};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// What a running container, or the sandbox of a pod, has used since it started.
@@ -74,8 +74,7 @@ impl Usage {
 
 /// Reads the figures of the control groups that a process is in; None when it is gone.
 pub fn of_process(id: &str, pid: u32) -> Option<Usage> {
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    read(id, &Groups::parse(&cgroups, Path::new("/sys/fs/cgroup")))
+    read(id, &Groups::of_process(pid)?)
 }
 
 /// What went through the interfaces of a process's network namespace.
@@ -128,42 +127,6 @@ fn machine_cpu_nanos(stat: &str, ticks_per_second: u64) -> Option<u64> {
     Some(busy.saturating_mul(1_000_000_000 / ticks_per_second))
 }
 
-/// The directories of a process's control groups.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Groups {
-    /// By controller; cgroups v1.
-    by_controller: BTreeMap<String, PathBuf>,
-    unified: Option<PathBuf>,
-}
-
-impl Groups {
-    /// From `/proc/PID/cgroup`: lines of `id:controllers:path`.
-    fn parse(text: &str, root: &Path) -> Groups {
-        let mut groups = Groups::default();
-        for line in text.lines() {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-                continue;
-            };
-            let path = path.trim_start_matches('/');
-            if controllers.is_empty() {
-                groups.unified = Some(root.join(path));
-                continue;
-            }
-            for controller in controllers.split(',') {
-                groups
-                    .by_controller
-                    .insert(controller.to_owned(), root.join(controllers).join(path));
-            }
-        }
-        groups
-    }
-
-    fn of(&self, controller: &str) -> Option<&Path> {
-        self.by_controller.get(controller).map(PathBuf::as_path)
-    }
-}
-
 fn read(id: &str, groups: &Groups) -> Option<Usage> {
     let text = |directory: &Path, file: &str| std::fs::read_to_string(directory.join(file)).ok();
     let number = |directory: &Path, file: &str| text(directory, file)?.trim().parse::<u64>().ok();
@@ -182,14 +145,6 @@ fn read(id: &str, groups: &Groups) -> Option<Usage> {
     usage.set_memory(number(directory, "memory.current")?, |name| keyed(&stat, name));
     usage.processes = number(directory, "pids.current").unwrap_or(0);
     Some(usage)
-}
-
-/// The number behind a name, in lines of `name number`.
-fn keyed(text: &str, name: &str) -> Option<u64> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    line.trim().parse().ok()
 }
 
 /// From `/proc/PID/net/dev`: two lines of heads, then `name: rx bytes, packets, errors, …, tx bytes, packets, errors, …`.

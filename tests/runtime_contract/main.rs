@@ -103,6 +103,8 @@ mod kernel {
         security::mounts_propagate,
         security::read_only_all_the_way_down,
         security::runtimes_by_name,
+        security::users_of_its_own,
+        security::huge_pages_have_limits,
         security::one_container_sees_anothers_processes,
         security::logs_do_not_grow_without_bound,
         network::host_ports,

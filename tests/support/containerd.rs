@@ -3,7 +3,7 @@
 //! Needs root, `containerd` with `ctr` and runc (package containerd) and busybox-static; a test that misses one fails.
 #![allow(dead_code)]
 
-use super::dockerd::spawn_that_dies_with_us;
+use super::dockerd::{engine_program, spawn_that_dies_with_us};
 use super::images::{BUSYBOX, Image, busybox_archive};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -84,7 +84,7 @@ impl Containerd {
         );
         std::fs::write(self.path("config.toml"), configuration).unwrap();
         let log = std::fs::File::create(self.path("log")).unwrap();
-        let mut command = Command::new("containerd");
+        let mut command = engine_program("containerd");
         command
             .args(["--config", &self.path("config.toml")])
             .stdin(Stdio::null())
@@ -126,7 +126,7 @@ impl Containerd {
 
     /// stdout of a ctr command that must succeed.
     pub fn ctr(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("ctr");
+        let mut command = engine_program("ctr");
         command
             .args(["--address", &self.address, "--namespace", NAMESPACE])
             .args(arguments);
@@ -203,7 +203,7 @@ impl Containerd {
     /// Tasks outlive the daemon: each has a shim.
     fn kill_tasks(&self) {
         let ctr = |arguments: &[&str]| {
-            let mut command = Command::new("ctr");
+            let mut command = engine_program("ctr");
             command
                 .args(["--address", &self.address, "--namespace", NAMESPACE])
                 .args(arguments);

@@ -128,7 +128,7 @@ impl Dockerd {
         let path = |name: &str| self.directory.join(name).display().to_string();
         let log = std::fs::File::create(path("log")).unwrap();
         let namespace = format!("krust-test-{}", self.bridge);
-        let mut command = Command::new("dockerd");
+        let mut command = engine_program("dockerd");
         command
             .args(["--data-root", &path("data"), "--exec-root", &path("exec")])
             .args(["--pidfile", &path("docker.pid"), "--host", &self.endpoint])
@@ -200,6 +200,26 @@ impl Drop for Dockerd {
         self.stop();
         tidy(&self.directory, &self.bridge);
     }
+}
+
+/// A program of an engine: of the directory that `KRUST_TEST_ENGINES` names (as scripts/install-engines.sh makes them), else
+/// the installed one. What it starts itself is from there, too.
+pub fn engine_program(name: &str) -> Command {
+    let Some(directory) = std::env::var_os("KRUST_TEST_ENGINES") else {
+        return Command::new(name);
+    };
+    let programs = Path::new(&directory).join("bin");
+    let program = programs.join(name);
+    assert!(
+        program.is_file(),
+        "{} of KRUST_TEST_ENGINES is not there",
+        program.display()
+    );
+    let usual = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&usual))).unwrap();
+    let mut command = Command::new(program);
+    command.env("PATH", path);
+    command
 }
 
 /// The kernel ends the child when the thread that started it ends, so that one stays until the process ends.

@@ -1,14 +1,13 @@
 //! Looks at what a krust has on a Docker engine, through the docker command line: from outside, as a user would.
 
-use super::dockerd::Dockerd;
+use super::dockerd::{Dockerd, engine_program};
 use super::krust::Krust;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 impl Dockerd {
     /// stdout of a docker command that must succeed.
     pub fn docker(&self, arguments: &[&str]) -> String {
-        let output = Command::new("docker")
+        let output = engine_program("docker")
             .arg("--host")
             .arg(&self.endpoint)
             .args(arguments)

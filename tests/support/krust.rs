@@ -79,6 +79,8 @@ impl Krust {
             .env("KRUST_NODE__KUBELET_LISTEN", "127.0.0.1:0")
             .env("KRUST_NODE__IP", "127.0.0.1")
             .envs(self.environment.iter().cloned())
+            // Which is not krust's, and krust refuses what it does not know.
+            .env_remove("KRUST_TEST_ENGINES")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file twice"))
             .stderr(log)

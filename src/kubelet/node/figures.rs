@@ -1,5 +1,6 @@
 //! What this machine is and has, read from the kernel (upstream: cAdvisor's `machine` and `GetDirFsInfo`).
 
+use crate::runtime::cgroups;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
@@ -101,21 +102,9 @@ fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
 }
 
 fn hugepages() -> BTreeMap<String, u64> {
-    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages")
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-            let count: u64 = std::fs::read_to_string(entry.path().join("nr_hugepages"))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()?;
-            Some((page_size(kib), count.checked_mul(kib)?.checked_mul(1024)?))
-        })
+    let pages = cgroups::pages();
+    pages
+        .map(|(size, count)| (page_size(size / 1024), size.saturating_mul(count)))
         .collect()
 }
 

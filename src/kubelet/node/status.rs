@@ -94,10 +94,7 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeS
         ),
     ]);
     let mut allocatable = capacity.clone();
-    allocatable.insert(
-        "memory".to_owned(),
-        binary(facts.machine.memory_bytes.saturating_sub(MEMORY_RESERVE_BYTES)),
-    );
+    allocatable.insert("memory".to_owned(), binary(allocatable_memory(facts)));
     if let Some(disk) = facts.usage.disk {
         capacity.insert("ephemeral-storage".to_owned(), binary(disk.size_bytes));
         let usable = disk.size_bytes - disk.size_bytes / 100 * DISK_RESERVE_PERCENT;
@@ -130,6 +127,13 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeS
     let old = old.and_then(|old| old.conditions.clone()).unwrap_or_default();
     status.conditions = Some(conditions(facts, old, now));
     status
+}
+
+/// What is set aside as huge pages is nobody's memory otherwise.
+fn allocatable_memory(facts: &Facts) -> u64 {
+    let pages: u64 = facts.machine.hugepages.values().sum();
+    let reserved = MEMORY_RESERVE_BYTES.saturating_add(pages);
+    facts.machine.memory_bytes.saturating_sub(reserved)
 }
 
 fn merge(list: &mut Option<BTreeMap<String, ApiQuantity>>, figures: BTreeMap<String, Quantity>) {
@@ -189,7 +193,7 @@ fn handlers(features: &Features) -> Vec<NodeRuntimeHandler> {
         name: Some(name.to_owned()),
         features: Some(NodeRuntimeHandlerFeatures {
             recursive_read_only_mounts: Some(features.recursive_readonly_mounts),
-            user_namespaces: Some(false),
+            user_namespaces: Some(features.user_namespace_handlers.iter().any(|handler| handler == name)),
         }),
     };
     names.into_iter().map(handler).collect()
@@ -315,7 +319,7 @@ pub fn figures(facts: &Facts) -> NodeFigures {
         .map_or(0, |disk| disk.size_bytes - disk.size_bytes / 100 * DISK_RESERVE_PERCENT);
     NodeFigures {
         cpu_milli: signed(facts.machine.cpus).saturating_mul(1000),
-        memory_bytes: signed(facts.machine.memory_bytes.saturating_sub(MEMORY_RESERVE_BYTES)),
+        memory_bytes: signed(allocatable_memory(facts)),
         ephemeral_storage_bytes: signed(disk),
     }
 }
@@ -380,6 +384,16 @@ mod tests {
         assert_eq!(figure(&status.allocatable, "memory"), "3996Mi");
         assert_eq!(figure(&status.capacity, "pods"), "110");
         assert_eq!(status.node_info.unwrap().container_runtime_version, "docker://27.0");
+        let mut facts = facts();
+        facts.machine.hugepages = BTreeMap::from([("1Gi".to_owned(), 1 << 30), ("2Mi".to_owned(), 0)]);
+        let status = super::status(&facts, None, at(0));
+        for list in [&status.capacity, &status.allocatable] {
+            assert_eq!(
+                (figure(list, "hugepages-1Gi"), figure(list, "hugepages-2Mi")),
+                ("1Gi".into(), "0".into())
+            );
+        }
+        assert_eq!(figure(&status.allocatable, "memory"), "2972Mi");
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! emptyDir and hostPath (upstream: `pkg/volume/{emptydir,hostpath}`), and taking a pod's directories away.
 
-use super::{SetUpError, io};
+use super::{SetUpError, huge_pages, io};
 use crate::kubelet::FileSharing;
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Makes the directory, once; what containers wrote into it stays.
-pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<i64>) -> Result<(), SetUpError> {
+pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, pod: &Pod, group: Option<i64>) -> Result<(), SetUpError> {
     let medium = source.medium.as_deref().unwrap_or_default();
-    if !matches!(medium, "" | "Memory") {
+    if !matches!(medium, "" | "Memory") && !huge_pages::is_medium(medium) {
         return Err(SetUpError::UnsupportedType(format!("emptyDir with medium {medium}")));
     }
     let exists = path.is_dir();
@@ -24,6 +24,8 @@ pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<i64>)
         let options = size.map(|size| format!("size={}", size.value()));
         mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())
             .map_err(|errno| io("mount a tmpfs on", path)(errno.into()))?;
+    } else if huge_pages::is_medium(medium) && !is_mount_point(path) {
+        huge_pages::make(path, medium, pod)?;
     } else if exists {
         return Ok(());
     }
@@ -118,10 +120,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("volumes/kubernetes.io~empty-dir/v");
         let source = EmptyDirVolumeSource::default();
-        empty_dir(&path, &source, None).unwrap();
+        empty_dir(&path, &source, &Pod::default(), None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o777);
         fs::write(path.join("kept"), "x").unwrap();
-        empty_dir(&path, &source, None).unwrap();
+        empty_dir(&path, &source, &Pod::default(), None).unwrap();
         assert!(path.join("kept").exists());
         remove(root.path()).unwrap();
         assert!(!root.path().exists());

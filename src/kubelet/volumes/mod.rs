@@ -8,6 +8,7 @@ mod claims;
 mod content;
 mod directory;
 mod hosts;
+mod huge_pages;
 mod mounts;
 mod nfs;
 mod ownership;
@@ -78,6 +79,8 @@ pub enum SetUpError {
     Runtime(#[from] RuntimeError),
     #[error("{0}")]
     Claim(String),
+    #[error("{0}")]
+    HugePages(String),
     #[error("token request failed: {0}")]
     Token(#[source] Box<kube::Error>),
     #[error("token request failed: the answer holds no token")]
@@ -188,7 +191,7 @@ impl Volumes {
             return nfs::mount(&path, source, &[]).await;
         }
         if let Some(empty_dir) = &volume.empty_dir {
-            return directory::empty_dir(&path, empty_dir, group);
+            return directory::empty_dir(&path, empty_dir, pod, group);
         }
         let payload = content::payload(pod, volume, objects, node, &self.tokens, &self.client).await?;
         // As upstream: only what a ConfigMap says may be on a disk.

@@ -3,15 +3,18 @@
 use super::super::oci::{self, ContainerSpec, OciError, user};
 use super::record::{self, Change, ContainerRecord, End, TYPE_CONTAINER, TYPE_SANDBOX};
 use super::snapshots::{self, SNAPSHOTTER};
-use super::tasks::is_alive;
-use super::{ContainerConfig, Parts, Resources, Result, RuntimeError, SandboxConfig, exec, failed, files, images};
+use super::tasks::{is_alive, pid};
+use super::{
+    ContainerConfig, Engine, Parts, Resources, Result, RuntimeError, SandboxConfig, exec, failed, files, images,
+};
 use containerd_client::services::v1::container::Runtime as RuntimeName;
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest, UpdateTaskRequest};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
+use prost::Message;
 use prost_types::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process::Stdio;
 use std::str::FromStr;
@@ -19,7 +22,11 @@ use std::time::{Duration, SystemTime};
 use tokio::io::AsyncReadExt;
 
 /// What runs containers: containerd's own shim, with runc.
-const RUNTIME: &str = "io.containerd.runc.v2";
+pub(super) const RUNTIME: &str = "io.containerd.runc.v2";
+pub(super) const RUNC: &str = "runc";
+/// Programs that its shim can start in place of runc.
+const LIKE_RUNC: [&str; 2] = ["crun", "youki"];
+const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 /// What the daemon's runtime takes a specification for.
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
@@ -42,7 +49,7 @@ impl Parts {
         let target_pid = match &config.target {
             None => None,
             Some(target) => match self.engine.task(target).await? {
-                Some(task) if is_alive(&task) => Some(task.pid),
+                Some(task) if is_alive(&task) && pid(&task).is_some() => pid(&task),
                 _ => return Err(failed("use the processes of", target, "the container does not run")),
             },
         };
@@ -57,6 +64,7 @@ impl Parts {
             sandbox_pid,
             target_pid,
             runtime: &sandbox_found.runtime,
+            user_ids: record::label(&sandbox_found, record::USER_IDS).parse().ok(),
             config,
             sandbox,
             image: &image,
@@ -78,11 +86,13 @@ impl Parts {
         } = *creation;
         let (engine, content) = (&self.engine, &creation.image.content);
         let refused = |message: String| failed("create", &config.name, message);
-        let mounts = snapshots::prepare(engine, creation.lease, id, content).await?;
+        let user_ids = creation.user_ids;
+        let mounts = snapshots::prepare(engine, creation.lease, id, content, user_ids).await?;
         let accounts = snapshots::accounts(&mounts);
         let user = user::resolve(&config.security, &content.defaults.user, &accounts)
             .map_err(|error| refused(error.to_string()))?;
-        let message_file = files::create_for_container(engine, id, !config.termination_message_path.is_empty())?;
+        let has_message = !config.termination_message_path.is_empty();
+        let message_file = files::create_for_container(engine, id, has_message, user_ids)?;
         super::cri_log::write_limits(&engine.log_directory(id), config.logs)
             .map_err(|error| refused(error.to_string()))?;
         let spec = ContainerSpec {
@@ -96,8 +106,16 @@ impl Parts {
             message_file: message_file.as_deref(),
             cgroup: format!("{}/{id}", engine.pod_cgroup(&sandbox.pod.uid)),
             limits: engine.limits,
+            user_ids,
         };
         let spec = spec.build().map_err(|error: OciError| refused(error.to_string()))?;
+        if !engine.limits.cgroups.huge_pages && config.resources.huge_pages.values().any(|bytes| *bytes > 0) {
+            tracing::warn!(
+                pod = sandbox.pod.name,
+                container = config.name,
+                "the kernel's controller hugetlb is not there: the huge pages of a container are not limited"
+            );
+        }
         let mut record = ContainerRecord::of(config, creation.sandbox_id, &sandbox.pod);
         record.image_ref.clone_from(&creation.image.image_ref);
         if record.stop_signal.is_empty() {
@@ -243,7 +261,7 @@ impl Parts {
     pub(super) async fn update(&self, id: &str, resources: &Resources) -> Result<()> {
         self.engine.container(id, TYPE_CONTAINER).await?;
         let wrong = |error: String| failed("update", id, error);
-        let wanted = oci::resources_of(resources).map_err(|error| wrong(error.to_string()))?;
+        let wanted = oci::resources_of(resources, self.engine.limits).map_err(|error| wrong(error.to_string()))?;
         let request = self.engine.request(UpdateTaskRequest {
             container_id: id.to_string(),
             resources: Some(Any {
@@ -276,6 +294,7 @@ struct Creation<'a> {
     sandbox_pid: u32,
     target_pid: Option<u32>,
     runtime: &'a Option<RuntimeName>,
+    user_ids: Option<u32>,
     config: &'a ContainerConfig,
     sandbox: &'a SandboxConfig,
     image: &'a images::Found,
@@ -291,30 +310,64 @@ pub(super) fn is_id(text: &str) -> bool {
 }
 
 /// The shim of a RuntimeClass's handler; the empty one, and `runc`, is containerd's own.
-pub(super) fn runtime(handler: &str) -> Result<RuntimeName> {
-    let name = match handler {
-        "" | "runc" => RUNTIME.to_string(),
-        handler => shims().remove(handler).ok_or_else(|| {
-            failed(
-                "failed to get",
-                "sandbox runtime",
-                format!("no runtime for {handler:?} is configured"),
-            )
-        })?,
+pub(super) fn runtime(engine: &Engine, handler: &str) -> Result<RuntimeName> {
+    let own = |options| RuntimeName {
+        name: RUNTIME.to_string(),
+        options,
     };
-    Ok(RuntimeName { name, options: None })
+    if matches!(handler, "" | RUNC) {
+        return Ok(own(None));
+    }
+    let found = programs(engine);
+    if let Some(name) = shims(found.iter()).remove(handler) {
+        return Ok(RuntimeName { name, options: None });
+    }
+    if LIKE_RUNC.contains(&handler) && found.iter().any(|program| program == handler) {
+        let options = RuncOptions {
+            binary_name: handler.to_string(),
+        };
+        return Ok(own(Some(Any {
+            type_url: RUNC_OPTIONS.to_string(),
+            value: options.encode_to_vec(),
+        })));
+    }
+    let message = format!("no runtime for {handler:?} is configured");
+    Err(failed("failed to get", "sandbox runtime", message))
 }
 
-/// Runtimes by handler, found as the programs that containerd starts for them: `containerd-shim-<handler>-<version>`.
-pub(super) fn shims() -> BTreeMap<String, String> {
-    let places = std::env::var_os("PATH").unwrap_or_default();
-    let files = std::env::split_paths(&places).filter_map(|place| std::fs::read_dir(place).ok());
+/// Handlers for which there is a runtime.
+pub(super) fn handlers(engine: &Engine) -> Vec<String> {
+    let found = programs(engine);
+    let mut handlers: BTreeSet<String> = shims(found.iter()).into_keys().collect();
+    handlers.insert(RUNC.to_string());
+    let like_runc = LIKE_RUNC
+        .iter()
+        .filter(|name| found.iter().any(|program| program == *name));
+    handlers.extend(like_runc.map(|name| (*name).to_string()));
+    handlers.into_iter().collect()
+}
+
+/// What containerd's shim is told, as far as it is needed here.
+#[derive(Clone, PartialEq, Message)]
+struct RuncOptions {
+    #[prost(string, tag = "6")]
+    binary_name: String,
+}
+
+/// Names of the programs that the daemon and its shims find.
+fn programs(engine: &Engine) -> Vec<String> {
+    let files = std::env::split_paths(&engine.programs).filter_map(|place| std::fs::read_dir(place).ok());
     let names = files
         .flatten()
         .flatten()
         .filter_map(|file| file.file_name().into_string().ok());
+    names.collect()
+}
+
+/// Runtimes by handler, found as the programs that containerd starts for them: `containerd-shim-<handler>-<version>`.
+fn shims<'a>(programs: impl Iterator<Item = &'a String>) -> BTreeMap<String, String> {
     let mut shims = BTreeMap::new();
-    for name in names {
+    for name in programs {
         let found = name
             .strip_prefix("containerd-shim-")
             .and_then(|rest| rest.rsplit_once('-'));
@@ -379,6 +432,24 @@ mod tests {
         for name in ["0", "65", "SIGNONE", "RTMIN+99", "-1"] {
             assert!(signal(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn shims_by_handler() {
+        let programs = [
+            "ls",
+            "containerd-shim-runc-v2",
+            "containerd-shim-runc-v1",
+            "containerd-shim-wasm-v1",
+            "containerd-shim",
+        ];
+        let programs = programs.map(str::to_string);
+        let found: Vec<_> = shims(programs.iter()).into_iter().collect();
+        let expected = [("runc", "io.containerd.runc.v2"), ("wasm", "io.containerd.wasm.v1")];
+        assert_eq!(
+            found,
+            expected.map(|(handler, name)| (handler.to_string(), name.to_string()))
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The connection to the daemon that the parts of this backend share (upstream: containerd's `client` package).
 
+use super::super::cgroups::{self, Abilities};
 use super::super::oci::{Limits, capabilities};
 use super::{Options, Result, RuntimeError};
 use containerd_client::services::v1::containers_client::ContainersClient;
@@ -7,6 +8,7 @@ use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::diff_client::DiffClient;
 use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::images_client::ImagesClient;
+use containerd_client::services::v1::introspection_client::IntrospectionClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
@@ -16,6 +18,8 @@ use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request, Status};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,6 +37,8 @@ pub(super) struct Engine {
     pub logger: PathBuf,
     pub version: String,
     pub limits: Limits,
+    /// Where the daemon looks for shims, and they for runtimes.
+    pub programs: OsString,
     /// Deletions of tasks under way, one at a time for each task.
     pub deletions: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -57,13 +63,14 @@ impl Engine {
         let channel = channel.map_err(|error| unavailable(root_cause(&error)))?;
         let version = VersionClient::new(channel.clone()).version(()).await;
         let version = version.map_err(|status| unavailable(status.message().to_string()))?;
-        let limits = limits_of_daemon(Path::new(&options.address)).await?;
+        let pid = pid_of_daemon(Path::new(&options.address)).await?;
         Ok(Engine {
             channel,
             namespace,
             logger,
             version: version.into_inner().version,
-            limits,
+            limits: limits_of_daemon(&options.address, pid),
+            programs: programs_of_daemon(pid),
             deletions: Mutex::default(),
             options,
         })
@@ -111,6 +118,10 @@ impl Engine {
 
     pub fn leases(&self) -> LeasesClient<Channel> {
         LeasesClient::new(self.channel.clone())
+    }
+
+    pub fn introspection(&self) -> IntrospectionClient<Channel> {
+        IntrospectionClient::new(self.channel.clone())
     }
 
     pub fn events(&self) -> EventsClient<Channel> {
@@ -174,27 +185,44 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// What the daemon's process may do, and so what containers can get from it.
-async fn limits_of_daemon(socket: &Path) -> Result<Limits> {
-    let subject = socket.display().to_string();
+/// 0 where it cannot be seen.
+async fn pid_of_daemon(socket: &Path) -> Result<i32> {
     let connected = tokio::net::UnixStream::connect(socket).await;
     let credentials = connected.and_then(|stream| stream.peer_cred());
-    let pid = credentials.map_err(|error| failed("look at", &subject, error))?.pid();
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", pid.unwrap_or(0)));
+    let credentials = credentials.map_err(|error| failed("look at", &socket.display().to_string(), error))?;
+    Ok(credentials.pid().unwrap_or(0))
+}
+
+/// The daemon's PATH; if that cannot be seen, this process's.
+fn programs_of_daemon(pid: i32) -> OsString {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0);
+    let path = variables.find_map(|variable| variable.strip_prefix(b"PATH="));
+    match path {
+        Some(path) => OsStr::from_bytes(path).to_owned(),
+        None => std::env::var_os("PATH").unwrap_or_default(),
+    }
+}
+
+/// What the daemon's process may do, and so what containers can get from it.
+fn limits_of_daemon(subject: &str, pid: i32) -> Limits {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
     let capabilities = read("status").ok().and_then(|status| {
         let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
         u64::from_str_radix(mask.trim(), 16).ok()
     });
     let own_score = read("oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    let cgroups = Abilities::read(Path::new(cgroups::ROOT));
     let Some(capabilities) = capabilities else {
         tracing::debug!(
             socket = subject,
             "the daemon's process cannot be seen; it is taken to have all rights"
         );
-        return Ok(Limits {
+        return Limits {
             capabilities: u64::MAX,
             oom_score_adj_min: None,
-        });
+            cgroups,
+        };
     };
     let may_lower = capabilities & capabilities::SYS_RESOURCE != 0;
     if !may_lower {
@@ -203,10 +231,11 @@ async fn limits_of_daemon(socket: &Path) -> Result<Limits> {
              so guaranteed pods are not spared when memory runs out"
         );
     }
-    Ok(Limits {
+    Limits {
         capabilities,
         oom_score_adj_min: (!may_lower).then(|| own_score.unwrap_or(0)),
-    })
+        cgroups,
+    }
 }
 
 /// Reads the daemon's times.

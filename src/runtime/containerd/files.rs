@@ -1,6 +1,7 @@
 //! Files that krust makes for sandboxes and containers (upstream: the CRI plugin's `sandbox_run_linux.go`).
 
 use super::super::TERMINATION_MESSAGE_BYTES_MAX;
+use super::super::cgroups;
 use super::super::oci::SharedFiles;
 use super::super::pause::{self, Architecture};
 use super::{Engine, Result, SandboxConfig, failed};
@@ -44,6 +45,19 @@ pub(super) fn create_shared(engine: &Engine, sandbox_id: &str, config: &SandboxC
         Ok(())
     };
     create().map_err(|error| failed("write the files of", sandbox_id, error))
+}
+
+/// Gives what `create_shared` made to the root of the pod.
+pub(super) fn give_shared(engine: &Engine, sandbox_id: &str, owner: u32) -> Result<()> {
+    let SharedFiles {
+        hosts,
+        resolv_conf,
+        hostname,
+        shm,
+    } = shared(engine, sandbox_id, false);
+    let mut files = [hosts, resolv_conf, hostname, shm].into_iter();
+    let given = files.try_for_each(|file| std::os::unix::fs::chown(file, Some(owner), Some(owner)));
+    given.map_err(|error| failed("give away the files of", sandbox_id, error))
 }
 
 /// Everything of a sandbox or container. What is gone is fine.
@@ -105,7 +119,12 @@ fn resolv_conf(config: &SandboxConfig) -> io::Result<String> {
 
 /// A container's directory with an empty log; and an empty termination message, if it has one, which every user may
 /// write.
-pub(super) fn create_for_container(engine: &Engine, id: &str, message: bool) -> Result<Option<PathBuf>> {
+pub(super) fn create_for_container(
+    engine: &Engine,
+    id: &str,
+    message: bool,
+    owner: Option<u32>,
+) -> Result<Option<PathBuf>> {
     let create = || -> io::Result<Option<PathBuf>> {
         std::fs::create_dir_all(engine.log_directory(id))?;
         if !message {
@@ -115,6 +134,7 @@ pub(super) fn create_for_container(engine: &Engine, id: &str, message: bool) -> 
         let file = std::fs::File::create(&path)?;
         // The mode of a new file is subject to the umask.
         file.set_permissions(std::fs::Permissions::from_mode(0o666))?;
+        std::os::unix::fs::fchown(&file, owner, owner)?;
         Ok(Some(path))
     };
     create().map_err(|error| failed("write the files of", id, error))
@@ -180,39 +200,14 @@ pub(super) fn pause_rootfs(engine: &Engine) -> Result<PathBuf> {
 /// the same, but may come after that of the end.
 pub(super) fn was_oom_killed(engine: &Engine, pod_uid: &str, id: &str) -> bool {
     let cgroup = format!("{}/{id}", engine.pod_cgroup(pod_uid));
-    // Version 1 of cgroups, then version 2.
-    let files = [
-        format!("/sys/fs/cgroup/memory{cgroup}/memory.oom_control"),
-        format!("/sys/fs/cgroup{cgroup}/memory.events"),
-    ];
-    let text = files
-        .iter()
-        .find_map(|file| std::fs::read_to_string(file).ok())
-        .unwrap_or_default();
-    oom_kills(&text) > 0
-}
-
-fn oom_kills(text: &str) -> u64 {
-    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    cgroups::oom_kills(Path::new(cgroups::ROOT), &cgroup) > 0
 }
 
 /// Removes a container's cgroups, of which the runtime leaves some, and the pod's if it was the last. Those that are in use
 /// stay; and those above, which another pod may be about to use.
 pub(super) fn remove_cgroups(engine: &Engine, pod_uid: &str, id: &str) {
     let cgroup = format!("{}/{id}", engine.pod_cgroup(pod_uid));
-    let relative = cgroup.trim_start_matches('/');
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let hierarchies = hierarchies.map(|entry| entry.path()).filter(|path| path.is_dir());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
-        for cgroup in Path::new(relative).ancestors().take(2) {
-            match std::fs::remove_dir(hierarchy.join(cgroup)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => break,
-                _ => {}
-            }
-        }
-    }
+    cgroups::remove(Path::new(cgroups::ROOT), &cgroup);
 }
 
 #[cfg(test)]
@@ -238,13 +233,6 @@ mod tests {
             resolv_conf(&config).unwrap(),
             "search svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
         );
-    }
-
-    #[test]
-    fn kills_for_memory() {
-        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"), 2);
-        assert_eq!(oom_kills("low 0\noom 3\noom_kill 1\noom_group_kill 0\n"), 1);
-        assert_eq!(oom_kills(""), 0);
     }
 
     #[test]

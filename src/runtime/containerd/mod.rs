@@ -19,6 +19,7 @@ mod status;
 mod strays;
 mod tasks;
 mod usage;
+mod user_namespace;
 
 use super::cri_log;
 use super::netns::{NetworkError, PodNetwork, PodRange};
@@ -70,6 +71,7 @@ struct Parts {
     network: PodNetwork,
     addresses: sandbox::Addresses,
     host_ports: host_ports::HostPorts,
+    user_ids: user_namespace::Ranges,
     events: events::Hub,
     strays: Arc<strays::Strays>,
 }
@@ -97,6 +99,7 @@ impl ContainerdRuntime {
             pulls: pull::Pulls::default(),
             addresses: sandbox::Addresses::default(),
             host_ports: host_ports::HostPorts::default(),
+            user_ids: user_namespace::Ranges::default(),
             events: events::Hub::default(),
         });
         snapshots::delete_abandoned_leases(&parts.engine).await?;
@@ -127,15 +130,15 @@ impl Runtime for ContainerdRuntime {
     }
 
     async fn features(&self) -> Result<Features> {
-        let mut handlers: Vec<String> = container::shims().into_keys().collect();
-        if !handlers.iter().any(|handler| handler == "runc") {
-            handlers.push("runc".to_string());
-        }
+        let engine = &self.parts.engine;
+        let user_namespaces = self.parts.user_namespaces_are_possible().await;
+        let own = ["", container::RUNC].map(str::to_string);
         Ok(Features {
             strict_groups: true,
             // mount_setattr(2); runc can since 1.1, which is older than it.
             recursive_readonly_mounts: has_mount_attributes(),
-            handlers,
+            handlers: container::handlers(engine),
+            user_namespace_handlers: own.into_iter().filter(|_| user_namespaces).collect(),
         })
     }
 

@@ -17,6 +17,8 @@ pub const CLUSTER: &str = "krust.dev/cluster";
 pub const TYPE: &str = "krust.dev/type";
 /// The sandbox's address on the pod network, as long as it has it.
 pub const ADDRESS: &str = "krust.dev/address";
+/// The first of the ids that the users of a pod have on the host, if it has users of its own.
+pub const USER_IDS: &str = "krust.dev/user-ids";
 /// Set when the kernel killed a process of the container for memory.
 pub const OOM: &str = "krust.dev/oom";
 pub const SANDBOX_ID: &str = "io.kubernetes.sandbox.id";
@@ -132,8 +134,16 @@ impl ContainerRecord {
     }
 }
 
-pub fn sandbox_labels(cluster_id: &str, pod: &PodIdentity, address: Option<Ipv4Addr>) -> HashMap<String, String> {
+pub fn sandbox_labels(
+    cluster_id: &str,
+    pod: &PodIdentity,
+    address: Option<Ipv4Addr>,
+    user_ids: Option<u32>,
+) -> HashMap<String, String> {
     let mut labels = labels(cluster_id, TYPE_SANDBOX, pod);
+    if let Some(first) = user_ids {
+        labels.insert(USER_IDS.to_string(), first.to_string());
+    }
     if let Some(address) = address {
         labels.insert(ADDRESS.to_string(), address.to_string());
     }
@@ -162,6 +172,12 @@ fn labels(cluster_id: &str, object_type: &str, pod: &PodIdentity) -> HashMap<Str
 /// The extensions of a new object.
 pub fn extensions(record: &impl Serialize) -> HashMap<String, Any> {
     HashMap::from([(RECORD.to_string(), any(RECORD, record))])
+}
+
+/// The part that a started container has.
+#[cfg(test)]
+pub fn started(time: SystemTime) -> HashMap<String, Any> {
+    HashMap::from([(STARTED.to_string(), any(STARTED, &time))])
 }
 
 fn any(key: &str, value: &impl Serialize) -> Any {
@@ -230,6 +246,15 @@ impl Engine {
             Some((address, container))
         });
         Ok(addressed.collect())
+    }
+
+    /// What all containers that have this label say in it, of whatever krust.
+    pub async fn labelled(&self, key: &str) -> Result<Vec<String>> {
+        let containers = self.list_filtered(format!("labels.{key:?}")).await?;
+        Ok(containers
+            .iter()
+            .map(|container| label(container, key).to_string())
+            .collect())
     }
 
     async fn list_filtered(&self, filter: String) -> Result<Vec<Container>> {

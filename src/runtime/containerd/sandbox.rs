@@ -4,17 +4,18 @@ use super::super::netns;
 use super::super::oci::SandboxSpec;
 use super::super::pause;
 use super::record::{self, SandboxRecord, TYPE_CONTAINER, TYPE_SANDBOX};
-use super::tasks::is_alive;
+use super::tasks::{is_alive, pid};
 use super::{
     Duplex, Parts, Result, Sandbox, SandboxConfig, SandboxState, container, engine, failed, files, gone_is_fine,
     network_failed,
 };
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest};
+use containerd_client::types::Mount;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tokio::net::TcpStream;
 
@@ -31,16 +32,27 @@ struct Handed {
 impl Parts {
     pub(super) async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String> {
         let id = container::new_id();
-        let address = match config.host_network {
-            true => None,
-            false => Some(self.take_address().await?),
+        let user_ids = match config.user_namespace {
+            true => Some(self.take_user_ids().await?),
+            false => None,
         };
-        let created = self.create_sandbox(&id, config, address).await;
+        let address = match config.host_network {
+            true => Ok(None),
+            false => self.take_address().await.map(Some),
+        };
+        let created = match address {
+            Ok(address) => self.create_sandbox(&id, config, address, user_ids).await,
+            Err(_) => Ok(()),
+        };
+        if let Some(first) = user_ids {
+            self.user_ids_are_kept(first);
+        }
+        let address = address?;
         if let Some(address) = address {
             self.addresses.0.lock().pending.remove(&address);
         }
         let started = match created {
-            Ok(()) => self.start_sandbox(&id, config, address).await,
+            Ok(()) => self.start_sandbox(&id, config, address, user_ids).await,
             Err(error) => Err(error),
         };
         match started {
@@ -73,7 +85,13 @@ impl Parts {
         Ok(address)
     }
 
-    async fn create_sandbox(&self, id: &str, config: &SandboxConfig, address: Option<Ipv4Addr>) -> Result<()> {
+    async fn create_sandbox(
+        &self,
+        id: &str,
+        config: &SandboxConfig,
+        address: Option<Ipv4Addr>,
+        user_ids: Option<u32>,
+    ) -> Result<()> {
         let engine = &self.engine;
         let rootfs = files::pause_rootfs(engine)?;
         files::create_shared(
@@ -82,12 +100,17 @@ impl Parts {
             config,
             address.map(|address| address.to_string()).as_deref(),
         )?;
+        if let Some(owner) = user_ids {
+            files::give_shared(engine, id, owner)?;
+        }
         let spec = SandboxSpec {
             config,
-            rootfs: &rootfs,
+            // The pod's users may not be able to reach the directory: then the daemon mounts it.
+            rootfs: user_ids.map_or(&rootfs, |_| Path::new("rootfs")),
             program: pause::PATH,
             cgroup: format!("{}/{id}", engine.pod_cgroup(&config.pod.uid)),
             limits: engine.limits,
+            user_ids,
         };
         let spec = spec
             .build()
@@ -95,8 +118,8 @@ impl Parts {
         let request = engine.request(CreateContainerRequest {
             container: Some(Container {
                 id: id.to_string(),
-                labels: record::sandbox_labels(&engine.options.cluster_id, &config.pod, address),
-                runtime: Some(container::runtime(&config.runtime_handler)?),
+                labels: record::sandbox_labels(&engine.options.cluster_id, &config.pod, address, user_ids),
+                runtime: Some(container::runtime(engine, &config.runtime_handler)?),
                 spec: Some(container::spec_any(&spec)?),
                 extensions: record::extensions(&SandboxRecord::of(config)),
                 ..Default::default()
@@ -108,11 +131,25 @@ impl Parts {
         Ok(())
     }
 
-    async fn start_sandbox(&self, id: &str, config: &SandboxConfig, address: Option<Ipv4Addr>) -> Result<()> {
-        let task = CreateTaskRequest {
+    async fn start_sandbox(
+        &self,
+        id: &str,
+        config: &SandboxConfig,
+        address: Option<Ipv4Addr>,
+        user_ids: Option<u32>,
+    ) -> Result<()> {
+        let mut task = CreateTaskRequest {
             container_id: id.to_string(),
             ..Default::default()
         };
+        if user_ids.is_some() {
+            task.rootfs.push(Mount {
+                r#type: "bind".to_string(),
+                source: files::pause_rootfs(&self.engine)?.display().to_string(),
+                options: ["rbind", "ro"].map(str::to_string).into(),
+                ..Default::default()
+            });
+        }
         let pid = self.engine.create_task(task).await?;
         if let Some(address) = address {
             let attached = self.network.attach(&namespace(pid), &interface(id), address).await;
@@ -185,7 +222,16 @@ impl Parts {
     pub(super) async fn sandbox_pid(&self, id: &str) -> Result<u32> {
         self.engine.container(id, TYPE_SANDBOX).await?;
         match self.engine.task(id).await? {
-            Some(task) if is_alive(&task) => Ok(task.pid),
+            Some(task) if is_alive(&task) => {
+                let silent = || {
+                    failed(
+                        "use",
+                        id,
+                        "containerd does not know the state of the sandbox at the moment",
+                    )
+                };
+                pid(&task).ok_or_else(silent)
+            }
             _ => Err(failed("use", id, "the sandbox does not run")),
         }
     }

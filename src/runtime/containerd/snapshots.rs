@@ -3,6 +3,7 @@
 use super::super::oci::user::Accounts;
 use super::super::usage::Written;
 use super::images::Content;
+use super::user_namespace::snapshot_labels;
 use super::{Engine, Result, failed, record};
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
@@ -73,9 +74,16 @@ pub(super) async fn delete_abandoned_leases(engine: &Engine) -> Result<()> {
 }
 
 /// Makes a writable file system from an image, which is unpacked if nobody has done so.
-pub(super) async fn prepare(engine: &Engine, lease: &str, key: &str, image: &Content) -> Result<Vec<Mount>> {
+/// With `user_ids` it shows owners as those of a pod whose ids start there.
+pub(super) async fn prepare(
+    engine: &Engine,
+    lease: &str,
+    key: &str,
+    image: &Content,
+    user_ids: Option<u32>,
+) -> Result<Vec<Mount>> {
     let parent = unpacked(engine, lease, image).await?;
-    prepare_on(engine, lease, key, &parent).await
+    prepare_on(engine, lease, key, &parent, snapshot_labels(user_ids)).await
 }
 
 /// The name of the snapshot that is the image's file system, which is unpacked if nobody has done so.
@@ -91,12 +99,18 @@ pub(super) async fn unpacked(engine: &Engine, lease: &str, image: &Content) -> R
     Ok(parent)
 }
 
-async fn prepare_on(engine: &Engine, lease: &str, key: &str, parent: &str) -> Result<Vec<Mount>> {
+async fn prepare_on(
+    engine: &Engine,
+    lease: &str,
+    key: &str,
+    parent: &str,
+    labels: HashMap<String, String>,
+) -> Result<Vec<Mount>> {
     let message = PrepareSnapshotRequest {
         snapshotter: SNAPSHOTTER.to_string(),
         key: key.to_string(),
         parent: parent.to_string(),
-        labels: HashMap::new(),
+        labels,
     };
     let prepared = engine.snapshots().prepare(engine.leased(lease, message)).await;
     let prepared = prepared.map_err(|status| engine.error("prepare", "snapshot", key, status))?;
@@ -117,7 +131,7 @@ async fn exists(engine: &Engine, name: &str) -> Result<bool> {
 
 async fn unpack(engine: &Engine, lease: &str, parent: &str, chain_id: &str, layer: &Descriptor) -> Result<()> {
     let key = format!("krust-unpack-{}", uuid::Uuid::new_v4());
-    let mounts = prepare_on(engine, lease, &key, parent).await?;
+    let mounts = prepare_on(engine, lease, &key, parent, HashMap::new()).await?;
     let unpacked = async {
         let apply = ApplyRequest {
             diff: Some(EngineDescriptor {

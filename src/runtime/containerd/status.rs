@@ -107,7 +107,9 @@ fn describe(container: &Container, task: Option<&Process>) -> Option<ContainerSt
         (None, Some(Status::Stopped)) => (ContainerState::Exited, task.map(end_of)),
         (None, Some(Status::Running | Status::Paused | Status::Pausing)) => (ContainerState::Running, None),
         (None, Some(Status::Created)) => (ContainerState::Created, None),
-        (None, Some(Status::Unknown)) => (ContainerState::Unknown, None),
+        // Its shim does not answer in time: it does what it did.
+        (None, Some(Status::Unknown)) if started_at.is_some() => (ContainerState::Running, None),
+        (None, Some(Status::Unknown)) => (ContainerState::Created, None),
         (None, None) if started_at.is_none() => (ContainerState::Created, None),
         (None, None) => return None,
     };
@@ -138,4 +140,47 @@ fn describe(container: &Container, task: Option<&Process>) -> Option<ContainerSt
         annotations: record.annotations,
         tty: record.tty,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tasks::is_alive;
+    use super::*;
+
+    #[test]
+    fn a_shim_that_does_not_answer_has_not_ended() {
+        let started = Container {
+            extensions: record::started(SystemTime::UNIX_EPOCH),
+            ..Default::default()
+        };
+        for (container, status, alive, state) in [
+            (
+                Container::default(),
+                Status::Created,
+                true,
+                Some(ContainerState::Created),
+            ),
+            (
+                Container::default(),
+                Status::Unknown,
+                true,
+                Some(ContainerState::Created),
+            ),
+            (started.clone(), Status::Running, true, Some(ContainerState::Running)),
+            (started.clone(), Status::Unknown, true, Some(ContainerState::Running)),
+            (started.clone(), Status::Stopped, false, Some(ContainerState::Exited)),
+        ] {
+            let task = Process {
+                status: status.into(),
+                ..Default::default()
+            };
+            assert_eq!(is_alive(&task), alive, "{status:?}");
+            assert_eq!(
+                describe(&container, Some(&task)).map(|found| found.state),
+                state,
+                "{status:?}"
+            );
+        }
+        assert!(describe(&started, None).is_none());
+    }
 }

@@ -133,7 +133,13 @@ impl Engine {
     }
 }
 
-/// Whether the process is there and has not ended.
+/// Whether the process is there and has not ended. The daemon knows no state of a task whose shim does not answer within
+/// two seconds, as on a busy machine: that is no end, and a shim that is gone takes its task with it.
 pub(super) fn is_alive(task: &Process) -> bool {
-    !matches!(task.status(), Status::Stopped | Status::Unknown)
+    task.status() != Status::Stopped
+}
+
+/// The process of a task that is alive; None where the daemon does not know it at the moment.
+pub(super) fn pid(task: &Process) -> Option<u32> {
+    Some(task.pid).filter(|pid| *pid != 0)
 }

@@ -3,7 +3,7 @@
 use super::super::oci::seccomp;
 use super::{
     ContainerConfig, DockerRuntime, Propagation, Resources, Result, SandboxConfig, SecurityContext, SecurityProfile,
-    failed, images, is_not_found, labels, sandbox,
+    failed, huge_pages, images, is_not_found, labels, sandbox,
 };
 use bollard::models::{
     ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
@@ -76,7 +76,9 @@ impl DockerRuntime {
             .await;
         // A failed start changes the container without an event.
         self.statuses.forget(id);
-        started.map_err(|error| self.engine.error("start", "container", id, error))
+        started.map_err(|error| self.engine.error("start", "container", id, error))?;
+        huge_pages::limit(&self.engine, id).await;
+        Ok(())
     }
 
     pub(super) async fn stop(&self, id: &str, grace_seconds: u32) -> Result<()> {

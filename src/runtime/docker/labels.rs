@@ -14,6 +14,9 @@ pub const POD_NAME: &str = "io.kubernetes.pod.name";
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
 const TERMINATION_MESSAGE_PATH: &str = "krust.dev/termination-message-path";
+/// Limits of huge pages as JSON, which are set when the container starts.
+pub const HUGE_PAGES: &str = "krust.dev/huge-pages";
+const OWN: [&str; 6] = [CLUSTER, ATTEMPT, TYPE, SANDBOX_ID, TERMINATION_MESSAGE_PATH, HUGE_PAGES];
 /// Annotations are kept as labels with this before their keys.
 const ANNOTATION_PREFIX: &str = "annotation.";
 
@@ -59,6 +62,11 @@ pub fn of_container(
     labels.insert(CONTAINER_NAME.into(), config.name.clone());
     labels.insert(SANDBOX_ID.into(), sandbox_id.into());
     labels.insert(TERMINATION_MESSAGE_PATH.into(), config.termination_message_path.clone());
+    let huge_pages = &config.resources.huge_pages;
+    // Numbers always have a JSON form.
+    if let (false, Ok(text)) = (huge_pages.is_empty(), serde_json::to_string(huge_pages)) {
+        labels.insert(HUGE_PAGES.into(), text);
+    }
     labels
 }
 
@@ -114,7 +122,7 @@ pub fn read(labels: &HashMap<String, String>) -> Found {
     for (key, value) in labels {
         if let Some(key) = key.strip_prefix(ANNOTATION_PREFIX) {
             found.annotations.insert(key.to_string(), value.clone());
-        } else if ![CLUSTER, ATTEMPT, TYPE, SANDBOX_ID, TERMINATION_MESSAGE_PATH].contains(&key.as_str()) {
+        } else if !OWN.contains(&key.as_str()) {
             found.labels.insert(key.clone(), value.clone());
         }
     }

@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod files;
 mod frames;
+mod huge_pages;
 mod images;
 mod labels;
 mod logs;

@@ -35,10 +35,15 @@ impl DockerRuntime {
             strict_groups: false,
             recursive_readonly_mounts: (version.major_version, version.minor_version) >= (1, 44),
             handlers: self.handlers().await?,
+            // Its users are the same for all containers.
+            user_namespace_handlers: Vec::new(),
         })
     }
 
     pub(super) async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String> {
+        if config.user_namespace {
+            return Err(RuntimeError::Unsupported("a user namespace of a pod"));
+        }
         let handler = &config.runtime_handler;
         if !handler.is_empty() && !self.handlers().await?.contains(handler) {
             let message = format!("no runtime for {handler:?} is configured");

@@ -7,10 +7,12 @@ mod mounts;
 pub mod seccomp;
 pub mod user;
 
+use super::cgroups::{self, Abilities};
 use super::{ContainerConfig, Resources, SandboxConfig, SecurityProfile};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace,
+    LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceCgroupBuilder, LinuxHugepageLimit,
+    LinuxHugepageLimitBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace,
     LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Process, ProcessBuilder, RootBuilder, Spec,
     SpecBuilder, UserBuilder, get_default_maskedpaths, get_default_readonly_paths,
 };
@@ -23,6 +25,8 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub const SANDBOX_OOM_SCORE_ADJ: i64 = -998;
 /// Upstream's `defaultSandboxCPUshares`.
 const SANDBOX_CPU_SHARES: u64 = 2;
+/// How many users a user namespace has: upstream's `userNsUnitLength`.
+pub const USER_IDS: u32 = 1 << 16;
 /// Profiles that engines load for their containers.
 const APPARMOR_DEFAULTS: [&str; 2] = ["cri-containerd.apparmor.d", "docker-default"];
 
@@ -65,6 +69,8 @@ pub struct Limits {
     pub capabilities: u64,
     /// The lowest oom score that it may set; None: any.
     pub oom_score_adj_min: Option<i64>,
+    /// What the kernel can limit.
+    pub cgroups: Abilities,
 }
 
 /// Files and directories of the sandbox that every container of it sees.
@@ -83,6 +89,8 @@ pub struct SandboxSpec<'a> {
     pub program: &'a str,
     pub cgroup: String,
     pub limits: Limits,
+    /// The first of the pod's ids on the host, if it has a user namespace.
+    pub user_ids: Option<u32>,
 }
 
 impl SandboxSpec<'_> {
@@ -95,6 +103,7 @@ impl SandboxSpec<'_> {
             own(!config.host_network, LinuxNamespaceType::Uts).transpose()?,
             own(!config.host_ipc, LinuxNamespaceType::Ipc).transpose()?,
             own(!config.host_pid, LinuxNamespaceType::Pid).transpose()?,
+            own(self.user_ids.is_some(), LinuxNamespaceType::User).transpose()?,
         ];
         let process = ProcessBuilder::default()
             .args(vec![self.program.to_string()])
@@ -103,11 +112,12 @@ impl SandboxSpec<'_> {
             .capabilities(capabilities::sets(Default::default())?)
             .no_new_privileges(true);
         let process = bounded_score(process, SANDBOX_OOM_SCORE_ADJ, self.limits).build()?;
-        let resources = resources(&Resources {
+        let wanted = Resources {
             cpu_shares: SANDBOX_CPU_SHARES,
             ..Default::default()
-        });
-        let linux = LinuxBuilder::default()
+        };
+        let resources = resources(&wanted, self.limits.cgroups);
+        let linux = with_user_ids(LinuxBuilder::default(), self.user_ids)?
             .namespaces(namespaces.into_iter().flatten().collect::<Vec<_>>())
             .resources(resources.devices(vec![all_devices(false)?]).build()?)
             .sysctl(
@@ -150,13 +160,18 @@ pub struct ContainerSpec<'a> {
     pub message_file: Option<&'a Path>,
     pub cgroup: String,
     pub limits: Limits,
+    /// As the sandbox's.
+    pub user_ids: Option<u32>,
 }
 
 impl ContainerSpec<'_> {
     pub fn build(&self) -> Result<Spec, OciError> {
         let security = &self.config.security;
-        let resources = resources(&self.config.resources);
-        let mut linux = LinuxBuilder::default()
+        let mut resources = resources(&self.config.resources, self.limits.cgroups);
+        if self.limits.cgroups.huge_pages {
+            resources = resources.hugepage_limits(huge_page_limits(&self.config.resources)?);
+        }
+        let mut linux = with_user_ids(LinuxBuilder::default(), self.user_ids)?
             .namespaces(self.namespaces()?)
             .cgroups_path(self.cgroup.as_str())
             .resources(resources.devices(vec![all_devices(security.privileged)?]).build()?);
@@ -265,6 +280,13 @@ impl ContainerSpec<'_> {
         if !sandbox.host_ipc {
             namespaces.push(joined(LinuxNamespaceType::Ipc, "ipc")?);
         }
+        if self.user_ids.is_some() {
+            namespaces.push(joined(LinuxNamespaceType::User, "user")?);
+        }
+        // Version 2 has one hierarchy, and the container is not to see the host's.
+        if self.limits.cgroups.unified && !self.config.security.privileged {
+            namespaces.push(namespace(LinuxNamespaceType::Cgroup, None)?);
+        }
         match (sandbox.host_pid, sandbox.share_process_namespace) {
             (true, _) => {}
             (false, false) if self.target_pid.is_some() => {
@@ -312,6 +334,22 @@ fn bounded_score(process: ProcessBuilder, wanted: i64, limits: Limits) -> Proces
     process.oom_score_adj(i32::try_from(score.clamp(-1000, 1000)).unwrap_or(0))
 }
 
+/// All users and groups of a user namespace, in a row from the first id on the host.
+fn mappings(first: u32) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let mapping = LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(first)
+        .size(USER_IDS);
+    Ok(vec![mapping.build()?])
+}
+
+fn with_user_ids(linux: LinuxBuilder, first: Option<u32>) -> Result<LinuxBuilder, OciSpecError> {
+    Ok(match first {
+        Some(first) => linux.uid_mappings(mappings(first)?).gid_mappings(mappings(first)?),
+        None => linux,
+    })
+}
+
 fn namespace(kind: LinuxNamespaceType, path: Option<PathBuf>) -> Result<LinuxNamespace, OciSpecError> {
     let builder = LinuxNamespaceBuilder::default().typ(kind);
     match path {
@@ -321,12 +359,21 @@ fn namespace(kind: LinuxNamespaceType, path: Option<PathBuf>) -> Result<LinuxNam
 }
 
 /// What a running container's shares and limits are changed to. Zero stays as it is.
-pub fn resources_of(wanted: &Resources) -> Result<oci_spec::runtime::LinuxResources, OciError> {
-    Ok(resources(wanted).build()?)
+pub fn resources_of(wanted: &Resources, limits: Limits) -> Result<oci_spec::runtime::LinuxResources, OciError> {
+    Ok(resources(wanted, limits.cgroups).build()?)
+}
+
+fn huge_page_limits(wanted: &Resources) -> Result<Vec<LinuxHugepageLimit>, OciSpecError> {
+    let limits = cgroups::page_limits(&wanted.huge_pages, &cgroups::page_sizes());
+    let limits = limits.into_iter().map(|(size, bytes)| {
+        let limit = LinuxHugepageLimitBuilder::default().page_size(size);
+        limit.limit(i64::try_from(bytes).unwrap_or(i64::MAX)).build()
+    });
+    limits.collect()
 }
 
 /// Zero is unset.
-fn resources(wanted: &Resources) -> LinuxResourcesBuilder {
+fn resources(wanted: &Resources, abilities: Abilities) -> LinuxResourcesBuilder {
     let mut cpu = LinuxCpuBuilder::default();
     if wanted.cpu_shares != 0 {
         cpu = cpu.shares(wanted.cpu_shares);
@@ -343,10 +390,15 @@ fn resources(wanted: &Resources) -> LinuxResourcesBuilder {
     }
     if let Ok(bytes) = i64::try_from(wanted.memory_limit_bytes)
         && bytes != 0
-        // No swap on top of the memory.
-        && let Ok(memory) = LinuxMemoryBuilder::default().limit(bytes).swap(bytes).build()
     {
-        builder = builder.memory(memory);
+        let mut memory = LinuxMemoryBuilder::default().limit(bytes);
+        if abilities.swap {
+            // No swap on top of the memory.
+            memory = memory.swap(bytes);
+        }
+        if let Ok(memory) = memory.build() {
+            builder = builder.memory(memory);
+        }
     }
     builder
 }

@@ -68,7 +68,13 @@ pub(super) fn of_container(spec: &ContainerSpec) -> Result<Vec<Mount>, OciError>
             (true, false) => "ro",
             (false, _) => "rw",
         };
-        mounts.push(bind_with(source, &volume.container_path, propagation, access)?);
+        let mut mount = bind_with(source, &volume.container_path, propagation, access)?;
+        if let Some(first) = spec.user_ids {
+            // Who owns a file of the volume owns it in the pod, whatever ids its users have on the host.
+            let translated = Some(super::mappings(first)?);
+            mount.set_uid_mappings(translated.clone()).set_gid_mappings(translated);
+        }
+        mounts.push(mount);
     }
     Ok(mounts)
 }

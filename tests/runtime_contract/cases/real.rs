@@ -44,6 +44,7 @@ pub async fn resources_change(subject: &Subject) {
         cpu_period: 100_000,
         memory_limit_bytes: mebibytes << 20,
         oom_score_adj: 500,
+        huge_pages: Default::default(),
     };
     container.resources = resources(20_000, 32);
     let id = subject.start_in(&sandbox, &config, &container).await;

@@ -92,6 +92,7 @@ fn memory_limits_are_kept_and_their_breach_is_told() {
                 cpu_quota: 100_000,
                 cpu_period: 100_000,
                 oom_score_adj: 900,
+                ..Default::default()
             },
             ..subject.script(
                 "hungry",

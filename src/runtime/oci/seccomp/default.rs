@@ -48,7 +48,7 @@ const ALWAYS: &str = "\
     unlink unlinkat utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid waitpid write writev";
 
 /// Allowed with a capability.
-const WITH: [(Capability, &str); 13] = [
+const WITH: [(Capability, &str); 14] = [
     (Capability::DacReadSearch, "open_by_handle_at"),
     (
         Capability::SysAdmin,
@@ -69,6 +69,7 @@ const WITH: [(Capability, &str); 13] = [
     ),
     (Capability::Syslog, "syslog"),
     (Capability::Bpf, "bpf"),
+    (Capability::Perfmon, "perf_event_open"),
 ];
 
 #[cfg(target_arch = "x86_64")]
