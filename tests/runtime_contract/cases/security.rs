@@ -276,10 +276,15 @@ pub async fn users_of_its_own(subject: &Subject) {
         assert_eq!(refused, "a user namespace of a pod is not supported by this runtime");
         return;
     }
-    let volume = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(volume.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::write(volume.path().join("roots"), "x").unwrap();
-    std::fs::set_permissions(volume.path().join("roots"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    // Nobody but the host's root gets to what is mounted otherwise.
+    let (outer, mode) = (tempfile::tempdir().unwrap(), std::fs::Permissions::from_mode);
+    std::fs::set_permissions(outer.path(), mode(0o700)).unwrap();
+    std::fs::set_permissions(crate::containerd::shared().state_dir(), mode(0o700)).unwrap();
+    let volume = outer.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::set_permissions(&volume, mode(0o755)).unwrap();
+    std::fs::write(volume.join("roots"), "x").unwrap();
+    std::fs::set_permissions(volume.join("roots"), mode(0o600)).unwrap();
     let mut first_ids = Vec::new();
     for _ in 0..2 {
         let sandbox = subject.sandbox(&config).await;
@@ -291,7 +296,7 @@ pub async fn users_of_its_own(subject: &Subject) {
         );
         container.mounts.push(Mount {
             container_path: "/v".to_string(),
-            host_path: volume.path().display().to_string(),
+            host_path: volume.display().to_string(),
             ..Mount::default()
         });
         container.termination_message_path = "/dev/termination-log".to_string();
@@ -309,9 +314,9 @@ pub async fn users_of_its_own(subject: &Subject) {
         assert_eq!(rest, ["0", "0", "0", "0", "x", "0", "done"], "{log:?}");
         let message = subject.runtime.read_termination_message(&id).await.unwrap();
         assert_eq!(message, b"m\n");
-        let made = std::fs::metadata(volume.path().join("made")).unwrap();
+        let made = std::fs::metadata(volume.join("made")).unwrap();
         assert_eq!(made.uid(), 0, "as the pod sees it, so it is on the volume");
-        std::fs::remove_file(volume.path().join("made")).unwrap();
+        std::fs::remove_file(volume.join("made")).unwrap();
         config.pod.attempt += 1;
     }
     assert!(first_ids[0] >= 65536 && first_ids[0] != first_ids[1], "{first_ids:?}");
