@@ -257,6 +257,7 @@ impl Core {
             tasks: Tasks::default(),
             stop: CancellationToken::new(),
         };
+        core.api.begin_start();
         core.api.allocators.recover().await;
         let client = core.client("system:apiserver", &["system:masters"]);
         // Side by side, so that they share commits.
@@ -267,6 +268,7 @@ impl Core {
         )?;
         network::create(&client, settings, &core.api, address).await?;
         core.api.bootstrap().await.map_err(AppError::Roles)?;
+        core.api.end_start();
         write_kubeconfig(&core.kubeconfig_path(), address, &core.pki)?;
         let options = ServeOptions {
             connections_max: settings.server.connections_max,

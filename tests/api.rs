@@ -9,6 +9,8 @@ mod access;
 mod apply;
 #[path = "api/bad_requests.rs"]
 mod bad_requests;
+#[path = "api/conversion.rs"]
+mod conversion;
 #[path = "api/create.rs"]
 mod create;
 #[path = "api/custom_resources.rs"]
@@ -59,5 +61,7 @@ mod tokens;
 mod update;
 #[path = "api/watch.rs"]
 mod watch;
+#[path = "api/webhooks.rs"]
+mod webhooks;
 #[path = "api/websocket.rs"]
 mod websocket;

@@ -13,6 +13,7 @@ use crate::registry::Kind;
 use crate::storage::Storage;
 use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub struct Context {
     pub server: Arc<ApiServer>,
@@ -23,6 +24,8 @@ pub struct Context {
     /// The headers of the request.
     pub headers: HeaderMap,
     pub warnings: Warnings,
+    /// When the request is given up; None if it may last.
+    pub deadline: Option<Instant>,
 }
 
 /// Whom the server itself acts as.
@@ -44,7 +47,13 @@ impl Context {
             query: Query::default(),
             headers,
             warnings: Warnings::default(),
+            deadline: None,
         }
+    }
+
+    /// Until the request is given up.
+    pub fn time_left(&self) -> Option<Duration> {
+        Some(self.deadline?.saturating_duration_since(Instant::now()))
     }
 
     /// The 403 if the user may not do what `info` says.

@@ -13,6 +13,7 @@ use crate::storage::StorageError;
 use poem::Response;
 use poem::http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::fmt;
 
 /// A failure as the client sees it: a Status with its HTTP code, or plain text where upstream has no Status.
@@ -22,7 +23,7 @@ pub struct ApiError(Box<Inner>);
 #[derive(Clone, Debug)]
 struct Inner {
     code: u16,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     details: Option<Details>,
     /// `metadata.continue`: how to go on after an expired list.
@@ -41,7 +42,7 @@ impl ApiError {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
             continue_token: String::new(),
@@ -83,12 +84,37 @@ impl ApiError {
     pub fn denied_by_policy<'a>(subject: impl Into<Subject<'a>>, name: &str, why: &str, reason: &str) -> Self {
         let mut error = Self::forbidden(subject, name, why).with_cause("", why, "");
         (error.0.code, error.0.reason) = match reason {
-            "Unauthorized" => (401, "Unauthorized"),
-            "Forbidden" => (403, "Forbidden"),
-            "RequestEntityTooLarge" => (413, "RequestEntityTooLarge"),
-            _ => (422, "Invalid"),
+            "Unauthorized" => (401, "Unauthorized".into()),
+            "Forbidden" => (403, "Forbidden".into()),
+            "RequestEntityTooLarge" => (413, "RequestEntityTooLarge".into()),
+            _ => (422, "Invalid".into()),
         };
         error
+    }
+
+    /// What a webhook refuses: with the Status that it gives, as far as that is one of a failure.
+    pub fn denied_by_webhook(name: &str, status: Option<&Map<String, Value>>) -> Self {
+        let text = |field: &str| {
+            let value = status.and_then(|status| status.get(field)).and_then(Value::as_str);
+            value.unwrap_or_default()
+        };
+        let denied = format!("admission webhook {name:?} denied the request");
+        let message = match (text("message"), text("reason")) {
+            ("", "") => format!("{denied} without explanation"),
+            ("", why) | (why, _) => format!("{denied}: {why}"),
+        };
+        let code = status.and_then(|status| status.get("code")).and_then(Value::as_u64);
+        let code = code.and_then(|code| u16::try_from(code).ok());
+        let mut error = Self::new(
+            code.filter(|code| (400..1000).contains(code)).unwrap_or(400),
+            "",
+            message,
+        );
+        error.0.reason = text("reason").to_owned().into();
+        match status.and_then(|status| status.get("details")) {
+            Some(Value::Object(details)) => error.about(Details::read(details)),
+            _ => error,
+        }
     }
 
     /// What mutating policies make impossible: the first text is the message. It is a 403 whatever its reason.
@@ -100,7 +126,9 @@ impl ApiError {
     ) -> Self {
         let mut error = Self::forbidden(subject, name, "admission request denied by policy");
         error.0.message = texts.first().cloned().unwrap_or_default();
-        error.0.reason = reason.unwrap_or(error.0.reason);
+        if let Some(reason) = reason {
+            error.0.reason = reason.into();
+        }
         for text in texts {
             error = error.with_cause("", text, "");
         }
@@ -335,8 +363,8 @@ impl ApiError {
         StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    pub fn reason(&self) -> &'static str {
-        self.0.reason
+    pub fn reason(&self) -> &str {
+        &self.0.reason
     }
 
     pub fn message(&self) -> &str {

@@ -20,6 +20,7 @@ pub mod authorization;
 pub mod codec;
 mod component_status;
 pub mod context;
+pub mod conversion;
 mod custom_resources;
 pub mod discovery;
 pub mod error;
@@ -35,14 +36,17 @@ pub mod request;
 mod resource_metrics;
 pub mod reviews;
 mod routes;
+pub mod service_endpoints;
 pub mod subresources;
 pub mod version;
+pub mod webhook_client;
 
 use crate::registry::Registry;
 use crate::registry::network::Cidr;
 use crate::storage::Storage;
 use crate::transport::dial::KubeletClient;
 use admission::policy::Policies;
+use admission::webhook::Webhooks;
 use allocation::Allocators;
 use authentication::jwt::SigningKey;
 use authentication::service_accounts::{ISSUER, TokenAuthority};
@@ -61,6 +65,7 @@ use poem::endpoint::{BoxEndpoint, EndpointExt, make};
 use poem::{Request, Response};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +123,7 @@ pub struct ApiServer {
     admission_plugins: Vec<String>,
     /// Admission policies, as of the last committed write.
     pub policies: Follower<Policies>,
+    pub webhooks: Follower<Webhooks>,
     in_flight: InFlight,
     discovery: Discovery,
     custom_resources: CustomResources,
@@ -125,6 +131,8 @@ pub struct ApiServer {
     /// Encoded once, read by many.
     pub shared: Shared,
     pub shared_lists: SharedLists,
+    /// See [`ApiServer::begin_start`].
+    starting: AtomicBool,
     shutdown: CancellationToken,
 }
 
@@ -140,6 +148,7 @@ impl ApiServer {
             ),
             authorizer: Authorizer::new(&options.storage),
             policies: Follower::new(options.storage.clone()),
+            webhooks: Follower::new(options.storage.clone()),
             storage: options.storage,
             registry: options.registry,
             kubelet_client: options.kubelet_client,
@@ -150,6 +159,7 @@ impl ApiServer {
             shared: Shared::default(),
             shared_lists: SharedLists::default(),
             custom_resources: CustomResources::default(),
+            starting: AtomicBool::new(false),
             shutdown: CancellationToken::new(),
         });
         server.custom_resources.refresh(&server);
@@ -164,6 +174,20 @@ impl ApiServer {
             async move { filters::serve(server, request).await }
         })
         .boxed()
+    }
+
+    /// Until [`ApiServer::end_start`] the policies and webhooks of users are not asked: what the server makes of its own
+    /// accord must not depend on pods that only run when it serves (upstream starts without, and tries again).
+    pub fn begin_start(&self) {
+        self.starting.store(true, Ordering::Release);
+    }
+
+    pub fn end_start(&self) {
+        self.starting.store(false, Ordering::Release);
+    }
+
+    fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::Acquire)
     }
 
     /// Makes sure of the roles and bindings that every cluster has. Their namespaces must be there.

@@ -1,7 +1,6 @@
 //! From a request to what serves it (upstream: `endpoints/installer.go` and the non-resource handlers).
 
 use super::authentication::discovery as oidc;
-use super::codec::stored;
 use super::component_status;
 use super::context::Context;
 use super::error::ApiError;
@@ -37,9 +36,6 @@ pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, 
     if let Some(custom) = &kind.custom {
         if let Some(warning) = &custom.deprecation_warning {
             ctx.warnings.add(warning);
-        }
-        if custom.webhook_conversion && !stored::is_native(&kind) {
-            return Err(stored::no_conversion(&kind));
         }
     }
     if info.subresource.is_empty() {

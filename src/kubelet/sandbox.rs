@@ -205,9 +205,16 @@ mod tests {
             config(&pod("p", fqdn.clone()), 0, "n").hostname,
             "p.sub.ns.svc.cluster.local"
         );
-        let long = super::config(&pod(&"p".repeat(40), fqdn), 0, "n", "", Dns::default(), &Features::default())
-            .unwrap_err()
-            .to_string();
+        let long = super::config(
+            &pod(&"p".repeat(40), fqdn),
+            0,
+            "n",
+            "",
+            Dns::default(),
+            &Features::default(),
+        )
+        .unwrap_err()
+        .to_string();
         assert!(
             long.contains("is too long (64 characters is the max, 65 characters requested)"),
             "{long}"

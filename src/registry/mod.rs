@@ -19,6 +19,7 @@
 //! - [`network`]: IP addresses and ranges.
 
 pub mod cel;
+pub mod client_config;
 pub mod columns;
 #[cfg(test)]
 mod contract_tests;

@@ -68,7 +68,7 @@ pub struct Index {
 }
 
 /// One version of an object: immutable, shared by the cache, lists and watches.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     pub key: Key,
     /// The resourceVersion, which also stands in `bytes`.

@@ -231,7 +231,7 @@ async fn connect(
     }
 }
 
-async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
+pub(super) async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
     let connecting = TcpStream::connect((address.host.as_str(), address.port));
     let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(stream)) => stream,

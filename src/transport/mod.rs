@@ -11,6 +11,7 @@ pub mod plain;
 pub mod serve;
 mod socket;
 mod unverified;
+pub mod webhook;
 
 /// What the connection says about its peer; put into the extensions of every request by the accept loop.
 #[derive(Clone, Debug, PartialEq, Eq)]

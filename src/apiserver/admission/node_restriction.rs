@@ -59,6 +59,7 @@ fn objection(node: &str, namespace: &str, subject: &Subject<'_>, object: &Object
                 Operation::Create => "create",
                 Operation::Update => "update",
                 Operation::Delete => "delete",
+                Operation::Connect => "connect to",
             };
             (!own).then(|| format!("can only {what} ResourceSlice with the same NodeName as the requesting node"))
         }
@@ -77,7 +78,7 @@ fn pod(node: &str, subject: &Subject<'_>, object: &Object) -> Option<String> {
         Operation::Delete => Some(format!(
             "node {node:?} can only delete pods with spec.nodeName set to itself"
         )),
-        Operation::Update => Some(format!(
+        Operation::Update | Operation::Connect => Some(format!(
             "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
         )),
     }
@@ -269,6 +270,7 @@ mod tests {
             operation,
             old: old.as_ref(),
             dry_run: false,
+            deletion: None,
         };
         objection("n1", "kube-node-lease", &subject, &new).unwrap_or_default()
     }

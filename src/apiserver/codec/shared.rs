@@ -21,6 +21,8 @@ const ONE_BYTES_MAX: usize = KEPT_BYTES_MAX / 8;
 /// What was made of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
+    /// A custom resource as a webhook converted it, by the definition that this stands for.
+    Converted(u64),
     /// The protobuf message without envelope.
     Message,
     /// A watch event.
@@ -43,6 +45,17 @@ struct Key {
     form: Form,
 }
 
+impl Key {
+    fn of(kind: &Kind, revision: u64, form: Form) -> Self {
+        Self {
+            revision,
+            group: kind.group,
+            version: kind.version,
+            form,
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Shared(Mutex<Kept>);
 
@@ -55,6 +68,15 @@ struct Kept {
 }
 
 impl Shared {
+    /// What was made of the version `revision` in this form, if it is there.
+    pub fn get(&self, kind: &Kind, revision: u64, form: Form) -> Option<Bytes> {
+        self.0.lock().encoded.get(&Key::of(kind, revision, form)).cloned()
+    }
+
+    pub fn keep(&self, kind: &Kind, revision: u64, form: Form, made: Bytes) {
+        self.0.lock().keep(Key::of(kind, revision, form), made);
+    }
+
     /// What was made of the version `revision` in this form; made now if it is not there. Two who come at once may
     /// both make it.
     pub fn get_or_make(
@@ -64,17 +86,11 @@ impl Shared {
         form: Form,
         make: impl FnOnce() -> Result<Bytes, ApiError>,
     ) -> Result<Bytes, ApiError> {
-        let key = Key {
-            revision,
-            group: kind.group,
-            version: kind.version,
-            form,
-        };
-        if let Some(found) = self.0.lock().encoded.get(&key) {
-            return Ok(found.clone());
+        if let Some(found) = self.get(kind, revision, form) {
+            return Ok(found);
         }
         let made = make()?;
-        self.0.lock().keep(key, made.clone());
+        self.keep(kind, revision, form, made.clone());
         Ok(made)
     }
 

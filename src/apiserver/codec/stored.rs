@@ -25,12 +25,12 @@ pub fn is_native(kind: &Kind) -> bool {
 
 /// The object in the kind's version.
 pub fn object(kind: &Kind, entry: &Entry) -> Result<Object, ApiError> {
-    let mut object: Object = serde_json::from_slice(&entry.bytes).map_err(|error| unreadable(entry, &error))?;
+    let mut object = raw(entry)?;
     match &kind.custom {
         _ if is_as_stored(kind, entry) => {}
         Some(custom) => {
             if !custom.convert(kind, &mut object) {
-                return Err(no_conversion(kind));
+                return Err(unconverted(kind));
             }
         }
         None => from_storage(kind, &mut object),
@@ -85,8 +85,18 @@ fn is_as_stored(kind: &Kind, entry: &Entry) -> bool {
 
 /// Whether an entry is stored in the version in which objects of its kind are stored now.
 pub fn is_current(kind: &Kind, entry: &Entry) -> bool {
-    let head = format!(r#"{{"apiVersion":"{}""#, kind.storage_group_version);
+    is_in(kind.storage_group_version, entry)
+}
+
+/// Whether an entry's bytes are of this version.
+pub fn is_in(group_version: &str, entry: &Entry) -> bool {
+    let head = format!(r#"{{"apiVersion":"{group_version}""#);
     entry.bytes.starts_with(head.as_bytes())
+}
+
+/// The object as it is stored.
+pub fn raw(entry: &Entry) -> Result<Object, ApiError> {
+    serde_json::from_slice(&entry.bytes).map_err(|error| unreadable(entry, &error))
 }
 
 /// Whether the bytes of all objects of `kind` are what is asked for.
@@ -118,13 +128,13 @@ fn is_unchanged(kind: &Kind, entry: &Entry) -> bool {
     stored.is_some() && stored == read
 }
 
-/// Another version than the stored one is asked for, and only somebody else could make it.
-pub fn no_conversion(kind: &Kind) -> ApiError {
+/// Another version than the stored one is needed where no webhook can be waited for ([`crate::apiserver::conversion`]).
+fn unconverted(kind: &Kind) -> ApiError {
     let Kind {
         group, version, kind, ..
     } = kind;
     ApiError::unclassified(format!(
-        "conversion webhook for {group}/{version}, Kind={kind} failed: this server does not call conversion webhooks"
+        "conversion webhook for {group}/{version}, Kind={kind} failed: it is not called here"
     ))
 }
 
@@ -159,6 +169,14 @@ impl ItemHead {
             None => [b"", object],
         }
     }
+}
+
+/// An object in another version of its kind, unless a webhook converts it ([`crate::apiserver::conversion::between`]).
+pub fn converted(from: &Kind, to: &Kind, object: &Object) -> Object {
+    let mut object = object.clone();
+    to_storage(from, &mut object);
+    from_storage(to, &mut object);
+    object
 }
 
 /// Turns an object of the kind's version into the stored one.

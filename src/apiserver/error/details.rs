@@ -62,6 +62,28 @@ impl Subject<'_> {
 }
 
 impl Details {
+    /// Of a Status that somebody else made.
+    pub(super) fn read(object: &Map<String, Value>) -> Self {
+        fn text(object: &Map<String, Value>, field: &str) -> String {
+            object.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+        }
+        let causes = object.get("causes").and_then(Value::as_array).into_iter().flatten();
+        let causes = causes.filter_map(Value::as_object).map(|cause| Cause {
+            reason: text(cause, "reason"),
+            message: text(cause, "message"),
+            field: text(cause, "field"),
+        });
+        let seconds = object.get("retryAfterSeconds").and_then(Value::as_u64);
+        Self {
+            name: text(object, "name"),
+            group: text(object, "group"),
+            kind: text(object, "kind"),
+            uid: text(object, "uid"),
+            causes: causes.collect(),
+            retry_after_seconds: seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0),
+        }
+    }
+
     pub(super) fn json(&self) -> Value {
         let mut object = Map::new();
         let texts = [

@@ -32,6 +32,7 @@ use super::{ApiServer, routes};
 use poem::http::header::AUTHORIZATION;
 use poem::{Request, Response};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Answers a request. Never fails: every error is a response.
 pub async fn serve(server: Arc<ApiServer>, request: Request) -> Response {
@@ -50,9 +51,13 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
         query,
         headers,
         warnings: Default::default(),
+        deadline: None,
     };
     let observation = metrics::Observation::start(&ctx);
     let limit = timeout::of(&ctx.info, &ctx.query);
+    if let Ok(Some(limit)) = limit {
+        ctx.deadline = Instant::now().checked_add(limit);
+    }
     let result = match limit {
         Ok(limit) => timeout::apply(limit, inner(&mut ctx, &mut request)).await,
         Err(error) => Err(error),

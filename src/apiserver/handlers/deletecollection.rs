@@ -3,6 +3,7 @@
 use super::engine::Deleted;
 use super::selection::Selection;
 use super::{delete, engine, list};
+use crate::apiserver::admission;
 use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
@@ -23,6 +24,7 @@ pub async fn handle(ctx: &Context, kind: &Arc<Kind>, request_body: Body) -> Resu
     let list_options = ListOptions::from_query(&ctx.query, false)?;
     let selection = Selection::new(ctx, kind, &list_options)?;
     let options = delete::options(ctx, request_body).await?;
+    admission::admit_collection(ctx, kind, &options).await?;
     let page = list::page(ctx, kind, &list_options, &selection).await?;
     // Several at once, so that they are committed together.
     let mut running: FuturesUnordered<BoxFuture<'_, Result<Deleted, ApiError>>> = FuturesUnordered::new();

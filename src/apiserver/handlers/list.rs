@@ -16,6 +16,7 @@ use crate::apiserver::codec::stored::ItemHead;
 use crate::apiserver::codec::table::{self, IncludeObject};
 use crate::apiserver::codec::{partial, protobuf, stored};
 use crate::apiserver::context::Context;
+use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::{ListOptions, VersionMatch};
 use crate::registry::Kind;
@@ -65,10 +66,15 @@ impl Page {
 /// Finds the objects of a list request at the revision that it asks for.
 pub async fn page(ctx: &Context, kind: &Kind, options: &ListOptions, selection: &Selection) -> Result<Page, ApiError> {
     let token = Token::of(options)?;
-    let snapshot = match &token {
+    let mut snapshot = match &token {
         Some(token) => at_token(ctx, kind, token)?,
         None => at_version(ctx, kind, options).await?,
     };
+    // Fields that are selected by are those of the version that is asked for.
+    let converts_first = selection.needs_objects();
+    if converts_first {
+        conversion::entries(ctx, kind, &mut snapshot.entries).await?;
+    }
     let start = match &token {
         Some(token) => {
             let (namespace, name) = token.position(kind);
@@ -87,6 +93,9 @@ pub async fn page(ctx: &Context, kind: &Kind, options: &ListOptions, selection: 
         if selection.matches(entry) {
             entries.push(entry.clone());
         }
+    }
+    if !converts_first {
+        conversion::entries(ctx, kind, &mut entries).await?;
     }
     let last = entries.last().filter(|_| next.is_some());
     let continue_token = last.map(|entry| Token::after(kind, entry, snapshot.revision).encode());

@@ -5,6 +5,7 @@ use crate::apiserver::codec::respond::{finish, respond, respond_value};
 use crate::apiserver::codec::table::{self, IncludeObject};
 use crate::apiserver::codec::{partial, protobuf, stored};
 use crate::apiserver::context::Context;
+use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::registry::Kind;
 use crate::registry::strategy::Object;
@@ -21,6 +22,8 @@ pub async fn entry(
     status: StatusCode,
     entry: &Entry,
 ) -> Result<Response, ApiError> {
+    let converted = conversion::entry(ctx, kind, entry).await?;
+    let entry: &Entry = &converted;
     if negotiated.transform == Transform::None && negotiated.format == Format::Protobuf {
         let raw = ctx.server.shared.protobuf(kind, entry)?;
         let body = protobuf::wrap(&kind.group_version(), kind.kind, &raw);

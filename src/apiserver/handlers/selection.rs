@@ -48,6 +48,11 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty() && self.name.is_none()
     }
 
+    /// It may have to look at objects, not at what is indexed of them only.
+    pub fn needs_objects(&self) -> bool {
+        self.custom.is_some()
+    }
+
     pub fn matches(&self, entry: &Entry) -> bool {
         self.name.as_deref().is_none_or(|name| *entry.key.name == *name)
             && self.labels.matches(&entry.index)

@@ -1,7 +1,7 @@
 //! `pods/binding`: puts a pod on a node (upstream: `pkg/registry/core/pod/storage`, BindingREST).
 
+use crate::apiserver::admission;
 use crate::apiserver::admission::pod_topology_labels;
-use crate::apiserver::admission::policy::validating::validate_created;
 use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::codec::body::{self, Expected};
 use crate::apiserver::codec::respond::respond_value;
@@ -22,7 +22,7 @@ pub async fn handle(ctx: &Context, pods: &Kind, request_body: Body) -> Result<Re
     let binding = binding_kind(ctx)?;
     let mut object = body::read_object(ctx, &Expected::of(&binding), request_body, options.field_validation).await?;
     metadata::check_name(&mut object, &ctx.info.name)?;
-    bind(ctx, pods, &binding, &object, options.dry_run).await
+    bind(ctx, pods, &binding, object, options.dry_run).await
 }
 
 /// POST of a Binding to its own collection: the older form of the same.
@@ -33,7 +33,7 @@ pub async fn create(ctx: &Context, object: Object) -> Result<Response, ApiError>
         .registry
         .lookup("", "v1", "pods")
         .ok_or_else(ApiError::unknown_resource)?;
-    bind(ctx, &pods, &*binding_kind(ctx)?, &object, options.dry_run).await
+    bind(ctx, &pods, &*binding_kind(ctx)?, object, options.dry_run).await
 }
 
 fn binding_kind(ctx: &Context) -> Result<std::sync::Arc<Kind>, ApiError> {
@@ -47,16 +47,17 @@ async fn bind(
     ctx: &Context,
     pods: &Kind,
     binding: &Kind,
-    object: &Object,
+    mut object: Object,
     dry_run: bool,
 ) -> Result<Response, ApiError> {
     let negotiated = ctx.negotiate(Shape::Plain)?;
-    let name = metadata::text(object, "name").to_owned();
-    metadata::check_namespace(pods, metadata::text(object, "namespace"), ctx.key_namespace(pods))?;
-    let node = node_of(object).map_err(|errors| ApiError::invalid("", binding.kind, &name, &errors))?;
-    let mut object = object.clone();
-    pod_topology_labels::put(ctx, &node, &mut object)?;
-    validate_created(ctx, pods, "binding", &object, dry_run)?;
+    let name = metadata::text(&object, "name").to_owned();
+    metadata::check_namespace(pods, metadata::text(&object, "namespace"), ctx.key_namespace(pods))?;
+    let target =
+        |object: &Object| node_of(object).map_err(|errors| ApiError::invalid("", binding.kind, &name, &errors));
+    pod_topology_labels::put(ctx, &target(&object)?, &mut object)?;
+    admission::subresource::created(ctx, pods, "binding", &mut object, dry_run).await?;
+    let node = target(&object)?;
     let request = Update {
         kind: pods,
         name: &name,

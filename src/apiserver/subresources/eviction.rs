@@ -1,6 +1,6 @@
 //! `pods/eviction`: a deletion that asks first (upstream: `pkg/registry/core/pod/storage/eviction.go`).
 
-use crate::apiserver::admission::policy::validating::validate_created;
+use crate::apiserver::admission;
 use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::codec::body::{self, Expected};
 use crate::apiserver::codec::respond::respond_value;
@@ -49,7 +49,7 @@ pub async fn handle(ctx: &Context, pods: &Kind, request_body: Body) -> Result<Re
         ));
     }
     metadata::check_namespace(pods, metadata::text(&eviction, "namespace"), ctx.key_namespace(pods))?;
-    validate_created(ctx, pods, "eviction", &eviction, options.dry_run)?;
+    admission::subresource::created(ctx, pods, "eviction", &mut eviction, options.dry_run).await?;
     let mut delete = match eviction.remove("deleteOptions") {
         Some(options) => DeleteOptions::from_body(options)?,
         None => DeleteOptions::default(),

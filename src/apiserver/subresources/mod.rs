@@ -7,7 +7,7 @@ pub mod log;
 mod scale;
 mod token;
 
-use super::admission::policy::validating;
+use super::admission;
 use super::context::Context;
 use super::error::ApiError;
 use super::handlers;
@@ -26,7 +26,7 @@ pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Resu
         return Err(ApiError::method_not_allowed(kind, &info.verb));
     }
     if sub.connect {
-        validating::validate_connection(ctx, kind, sub)?;
+        admission::subresource::connected(ctx, kind, sub).await?;
     }
     match sub.name {
         "binding" => binding::handle(ctx, kind, request.take_body()).await,

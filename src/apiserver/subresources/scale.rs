@@ -3,8 +3,8 @@
 
 use crate::apiserver::codec::accept::Shape;
 use crate::apiserver::codec::body::{self, Expected};
-use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
+use crate::apiserver::conversion;
 use crate::apiserver::error::{ApiError, Subject};
 use crate::apiserver::handlers::engine::{self, Update, Written, metadata, ownership};
 use crate::apiserver::handlers::patch::Sent;
@@ -35,7 +35,7 @@ async fn get(ctx: &Context, kind: &Kind, paths: &ScalePaths) -> Result<Response,
         .storage()
         .get(kind.storage_resource, ctx.key_namespace(kind), &ctx.info.name)
         .ok_or_else(|| ctx.not_found(kind))?;
-    let scale = scale_of(paths, &stored::object(kind, &entry)?)?;
+    let scale = scale_of(paths, &conversion::object(ctx, kind, &entry).await?)?;
     render::object(ctx, &SCALE, &negotiated, StatusCode::OK, scale).await
 }
 
@@ -92,7 +92,7 @@ async fn write(
     })
     .await?;
     let object = match written.ok_or_else(|| ctx.not_found(kind))? {
-        Written::Stored(entry) => stored::object(kind, &entry)?,
+        Written::Stored(entry) => conversion::object(ctx, kind, &entry).await?,
         Written::DryRun(object) => object,
     };
     render::object(ctx, &SCALE, &negotiated, StatusCode::OK, scale_of(paths, &object)?).await

@@ -1,6 +1,7 @@
 //! `serviceaccounts/token`: a token for the account, bound to what the request names
 //! (upstream: `pkg/registry/core/serviceaccount/storage/token.go`).
 
+use crate::apiserver::admission;
 use crate::apiserver::admission::node_restriction::admit_token;
 use crate::apiserver::authentication::service_accounts::{Claims, ObjectClaims, Reference};
 use crate::apiserver::codec::accept::Shape;
@@ -41,6 +42,7 @@ pub async fn handle(ctx: &Context, accounts: &Kind, request_body: Body) -> Resul
     let mut request = body::read_object(ctx, &expected, request_body, options.field_validation).await?;
     let (namespace, name) = (ctx.info.namespace.as_str(), ctx.info.name.as_str());
     check_metadata(&request, namespace, name)?;
+    admission::subresource::created(ctx, accounts, "token", &mut request, options.dry_run).await?;
     let account = ctx.storage().get(accounts.storage_resource, namespace, name);
     let account = account.ok_or_else(|| ctx.not_found(accounts))?;
     let tokens = ctx.server.authenticator.tokens();

@@ -2,6 +2,7 @@
 //! (upstream: `getOrCreateServingInfoFor` of the custom resource handler).
 
 use super::columns::PrinterColumn;
+use super::conversion::Conversion;
 use super::path::JsonPath;
 use super::schema::Schemas;
 use super::strategy::CustomStrategy;
@@ -65,12 +66,6 @@ struct Spec {
     versions: Vec<Version>,
     #[serde(default)]
     conversion: Conversion,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Conversion {
-    strategy: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -306,7 +301,7 @@ impl Builder<'_> {
                 .then(|| warning.unwrap_or_else(|| self.deprecation(version))),
             has_status: version.subresources.status.is_some(),
             scale,
-            webhook_conversion: self.spec.conversion.strategy == "Webhook",
+            conversion: self.spec.conversion.webhook(),
             digest: self.digest.clone(),
             columns: printer_columns(&version.additional_printer_columns),
             selectable_names: intern_list(&names),

@@ -3,10 +3,12 @@
 //! - [`definition`]: what serving needs of a definition, read from its bytes; rows made of it.
 //! - [`strategy`]: the one strategy of all custom resources; [`scale`]: its rules about replicas.
 //! - [`schema`]: the schemas of a definition's versions, compiled when they are first needed.
+//! - [`conversion`]: who converts between versions.
 //! - [`columns`] and [`path`]: cells by JSON path.
 //! - [`versions`]: which version of a group is preferred.
 
 mod columns;
+mod conversion;
 mod definition;
 mod path;
 mod scale;
@@ -16,6 +18,7 @@ mod strategy;
 mod tests;
 mod versions;
 
+pub use conversion::WebhookConversion;
 pub use definition::{DEFINITIONS, DefinitionError, rows};
 pub use path::{JsonPath, PathError};
 pub use scale::ScalePaths;
@@ -45,8 +48,8 @@ pub struct CustomKind {
     pub has_status: bool,
     /// The scale subresource, if there is one.
     pub scale: Option<ScalePaths>,
-    /// Versions are converted by a webhook, not by renaming alone.
-    pub webhook_conversion: bool,
+    /// Who converts between versions, if it is not done by renaming alone.
+    pub conversion: Option<WebhookConversion>,
     /// SHA-256 of all that the row was made of, in hexadecimal: what is derived from equal rows is equal.
     pub digest: String,
     columns: Vec<columns::PrinterColumn>,
@@ -103,12 +106,12 @@ impl CustomKind {
     }
 
     /// Brings an object as it was stored into the version of `kind`, whose part this is: renamed, pruned and
-    /// defaulted. False: only a webhook could convert it.
+    /// defaulted. False: only a webhook can convert it.
     pub fn convert(&self, kind: &Kind, object: &mut Object) -> bool {
         let wanted = kind.group_version();
         let stored = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         if stored != wanted {
-            if self.webhook_conversion {
+            if self.conversion.is_some() {
                 return false;
             }
             let version = stored.rsplit('/').next().unwrap_or_default();

@@ -4,11 +4,13 @@
 //! - [`criteria`]: which requests something is for; webhooks ask the same.
 //! - [`expression`]: expressions and what they can name.
 //! - [`evaluate`]: what a policy says to a request.
+//! - [`hook`]: webhooks of a configuration.
 //! - [`type_check`]: what the schemas of the objects have against the expressions.
 
 pub mod criteria;
 pub mod evaluate;
 pub mod expression;
+pub mod hook;
 #[cfg(test)]
 mod tests;
 pub mod type_check;

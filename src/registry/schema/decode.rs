@@ -73,7 +73,8 @@ pub fn decode_from<'de, D: Deserializer<'de>>(
     }
 }
 
-fn syntax_error(error: &serde_json::Error) -> String {
+/// Go's words for JSON that is broken.
+pub fn syntax_error(error: &serde_json::Error) -> String {
     if error.is_eof() {
         "unexpected end of JSON input".to_owned()
     } else {

@@ -18,7 +18,7 @@ mod tests;
 
 pub use bodies::{is_builtin, list_meta, lookup};
 pub use compile::{definition, type_definition};
-pub use decode::{Decoded, decode, decode_from, prune};
+pub use decode::{Decoded, decode, decode_from, prune, syntax_error};
 
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};

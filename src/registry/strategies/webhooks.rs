@@ -20,7 +20,6 @@ const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const HARMLESS: [&str; 2] = ["None", "NoneOnDryRun"];
 const SIDE_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
 const SERVICE_PORT: i64 = 443;
-const NOT_EVALUATED: &str = "admission webhooks are stored, but not called yet";
 
 pub fn configuration() -> Stored {
     Stored::new(extension::WEBHOOKS)
@@ -29,7 +28,6 @@ pub fn configuration() -> Stored {
         .defaults(default_configuration)
         .create_rules(|configuration| rules(configuration, &Leniency::default()))
         .update_rules(|new, old| rules(new, &Leniency::of(old)))
-        .unattended(NOT_EVALUATED)
 }
 
 fn default_configuration(configuration: &mut Object) {

@@ -5,10 +5,11 @@ use super::{Binding, Hook, ParamRef};
 use crate::apiserver::admission::{Operation, Subject};
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
+use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::request::{RequestInfo, User};
 use crate::registry::cel::{self, Access, Account, Authorizer, Check};
-use crate::registry::policy::criteria::{Match, MatchError, Request, Surroundings};
+use crate::registry::policy::criteria::{Criteria, Match, MatchError, Request, Surroundings};
 use crate::registry::policy::{EXEMPT, GROUP, ParamKind, Policy};
 use crate::registry::scale;
 use crate::registry::strategy::Object;
@@ -35,6 +36,7 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
+    /// What is deleted is only an old object.
     pub fn new(ctx: &'a Context, subject: &'a Subject<'a>, object: &'a Object) -> Self {
         let object = (subject.operation != Operation::Delete).then_some(object);
         let namespace = match subject.kind.resource {
@@ -51,6 +53,7 @@ impl<'a> Attributes<'a> {
                 Operation::Create => "CREATE",
                 Operation::Update => "UPDATE",
                 Operation::Delete => "DELETE",
+                Operation::Connect => "CONNECT",
             },
         };
         // What goes through `scale` is a Scale.
@@ -76,20 +79,24 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// The request opens a connection to what it names.
-    pub fn connecting(mut self) -> Self {
-        self.operation = "CONNECT";
-        self
+    pub fn matches(&self, criteria: &Criteria) -> Result<Match, MatchError> {
+        criteria.matches(&self.request(), &Around(self.ctx))
     }
 
     /// In which version a hook is for the request; None if it is not. Err also if a policy that is for the request names a
     /// kind of parameters that is not served.
     pub fn matched(&self, hook: &Hook) -> Result<Option<Option<Arc<Kind>>>, String> {
         let policy = &hook.policy;
-        let found = policy.constraints.matches(&self.request(), &Around(self.ctx));
-        let matched = match found.map_err(|error| error.to_string())? {
+        let matched = match self.matches(&policy.constraints).map_err(|error| error.to_string())? {
             Match::No => return Ok(None),
             Match::Exactly => None,
+            // Policies are evaluated without waiting for anybody.
+            Match::As(kind) if conversion::by_webhook(&kind) => {
+                return Err(format!(
+                    "unable to convert to {}: policies call no webhook",
+                    kind.group_version()
+                ));
+            }
             Match::As(kind) => Some(kind),
         };
         match &policy.param_kind {
@@ -101,10 +108,7 @@ impl<'a> Attributes<'a> {
     fn is_bound(&self, binding: &Binding) -> Result<bool, MatchError> {
         match &binding.criteria {
             None => Ok(true),
-            Some(criteria) => {
-                let found = criteria.matches(&self.request(), &Around(self.ctx))?;
-                Ok(!matches!(found, Match::No))
-            }
+            Some(criteria) => Ok(!matches!(self.matches(criteria)?, Match::No)),
         }
     }
 
@@ -218,13 +222,14 @@ impl<'a> Attributes<'a> {
         request
     }
 
-    /// The options of the request, as far as its query tells.
+    /// The options of the request.
     fn options(&self) -> Value {
         let kind = match (self.subject.operation, self.ctx.info.verb.as_str()) {
             (Operation::Create, _) => "CreateOptions",
             (Operation::Update, "patch") => "PatchOptions",
             (Operation::Update, _) => "UpdateOptions",
             (Operation::Delete, _) => "DeleteOptions",
+            (Operation::Connect, _) => return Value::Null,
         };
         let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
         for field in ["fieldManager", "fieldValidation", "propagationPolicy"] {
@@ -234,6 +239,25 @@ impl<'a> Attributes<'a> {
         }
         if self.subject.dry_run {
             options["dryRun"] = json!(["All"]);
+        }
+        if let Some(deletion) = self.subject.deletion {
+            let given = [
+                ("gracePeriodSeconds", deletion.grace_period_seconds.map(Value::from)),
+                (
+                    "propagationPolicy",
+                    deletion.propagation.map(|policy| policy.name().into()),
+                ),
+            ];
+            for (field, value) in given {
+                if let Some(value) = value {
+                    options[field] = value;
+                }
+            }
+            for (field, value) in [("uid", &deletion.uid), ("resourceVersion", &deletion.resource_version)] {
+                if let Some(value) = value {
+                    options["preconditions"][field] = json!(value);
+                }
+            }
         }
         options
     }
@@ -279,12 +303,19 @@ fn user_info(user: &User) -> Value {
     Value::Object(info)
 }
 
-/// An object in another version of its kind.
-pub fn converted(from: &Kind, to: &Kind, object: &Object) -> Object {
-    let mut object = object.clone();
-    stored::to_storage(from, &mut object);
-    stored::from_storage(to, &mut object);
-    object
+/// The object in the version that a policy is for.
+pub fn in_version<'a>(
+    attributes: &Attributes<'_>,
+    matched: Option<&Kind>,
+    object: Option<&'a Object>,
+) -> Option<Cow<'a, Object>> {
+    let object = object?;
+    Some(match matched {
+        Some(kind) if attributes.subject.subresource != "scale" => {
+            Cow::Owned(stored::converted(attributes.subject.kind, kind, object))
+        }
+        _ => Cow::Borrowed(object),
+    })
 }
 
 struct Around<'a>(&'a Context);

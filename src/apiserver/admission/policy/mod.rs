@@ -4,7 +4,7 @@
 //! - [`attributes`]: what policies are told of a request, and whom they may ask.
 //! - [`mutating`], [`validating`]: what they do to it.
 
-mod attributes;
+pub mod attributes;
 pub mod mutating;
 pub mod validating;
 

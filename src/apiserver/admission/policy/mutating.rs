@@ -1,38 +1,23 @@
 //! What mutating policies change (upstream: `plugin/policy/mutating/dispatcher.go`, `…/mutating/patch`).
 
-use super::Hook;
-use super::attributes::{Asked, Attributes, converted, is_exempt};
-use crate::apiserver::admission::{Operation, Subject, ask_plugins};
+use super::attributes::{Asked, Attributes};
+use super::{Binding, Hook};
+use crate::apiserver::admission::Subject;
+use crate::apiserver::admission::reinvocation::Reinvocation;
 use crate::apiserver::codec::body;
+use crate::apiserver::codec::stored::converted;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::apiserver::handlers::engine::metadata;
 use crate::apiserver::handlers::patch::json::{TEST_FAILED, apply_operations};
 use crate::registry::policy::evaluate::{Evaluation, Inputs};
 use crate::registry::policy::{Mutation, Policy};
 use crate::registry::strategy::Object;
 use crate::registry::{Kind, managed, schema};
 use serde_json::Value;
+use std::sync::Arc;
 
-/// Lets every policy that is for the request change the object. If one did, the built-in plug-ins and the policies that
-/// want it see it once more. True if anything was changed.
-pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<bool, ApiError> {
-    let hooks = ctx.server.policies.read().mutating();
-    // A Scale and a Binding are no objects of the kind, and what is deleted cannot be changed.
-    let unchangeable = subject.operation == Operation::Delete || matches!(subject.subresource, "scale" | "binding");
-    if hooks.is_empty() || unchangeable || is_exempt(subject.kind) {
-        return Ok(false);
-    }
-    let before = object.get("metadata").and_then(Value::as_object).cloned();
-    let changed = round(ctx, subject, object, &hooks, |_| true)?;
-    if !changed {
-        return Ok(false);
-    }
-    ask_plugins(ctx, subject, object)?;
-    round(ctx, subject, object, &hooks, |policy| policy.reinvoked)?;
-    metadata::after_policies(object, before.as_ref());
-    Ok(true)
-}
+/// Policy and binding by their places.
+pub type Place = (usize, usize);
 
 /// What one round comes to.
 struct Round<'a> {
@@ -43,12 +28,24 @@ struct Round<'a> {
     changed: bool,
 }
 
-fn round(
+/// A policy with one of its bindings that is for the request.
+struct Matched<'a> {
+    place: Place,
+    policy: &'a Policy,
+    binding: &'a Binding,
+    /// The version that the policy is for, if it is another.
+    version: Option<Arc<Kind>>,
+    /// Each is an evaluation of its own.
+    params: Vec<Option<Object>>,
+}
+
+/// Lets the policies that are for the request and take part change the object. True if one did.
+pub fn round(
     ctx: &Context,
     subject: &Subject<'_>,
     object: &mut Object,
     hooks: &[Hook],
-    takes_part: impl Fn(&Policy) -> bool,
+    rounds: &mut Reinvocation<Place>,
 ) -> Result<bool, ApiError> {
     let mut round = Round {
         ctx,
@@ -56,9 +53,12 @@ fn round(
         errors: Vec::new(),
         changed: false,
     };
-    for hook in hooks.iter().filter(|hook| takes_part(&hook.policy)) {
-        round.ask(hook, object)?;
+    // They are chosen by the object as it is before any of them changes it.
+    let matched = round.choose(hooks, object, rounds);
+    if !matched.is_empty() {
+        round.run(&matched, object, rounds)?;
     }
+    rounds.end(object);
     let Some((_, reason)) = round.errors.first() else {
         return Ok(round.changed);
     };
@@ -88,51 +88,84 @@ impl Round<'_> {
         self.errors.push((text, reason));
     }
 
-    fn ask(&mut self, hook: &Hook, object: &mut Object) -> Result<(), ApiError> {
-        let policy = &*hook.policy;
-        let seen = object.clone();
-        let attributes = Attributes::new(self.ctx, self.subject, &seen);
-        let matched = match attributes.matched(hook) {
-            Ok(None) => return Ok(()),
-            Ok(Some(matched)) => matched,
-            Err(error) => {
-                self.fail(policy, None, &format!("failed to configure policy: {error}"), None);
-                return Ok(());
-            }
-        };
-        let kind = matched.as_deref().unwrap_or(self.subject.kind);
-        for binding in &hook.bindings {
-            let params = match attributes.params(policy, binding) {
+    fn choose<'h>(&mut self, hooks: &'h [Hook], object: &Object, rounds: &Reinvocation<Place>) -> Vec<Matched<'h>> {
+        let attributes = Attributes::new(self.ctx, self.subject, object);
+        let mut chosen = Vec::new();
+        for (at, hook) in hooks.iter().enumerate() {
+            let policy = &*hook.policy;
+            let version = match attributes.matched(hook) {
                 Ok(None) => continue,
-                Ok(Some(params)) => params,
+                Ok(Some(version)) => version,
                 Err(error) => {
-                    let why = format!("failed to configure binding: {error}");
-                    self.fail(policy, Some(&binding.name), &why, None);
+                    self.fail(policy, None, &format!("failed to configure policy: {error}"), None);
                     continue;
                 }
             };
-            let old = attributes.old.as_deref().map(|old| self.to_version(kind, old));
+            for (index, binding) in hook.bindings.iter().enumerate() {
+                let place = (at, index);
+                if !rounds.takes_part(&place) && !rounds.may_take_part(&place) {
+                    continue;
+                }
+                match attributes.params(policy, binding) {
+                    Ok(None) => {}
+                    Ok(Some(params)) => chosen.push(Matched {
+                        place,
+                        policy,
+                        binding,
+                        version: version.clone(),
+                        params,
+                    }),
+                    Err(error) => {
+                        let why = format!("failed to configure binding: {error}");
+                        self.fail(policy, Some(&binding.name), &why, None);
+                    }
+                }
+            }
+        }
+        chosen
+    }
+
+    fn run(
+        &mut self,
+        matched: &[Matched<'_>],
+        object: &mut Object,
+        rounds: &mut Reinvocation<Place>,
+    ) -> Result<(), ApiError> {
+        // What is evaluated is given beside it.
+        let nothing = Object::new();
+        let attributes = Attributes::new(self.ctx, self.subject, &nothing);
+        let namespace = attributes.namespace_object()?;
+        for hook in matched {
+            if !rounds.takes_part(&hook.place) {
+                continue;
+            }
+            let kind = hook.version.as_deref().unwrap_or(self.subject.kind);
+            let old = self.subject.old.map(|old| self.to_version(kind, old));
             let around = Invocation {
                 attributes: &attributes,
-                policy,
+                policy: hook.policy,
                 kind,
                 old: old.as_ref(),
-                namespace: attributes.namespace_object()?,
-                request: attributes.admission_request(matched.as_deref()),
+                namespace: namespace.as_ref(),
+                request: attributes.admission_request(hook.version.as_deref()),
             };
-            for param in &params {
+            for param in &hook.params {
                 let current = self.to_version(kind, object);
                 let mut next = current.clone();
                 for error in around.run(param.as_ref(), &mut next)? {
-                    self.fail(policy, Some(&binding.name), &error, Some("Invalid"));
+                    self.fail(hook.policy, Some(&hook.binding.name), &error, Some("Invalid"));
                 }
                 if next != current {
-                    *object = match &matched {
+                    *object = match &hook.version {
                         Some(kind) => converted(kind, self.subject.kind, &next),
                         None => next,
                     };
                     self.changed = true;
+                    rounds.changed();
                 }
+            }
+            if hook.policy.reinvoked {
+                rounds.asked(hook.place);
             }
         }
         Ok(())
@@ -154,7 +187,7 @@ struct Invocation<'a> {
     /// The version that the policy is for.
     kind: &'a Kind,
     old: Option<&'a Object>,
-    namespace: Option<Object>,
+    namespace: Option<&'a Object>,
     request: Object,
 }
 
@@ -167,7 +200,7 @@ impl Invocation<'_> {
             object: None,
             old: self.old,
             params,
-            namespace: self.namespace.as_ref(),
+            namespace: self.namespace,
             request: &self.request,
             authorizer: &asked,
             subject: &subject,
@@ -216,22 +249,32 @@ impl Invocation<'_> {
             }
             _ => return Ok(Patched::Unchanged),
         };
-        let decoded = match schema::prune(&definition, patched) {
-            Ok(decoded) => decoded,
-            Err(error) => return Ok(Patched::Unreadable(error)),
-        };
-        if !decoded.strict.is_empty() {
-            let why = format!("strict decoding error: {}", decoded.strict.join(", "));
-            return Ok(Patched::Unreadable(why));
-        }
-        let mut object = decoded.object;
-        if let Some(custom) = &self.kind.custom {
-            // Unknown fields of custom resources are dropped.
-            let _ = body::unknown_fields(custom, &mut object).count();
-        }
-        self.kind.strategy.default(&mut object);
-        Ok(Patched::Object(object))
+        Ok(decoded(self.kind, patched, Decoding::Strict).map_or_else(Patched::Unreadable, Patched::Object))
     }
+}
+
+/// What becomes of fields that a kind does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoding {
+    /// They are an error.
+    Strict,
+    /// They are dropped.
+    Lenient,
+}
+
+/// An object of a kind that somebody changed, as a body of it would be read. Err says why it cannot.
+pub fn decoded(kind: &Kind, patched: Value, decoding: Decoding) -> Result<Object, String> {
+    let decoded = schema::prune(&schema::definition(kind), patched)?;
+    if decoding == Decoding::Strict && !decoded.strict.is_empty() {
+        return Err(format!("strict decoding error: {}", decoded.strict.join(", ")));
+    }
+    let mut object = decoded.object;
+    if let Some(custom) = &kind.custom {
+        // Unknown fields of custom resources are dropped.
+        let _ = body::unknown_fields(custom, &mut object).count();
+    }
+    kind.strategy.default(&mut object);
+    Ok(object)
 }
 
 fn with<'a>(inputs: Inputs<'a>, object: &'a Object) -> Inputs<'a> {

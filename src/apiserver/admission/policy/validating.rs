@@ -1,91 +1,17 @@
 //! What validating policies refuse (upstream: `plugin/policy/validating/dispatcher.go`).
 
 use super::Hook;
-use super::attributes::{Asked, Attributes, converted, is_exempt};
-use crate::apiserver::admission::{Operation, Subject};
-use crate::apiserver::context::Context;
+use super::attributes::{Asked, Attributes, in_version, is_exempt};
 use crate::apiserver::error::ApiError;
 use crate::registry::policy::evaluate::{Denial, Evaluation, Inputs};
-use crate::registry::strategy::Object;
-use crate::registry::{Kind, Subresource};
-use serde_json::json;
-use std::borrow::Cow;
 
 /// Asks every policy that is for the request. The first that refuses is heard, and all that warn.
-pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
-    // A pod that is bound was asked about as a Binding.
-    if subject.subresource == "binding" && subject.operation == Operation::Update {
-        return Ok(());
-    }
-    let hooks = ctx.server.policies.read().validating();
+pub fn validate(attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    let subject = attributes.subject;
+    let hooks = attributes.ctx.server.policies.read().validating();
     if hooks.is_empty() || is_exempt(subject.kind) {
         return Ok(());
     }
-    ask_all(&hooks, &Attributes::new(ctx, subject, object))
-}
-
-/// The same for what is sent to a subresource that does not write the object: a Binding, an Eviction.
-pub fn validate_created(
-    ctx: &Context,
-    kind: &Kind,
-    subresource: &str,
-    object: &Object,
-    dry_run: bool,
-) -> Result<(), ApiError> {
-    validate(ctx, &sent(ctx, kind, subresource, dry_run), object)
-}
-
-/// The same for a connection to a pod, a service or a node; the options are the query's.
-pub fn validate_connection(ctx: &Context, kind: &Kind, subresource: &Subresource) -> Result<(), ApiError> {
-    let hooks = ctx.server.policies.read().validating();
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let options = connection(ctx, subresource);
-    let subject = sent(ctx, kind, subresource.name, false);
-    ask_all(&hooks, &Attributes::new(ctx, &subject, &options).connecting())
-}
-
-fn sent<'a>(ctx: &Context, kind: &'a Kind, subresource: &'a str, dry_run: bool) -> Subject<'a> {
-    Subject {
-        kind,
-        subresource,
-        name: ctx.info.name.clone(),
-        operation: Operation::Create,
-        old: None,
-        dry_run,
-    }
-}
-
-/// `PodExecOptions` and the like, as far as the query says.
-fn connection(ctx: &Context, subresource: &Subresource) -> Object {
-    let mut options = Object::new();
-    options.insert("kind".to_owned(), json!(subresource.kind));
-    options.insert("apiVersion".to_owned(), json!(subresource.version));
-    for flag in ["stdin", "stdout", "stderr", "tty"] {
-        if ctx.query.flag(flag) {
-            options.insert(flag.to_owned(), json!(true));
-        }
-    }
-    if let Some(container) = ctx.query.get("container").filter(|name| !name.is_empty()) {
-        options.insert("container".to_owned(), json!(container));
-    }
-    let command: Vec<&str> = ctx.query.all("command").collect();
-    if !command.is_empty() {
-        options.insert("command".to_owned(), json!(command));
-    }
-    let ports: Vec<i64> = ctx.query.all("ports").filter_map(|port| port.parse().ok()).collect();
-    if !ports.is_empty() {
-        options.insert("ports".to_owned(), json!(ports));
-    }
-    if subresource.name == "proxy" {
-        options.insert("path".to_owned(), json!(format!("/{}", ctx.info.subpath.join("/"))));
-    }
-    options
-}
-
-fn ask_all(hooks: &[Hook], attributes: &Attributes<'_>) -> Result<(), ApiError> {
-    let subject = attributes.subject;
     let mut refused = None;
     for hook in hooks.iter() {
         ask(attributes, hook, &mut refused)?;
@@ -169,19 +95,4 @@ fn ask(attributes: &Attributes<'_>, hook: &Hook, refused: &mut Refusal) -> Resul
         }
     }
     Ok(())
-}
-
-/// The object in the version that the policy is for.
-fn in_version<'a>(
-    attributes: &Attributes<'_>,
-    matched: Option<&Kind>,
-    object: Option<&'a Object>,
-) -> Option<Cow<'a, Object>> {
-    let object = object?;
-    Some(match matched {
-        Some(kind) if attributes.subject.subresource != "scale" => {
-            Cow::Owned(converted(attributes.subject.kind, kind, object))
-        }
-        _ => Cow::Borrowed(object),
-    })
 }

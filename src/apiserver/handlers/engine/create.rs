@@ -38,9 +38,11 @@ pub async fn create_applied(
         operation: AdmissionOperation::Create,
         old: None,
         dry_run,
+        deletion: None,
     };
-    admission::admit(ctx, &subject, &mut object)?;
-    // What the server decides goes by what admission made of the object, and policies may set no more than the client.
+    admission::admit(ctx, &subject, &mut object).await?;
+    // What the server decides goes by what admission made of the object, and policies and webhooks may set no more than the
+    // client.
     kind.strategy.prepare_for_create(&mut object);
     kind.strategy.stamp_requester(&mut object, &ctx.user.requester());
     let mut transaction = allocation::begin_create(ctx, kind, &mut object, dry_run).await?;
@@ -62,7 +64,7 @@ async fn write(
 ) -> Result<Written, ApiError> {
     let kind = subject.kind;
     validate(kind, &object)?;
-    admission::validate(ctx, subject, &object)?;
+    admission::validate(ctx, subject, &object).await?;
     for warning in kind.strategy.warnings(&object, None) {
         ctx.warnings.add(warning);
     }
@@ -78,17 +80,9 @@ async fn write(
                 None => Ok(Written::DryRun(object)),
             };
         }
-        match ctx
-            .storage()
-            .write_with(
-                Operation::Create {
-                    key,
-                    draft: draft(kind, &object),
-                },
-                charges.alongside(),
-            )
-            .await
-        {
+        let draft = draft(ctx, kind, &object).await?;
+        let operation = Operation::Create { key, draft };
+        match ctx.storage().write_with(operation, charges.alongside()).await {
             Ok(entry) => return Ok(Written::Stored(entry)),
             Err(StorageError::AlreadyExists(_)) if generated && attempt < NAME_ATTEMPTS_MAX => {
                 metadata::of_mut(&mut object).insert("name".into(), Value::String(String::new()));

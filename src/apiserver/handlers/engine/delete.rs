@@ -5,6 +5,7 @@ use crate::apiserver::admission::{self, Operation as AdmissionOperation};
 use crate::apiserver::allocation;
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
+use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::DeleteOptions;
 use crate::registry::Kind;
@@ -44,7 +45,7 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
             .storage()
             .get(&key.resource, &key.namespace, &key.name)
             .ok_or_else(|| ApiError::not_found(kind, name))?;
-        let old = stored::object(kind, &entry)?;
+        let old = conversion::object(ctx, kind, &entry).await?;
         check_preconditions(kind, &entry, options)?;
         kind.strategy
             .check_delete(&old)
@@ -56,13 +57,11 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
             operation: AdmissionOperation::Delete,
             old: Some(&old),
             dry_run: options.dry_run,
+            deletion: Some(options),
         };
         let mut nothing = Object::new();
-        admission::admit(ctx, &subject, &mut nothing)?;
-        // An eviction was asked about as such.
-        if ctx.info.subresource != "eviction" {
-            admission::validate(ctx, &subject, &nothing)?;
-        }
+        admission::admit(ctx, &subject, &mut nothing).await?;
+        admission::validate(ctx, &subject, &nothing).await?;
         let plan = plan(kind, &old, options, jiff::Timestamp::now());
         let (operation, gone) = match plan {
             Plan::Pending => {
@@ -76,7 +75,7 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
                 if options.dry_run {
                     return Ok(Deleted { object, gone: false });
                 }
-                let draft = draft(kind, &object);
+                let draft = draft(ctx, kind, &object).await?;
                 (
                     Operation::Update {
                         key: key.clone(),
@@ -93,7 +92,12 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
                 });
             }
             Plan::Remove => {
-                let draft: Draft = draft(kind, &old);
+                let draft = if conversion::by_webhook(kind) {
+                    // As it is: nobody need convert it back.
+                    Draft::new(&stored::raw(&entry)?, entry.index.clone())
+                } else {
+                    draft(ctx, kind, &old).await?
+                };
                 (
                     Operation::Delete {
                         key: key.clone(),
@@ -110,7 +114,7 @@ pub async fn delete(ctx: &Context, kind: &Kind, name: &str, options: &DeleteOpti
                     allocation::after_delete(ctx, kind, &old).await;
                 }
                 return Ok(Deleted {
-                    object: stored::object(kind, &written)?,
+                    object: conversion::object(ctx, kind, &written).await?,
                     gone,
                 });
             }

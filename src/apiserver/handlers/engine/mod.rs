@@ -14,8 +14,8 @@ pub use create::{create, create_applied};
 pub use delete::{Deleted, delete};
 pub use update::{Change, Update, update};
 
-use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
+use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::registry::field::FieldError;
 use crate::registry::strategy::Object;
@@ -40,14 +40,9 @@ pub fn key(ctx: &Context, kind: &Kind, name: &str) -> Key {
 }
 
 /// Serialises `object`, which is in the kind's version, as it is stored.
-fn draft(kind: &Kind, object: &Object) -> Draft {
-    if stored::is_native(kind) {
-        return Draft::new(object, index_of(kind, object));
-    }
-    let mut converted = object.clone();
-    stored::to_storage(kind, &mut converted);
-    let index = index_of(kind, &converted);
-    Draft::new(&converted, index)
+async fn draft(ctx: &Context, kind: &Kind, object: &Object) -> Result<Draft, ApiError> {
+    let converted = conversion::to_storage(ctx, kind, object).await?;
+    Ok(Draft::new(&converted, index_of(kind, &converted)))
 }
 
 fn invalid_unless_empty(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Result<(), ApiError> {

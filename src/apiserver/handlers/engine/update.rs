@@ -7,6 +7,7 @@ use crate::apiserver::admission::{self, Operation as AdmissionOperation};
 use crate::apiserver::allocation;
 use crate::apiserver::codec::stored;
 use crate::apiserver::context::Context;
+use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::registry::field::FieldError;
 use crate::registry::strategy::{Object, Target};
@@ -34,17 +35,11 @@ pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>
         let Some(entry) = ctx.storage().get(&key.resource, &key.namespace, &key.name) else {
             return Ok(None);
         };
-        let old = stored::object(kind, &entry)?;
-        let mut new = prepare(ctx, request, &entry, &old, change(&old)?)?;
+        let old = conversion::object(ctx, kind, &entry).await?;
+        let changed = change(&old)?;
+        let mut new = prepare(ctx, request, &entry, &old, changed).await?;
         let transaction = allocation::begin_update(ctx, kind, &mut new, &old, request.target, request.dry_run).await?;
-        let checked = check(ctx, request, &old, new).and_then(|new| {
-            let charges = Charges::of(ctx, kind, request.target.subresource(), &new, Some(&old))?;
-            if request.dry_run {
-                charges.check(ctx, kind, request.name)?;
-            }
-            Ok((new, charges))
-        });
-        let (new, charges) = match checked {
+        let (new, charges) = match checked(ctx, request, &old, new).await {
             Ok(checked) => checked,
             Err(error) => {
                 transaction.settle().await;
@@ -54,7 +49,13 @@ pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>
         if request.dry_run {
             return Ok(Some(Written::DryRun(new)));
         }
-        let draft = draft(kind, &new);
+        let draft = match draft(ctx, kind, &new).await {
+            Ok(draft) => draft,
+            Err(error) => {
+                transaction.settle().await;
+                return Err(error);
+            }
+        };
         let same = new == old || ownership::only_times_differ(&new, &old);
         // What is stored in an older version is written in the present one, which is all that a migration does.
         if draft.same_as(&entry) || (same && stored::is_current(kind, &entry)) {
@@ -86,8 +87,23 @@ pub async fn update(ctx: &Context, request: &Update<'_>, change: &mut Change<'_>
     Err(ApiError::server_timeout(kind, "update", 1))
 }
 
+/// The object as it may be stored, and what it is charged to.
+async fn checked(
+    ctx: &Context,
+    request: &Update<'_>,
+    old: &Object,
+    new: Object,
+) -> Result<(Object, Charges), ApiError> {
+    let new = check(ctx, request, old, new).await?;
+    let charges = Charges::of(ctx, request.kind, request.target.subresource(), &new, Some(old))?;
+    if request.dry_run {
+        charges.check(ctx, request.kind, request.name)?;
+    }
+    Ok((new, charges))
+}
+
 /// Everything between the client's object and the one that is checked.
-fn prepare(
+async fn prepare(
     ctx: &Context,
     request: &Update<'_>,
     entry: &Arc<Entry>,
@@ -100,7 +116,7 @@ fn prepare(
     check_preconditions(request, entry, old, &new)?;
     metadata::for_update(ctx, &mut new, old, target.is_main());
     kind.strategy.prepare_for_update(&mut new, old, target);
-    if admission::admit(ctx, &subject(request, old), &mut new)? {
+    if admission::admit(ctx, &subject(request, old), &mut new).await? {
         // Policies may change no more than the client.
         kind.strategy.prepare_for_update(&mut new, old, target);
     }
@@ -118,11 +134,12 @@ fn subject<'a>(request: &Update<'a>, old: &'a Object) -> admission::Subject<'a> 
         operation: AdmissionOperation::Update,
         old: Some(old),
         dry_run: request.dry_run,
+        deletion: None,
     }
 }
 
 /// Refuses what may not be stored.
-fn check(ctx: &Context, request: &Update<'_>, old: &Object, new: Object) -> Result<Object, ApiError> {
+async fn check(ctx: &Context, request: &Update<'_>, old: &Object, new: Object) -> Result<Object, ApiError> {
     let Update { kind, name, target, .. } = *request;
     let mut errors = validation::object_meta_update(metadata::of(&new), metadata::of(old));
     if target.is_main() {
@@ -136,7 +153,7 @@ fn check(ctx: &Context, request: &Update<'_>, old: &Object, new: Object) -> Resu
     }
     errors.extend(kind.strategy.validate_update(&new, old, target));
     invalid_unless_empty(kind, name, errors)?;
-    admission::validate(ctx, &subject(request, old), &new)?;
+    admission::validate(ctx, &subject(request, old), &new).await?;
     for warning in kind.strategy.warnings(&new, Some(old)) {
         ctx.warnings.add(warning);
     }

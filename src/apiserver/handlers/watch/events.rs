@@ -6,6 +6,7 @@ use crate::apiserver::codec::accept::{Format, Negotiated, Transform};
 use crate::apiserver::codec::shared::{Form, message};
 use crate::apiserver::codec::table::{self, IncludeObject};
 use crate::apiserver::codec::{partial, protobuf, stored};
+use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::Query;
 use crate::registry::Kind;
@@ -85,6 +86,12 @@ impl Writer {
             framed,
             columns_sent: false,
         })
+    }
+
+    /// Changes with objects of the version that is watched.
+    pub async fn converted(&self, mut events: Vec<Arc<Event>>) -> Result<Vec<Arc<Event>>, ApiError> {
+        conversion::events(&self.server, &self.kind, &mut events).await?;
+        Ok(events)
     }
 
     /// The event for an object that is there.

@@ -12,6 +12,7 @@ use super::parse_revision;
 use super::selection::Selection;
 use crate::apiserver::codec::accept::{Format, Shape};
 use crate::apiserver::context::Context;
+use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::ListOptions;
 use crate::registry::Kind;
@@ -103,7 +104,10 @@ async fn open(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result<Opene
         };
     }
     let failed = |error| ApiError::from_storage(error, kind);
-    let (snapshot, watch) = ctx.storage().list_and_watch(resource, namespace).map_err(failed)?;
+    let (mut snapshot, watch) = ctx.storage().list_and_watch(resource, namespace).map_err(failed)?;
+    if options.send_initial_events != Some(false) {
+        conversion::entries(ctx, kind, &mut snapshot.entries).await?;
+    }
     // Asked not to, the state is left out; only what changes from now on is sent.
     let initial = match options.send_initial_events {
         Some(false) => Initial::none(),

@@ -174,7 +174,8 @@ impl WatchStream {
                 () = &mut self.shutdown => return Ok(None),
                 () = retirement(&mut self.retired) => {
                     // What happened before is told first.
-                    for event in &self.watch.try_next().unwrap_or_default() {
+                    let events = self.watch.try_next().unwrap_or_default();
+                    for event in &self.writer.converted(events).await? {
                         out.extend(self.writer.change(event, &self.selection)?);
                     }
                     return Ok((!out.is_empty()).then_some(out));
@@ -191,7 +192,7 @@ impl WatchStream {
                 () = elapsed(&mut self.pause), if self.pause.is_some() => self.pause = None,
                 events = self.watch.next(), if self.pause.is_none() => match events {
                     Ok(events) => {
-                        for event in &events {
+                        for event in &self.writer.converted(events).await? {
                             out.extend(self.writer.change(event, &self.selection)?);
                         }
                         let pace = pace(self.watch.crowd());

@@ -5,10 +5,10 @@
 use super::node;
 use super::target::PodTarget;
 use crate::apiserver::error::{ApiError, Subject};
+use crate::apiserver::service_endpoints;
 use crate::storage::Storage;
 use crate::transport::dial::Address;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rand::seq::IndexedRandom;
 use std::net::IpAddr;
 
@@ -16,8 +16,6 @@ const SERVICES: Subject<'static> = Subject {
     group: "",
     resource: "services",
 };
-const ENDPOINT_SLICES: &str = "endpointslices.discovery.k8s.io";
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Where the request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,19 +131,9 @@ fn service_backend(storage: &Storage, namespace: &str, name: &Name<'_>) -> Resul
     let service: Service = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
     let none = || ApiError::service_unavailable(format!("no endpoints available for service {:?}", name.name));
     let port_name = service_port_name(&service, name.port).ok_or_else(none)?;
-    let slices = storage
-        .list(ENDPOINT_SLICES, Some(namespace), None)
-        .map_err(ApiError::internal)?;
-    let mut addresses = Vec::new();
-    for entry in &slices.entries {
-        let mut labels = entry.index.labels.iter();
-        if labels.any(|(key, value)| key == SERVICE_NAME_LABEL && value == name.name) {
-            let slice: EndpointSlice = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
-            addresses.extend(ready_addresses(&slice, &port_name));
-        }
-    }
-    let (host, port) = addresses.choose(&mut rand::rng()).ok_or_else(none)?;
-    name.at(host, *port)
+    let addresses = service_endpoints::ready(storage, namespace, name.name, &port_name)?;
+    let address = addresses.choose(&mut rand::rng()).ok_or_else(none)?;
+    name.at(&address.host, address.port)
 }
 
 /// The name of the service's port that is asked for by number, by name, or, without a name, by nothing.
@@ -156,29 +144,6 @@ fn service_port_name(service: &Service, wanted: &str) -> Option<String> {
         Ok(number) => ports.iter().find(|port| port.port == number).map(name),
         Err(_) => ports.iter().map(name).find(|name| name == wanted),
     }
-}
-
-fn ready_addresses(slice: &EndpointSlice, port_name: &str) -> Vec<(String, u16)> {
-    let ports = slice.ports.as_deref().unwrap_or_default();
-    let port = ports
-        .iter()
-        .find(|port| port.name.as_deref().unwrap_or_default() == port_name)
-        .and_then(|port| u16::try_from(port.port?).ok());
-    let Some(port) = port else {
-        return Vec::new();
-    };
-    let is_ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
-        let conditions = endpoint.conditions.as_ref();
-        // Unknown counts as ready.
-        conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
-    };
-    slice
-        .endpoints
-        .iter()
-        .flatten()
-        .filter(is_ready)
-        .filter_map(|endpoint| Some((endpoint.addresses.first()?.clone(), port)))
-        .collect()
 }
 
 #[cfg(test)]
@@ -247,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_its_ready_endpoints() {
+    fn a_port_of_a_service_is_named_or_numbered() {
         let service: Service = serde_json::from_value(json!({
             "spec": {"ports": [{"name": "web", "port": 80}, {"name": "admin", "port": 81}]},
         }))
@@ -255,16 +220,5 @@ mod tests {
         assert_eq!(service_port_name(&service, "81").as_deref(), Some("admin"));
         assert_eq!(service_port_name(&service, "web").as_deref(), Some("web"));
         assert_eq!(service_port_name(&service, ""), None);
-        let slice: EndpointSlice = serde_json::from_value(json!({
-            "addressType": "IPv4",
-            "ports": [{"name": "web", "port": 8080}],
-            "endpoints": [
-                {"addresses": ["10.0.0.1"]},
-                {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
-            ],
-        }))
-        .unwrap();
-        assert_eq!(ready_addresses(&slice, "web"), [("10.0.0.1".to_owned(), 8080)]);
-        assert_eq!(ready_addresses(&slice, "admin"), []);
     }
 }
