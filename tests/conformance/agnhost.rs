@@ -5,6 +5,7 @@
 //!   SIGTERM can be put off. Each request is a line of its output. gRPC is the health service, which is well for ever
 //!   or for `--grpc-well-seconds N`.
 //! - `agnhost say WORDS` prints its arguments as JSON.
+//! - `agnhost webhook PORT CERTIFICATE KEY` answers reviews: see [`crate::agnhost_webhook`].
 //! - `agnhost wait` does nothing until SIGTERM.
 //! - `agnhost dial http|udp HOST PORT REQUEST` and `agnhost resolve [--tcp] NAME TYPE` ask others and print the answer.
 //! - `agnhost check-token FILE AUDIENCE` looks a token's issuer up and checks the token with its keys.
@@ -50,8 +51,14 @@ pub fn main() -> ExitCode {
         Some("resolve") => return printed(dialing::resolve_words(&words[1..])),
         Some("check-token") => return printed(issuer::check(&words[1..])),
         Some("serve") => serve(&words[1..]),
+        Some("webhook") => match &words[1..] {
+            [port, certificate, key] => {
+                crate::agnhost_webhook::serve(port.parse().expect("a port"), certificate, key);
+            }
+            other => panic!("{other:?} are not a port, a certificate and a key"),
+        },
         _ => {
-            eprintln!("agnhost serve | say | wait");
+            eprintln!("agnhost serve | say | webhook | wait");
             return ExitCode::FAILURE;
         }
     }

@@ -21,6 +21,7 @@
 mod support;
 
 mod agnhost;
+mod agnhost_webhook;
 mod arguments;
 mod cluster;
 mod dialing;
@@ -35,6 +36,7 @@ mod quantity;
 mod resource;
 mod runner;
 mod sets;
+mod webhook_server;
 
 mod account_pods;
 mod apps;
@@ -42,6 +44,7 @@ mod architecture;
 mod auth;
 mod cli;
 mod cli_pods;
+mod conversion_webhooks;
 mod custom_resources;
 mod custom_resources_published;
 mod daemon_sets;
@@ -80,6 +83,8 @@ mod taints;
 mod volume_updates;
 mod volumes;
 mod watchers;
+mod webhook_configurations;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -94,6 +99,7 @@ fn main() -> ExitCode {
         auth::tests(),
         cli::tests(),
         cli_pods::tests(),
+        conversion_webhooks::tests(),
         custom_resources::tests(),
         custom_resources_published::tests(),
         daemon_sets::tests(),
@@ -132,6 +138,8 @@ fn main() -> ExitCode {
         volume_updates::tests(),
         volumes::tests(),
         watchers::tests(),
+        webhook_configurations::tests(),
+        webhooks::tests(),
     ];
     runner::main(tests.into_iter().flatten().collect())
 }
