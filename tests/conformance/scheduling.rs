@@ -2,7 +2,6 @@
 //! only exist as objects.
 
 use crate::cluster::{Cluster, eventually, refused};
-use crate::nodes::Backend;
 use crate::pods::{sleeper, with_main, with_spec};
 use crate::resource::{Resource, merge_into, pod};
 use crate::runner::{Test, pod_test, test};
@@ -36,8 +35,7 @@ pub fn tests() -> Vec<Test> {
         pod_test(
             "[sig-scheduling] SchedulerPredicates validates that there exists conflict between pods with same hostPort and protocol but one using 0.0.0.0 hostIP",
             host_port_is_taken,
-        )
-        .waits_on(Backend::Containerd, "host ports on containerd"),
+        ),
         test(
             "[sig-node] RuntimeClass should schedule a Pod requesting a RuntimeClass without PodOverhead",
             runtime_class_without_overhead,
