@@ -9,6 +9,10 @@ const LABEL: &str = "pod-security.kubernetes.io";
 async fn namespace(server: &Server, name: &str, labels: Value) -> String {
     let body = json!({"metadata": {"name": name, "labels": labels}});
     server.post(NAMESPACES, body).await.expect(201);
+    // No controller runs that would make it.
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts = format!("{NAMESPACES}/{name}/serviceaccounts");
+    server.post(&accounts, account).await.expect(201);
     format!("{NAMESPACES}/{name}/pods")
 }
 
