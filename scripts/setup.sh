@@ -24,7 +24,7 @@ install() {
         exit 1
     fi
     say "$why: installing $*"
-    as_root env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@" >/dev/null' apt "$@"
+    as_root env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -qq -o Acquire::Retries=5 && apt-get install -qq -y -o Acquire::Retries=5 --no-install-recommends "$@" >/dev/null' apt "$@"
 }
 
 # /usr/sbin, where daemons live, is not in everybody's path.
