@@ -37,5 +37,5 @@ pub use error::StorageError;
 pub use metrics::{COMMIT_BUCKETS_MICROS, Metrics};
 pub use options::Options;
 pub use store::Storage;
-pub use types::{Alongside, Draft, Entry, Event, EventKind, Index, Indexer, Key, Operation, Revise, Snapshot};
+pub use types::{Alongside, Draft, Entry, Event, EventKind, Index, Indexer, Key, Operation, Revise, Snapshot, Window};
 pub use watch::Watch;

@@ -1,7 +1,7 @@
 //! One resource in memory: its current objects and its recent events (upstream: `cacher`'s `watchCache`).
 
 use super::metrics::Metrics;
-use super::{Entry, Event, EventKind, Key, Snapshot, StorageError};
+use super::{Entry, Event, EventKind, Key, Snapshot, StorageError, Window};
 use parking_lot::{RwLock, RwLockWriteGuard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -83,30 +83,15 @@ impl ResourceCache {
     /// `at` is a revision, or None for now.
     pub fn list(&self, namespace: Option<&str>, at: Option<u64>) -> Result<Snapshot, StorageError> {
         let state = self.state.read();
-        let current = self.position.revision();
-        let requested = at.unwrap_or(current);
-        if requested > current {
-            return Err(StorageError::Future { requested, current });
-        }
-        let oldest = self.position.floor();
-        if requested < oldest {
-            return Err(StorageError::Compacted { requested, oldest });
-        }
+        let requested = self.readable(at)?;
         let mut entries = state.entries(namespace);
-        let later = state.history_after(requested);
-        if later == state.history.len() {
+        let undone = state.undone(namespace, requested);
+        if undone.is_empty() && state.history_after(requested) == state.history.len() {
             return Ok(Snapshot {
                 revision: requested,
                 changed: state.changed_in(namespace),
                 entries,
             });
-        }
-        // Undone newest first, so that what stays for a key is what its first later change replaced.
-        let mut undone: HashMap<&Key, Option<&Arc<Entry>>> = HashMap::new();
-        for event in state.history.range(later..).rev() {
-            if namespace.is_none_or(|namespace| *event.entry.key.namespace == *namespace) {
-                undone.insert(&event.entry.key, event.previous.as_ref());
-            }
         }
         entries.retain(|entry| !undone.contains_key(&entry.key));
         entries.extend(undone.values().filter_map(|previous| previous.cloned()));
@@ -117,6 +102,60 @@ impl ResourceCache {
             changed: requested,
             entries,
         })
+    }
+
+    /// `limit` objects of such a list from `namespace/name` on, without a look at those before.
+    pub fn window(
+        &self,
+        namespace: Option<&str>,
+        at: Option<u64>,
+        start: (&str, &str),
+        limit: usize,
+    ) -> Result<Window, StorageError> {
+        let state = self.state.read();
+        let revision = self.readable(at)?;
+        let undone = state.undone(namespace, revision);
+        let not_before = |entry: &&Arc<Entry>| entry.key.compare_path(start.0, start.1) != std::cmp::Ordering::Less;
+        let mut back: Vec<&Arc<Entry>> = undone
+            .values()
+            .filter_map(|previous| *previous)
+            .filter(not_before)
+            .collect();
+        back.sort_by(|left, right| left.key.cmp(&right.key));
+        let mut back = back.into_iter().peekable();
+        let mut now = state
+            .entries_from(namespace, start)
+            .filter(|entry| undone.is_empty() || !undone.contains_key(&entry.key))
+            .peekable();
+        let mut entries = Vec::with_capacity(limit.min(state.objects));
+        while entries.len() < limit {
+            let next = match (now.peek(), back.peek()) {
+                (Some(one), Some(other)) if other.key < one.key => back.next(),
+                (Some(_), _) => now.next(),
+                (None, _) => back.next(),
+            };
+            let Some(entry) = next else { break };
+            entries.push(entry.clone());
+        }
+        Ok(Window {
+            revision,
+            entries,
+            rest: now.count() + back.count(),
+        })
+    }
+
+    /// The revision, if its state is still known. To be called under the lock of the state.
+    fn readable(&self, at: Option<u64>) -> Result<u64, StorageError> {
+        let current = self.position.revision();
+        let requested = at.unwrap_or(current);
+        if requested > current {
+            return Err(StorageError::Future { requested, current });
+        }
+        let oldest = self.position.floor();
+        if requested < oldest {
+            return Err(StorageError::Compacted { requested, oldest });
+        }
+        Ok(requested)
     }
 
     /// The revision now, and the one by which what is derived from a list is named.
@@ -195,6 +234,37 @@ impl State {
     /// Index in the history of the first event after `revision`.
     pub fn history_after(&self, revision: u64) -> usize {
         self.history.partition_point(|event| event.revision() <= revision)
+    }
+
+    /// What has changed after `revision`, and what it was then; None: it was not there.
+    fn undone(&self, namespace: Option<&str>, revision: u64) -> HashMap<&Key, Option<&Arc<Entry>>> {
+        let later = self.history_after(revision);
+        let mut undone = HashMap::new();
+        // Newest first, so that what stays for a key is what its first later change replaced.
+        for event in self.history.range(later..).rev() {
+            if namespace.is_none_or(|namespace| *event.entry.key.namespace == *namespace) {
+                undone.insert(&event.entry.key, event.previous.as_ref());
+            }
+        }
+        undone
+    }
+
+    /// In the order of lists, from `namespace/name` on.
+    fn entries_from<'a>(
+        &'a self,
+        namespace: Option<&'a str>,
+        start: (&'a str, &'a str),
+    ) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let first = scope(start.0);
+        let wanted = namespace.map(scope);
+        let from = wanted.clone().map_or(first.clone(), |wanted| wanted.max(first.clone()));
+        let spaces = self.namespaces.range(from..);
+        let spaces = spaces.take_while(move |(scope, _)| wanted.as_ref().is_none_or(|wanted| *scope <= wanted));
+        spaces.flat_map(move |(scope, space)| {
+            let from = if *scope == first { start.1 } else { "" };
+            let names = (std::ops::Bound::Included(from), std::ops::Bound::Unbounded);
+            space.objects.range::<str, _>(names).map(|(_, entry)| entry)
+        })
     }
 
     fn entries(&self, namespace: Option<&str>) -> Vec<Arc<Entry>> {

@@ -5,7 +5,7 @@ use super::database::Database;
 use super::load::load;
 use super::metrics::Metrics;
 use super::writer::{Request, Writer};
-use super::{Alongside, Entry, Indexer, Operation, Options, Snapshot, StorageError, Watch};
+use super::{Alongside, Entry, Indexer, Operation, Options, Snapshot, StorageError, Watch, Window};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +61,18 @@ impl Storage {
     /// `namespace`: None for all.
     pub fn list(&self, resource: &str, namespace: Option<&str>, at: Option<u64>) -> Result<Snapshot, StorageError> {
         self.cache.resource(resource).list(namespace, at)
+    }
+
+    /// `limit` objects of a list from `namespace/name` on.
+    pub fn window(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        at: Option<u64>,
+        start: (&str, &str),
+        limit: usize,
+    ) -> Result<Window, StorageError> {
+        self.cache.resource(resource).window(namespace, at, start, limit)
     }
 
     /// The store's revision, and the name of the present state of a list as [`Snapshot::changed`] has it.

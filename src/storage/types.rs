@@ -156,6 +156,15 @@ impl Snapshot {
     }
 }
 
+/// A part of a list: see [`Snapshot`].
+#[derive(Debug)]
+pub struct Window {
+    pub revision: u64,
+    pub entries: Vec<Arc<Entry>>,
+    /// So many come after them.
+    pub rest: usize,
+}
+
 /// Extracts the index of an object when it is read back from the database at start.
 pub trait Indexer: Send + Sync {
     fn index(&self, resource: &str, json: &[u8]) -> Index;

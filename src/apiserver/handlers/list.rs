@@ -20,7 +20,7 @@ use crate::apiserver::conversion;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::{ListOptions, VersionMatch};
 use crate::registry::Kind;
-use crate::storage::{Entry, Snapshot, StorageError};
+use crate::storage::{Entry, StorageError};
 use bytes::Bytes;
 use poem::Response;
 use poem::http::StatusCode;
@@ -65,29 +65,38 @@ impl Page {
 
 /// Finds the objects of a list request at the revision that it asks for.
 pub async fn page(ctx: &Context, kind: &Kind, options: &ListOptions, selection: &Selection) -> Result<Page, ApiError> {
-    let token = Token::of(options)?;
-    let mut snapshot = match &token {
-        Some(token) => at_token(ctx, kind, token)?,
-        None => at_version(ctx, kind, options).await?,
-    };
+    let at = At::of(ctx, options).await?;
+    let (storage, namespace) = (ctx.storage(), ctx.list_namespace(kind));
+    let start = at.token.as_ref().map_or(("", ""), |token| token.position(kind));
+    if let Some(limit) = options.limit.filter(|_| selection.is_empty()) {
+        let window = storage
+            .window(kind.storage_resource, namespace, at.revision, start, limit)
+            .map_err(|error| at.refused(error, kind))?;
+        let (mut entries, more) = (window.entries, window.rest > 0);
+        conversion::entries(ctx, kind, &mut entries).await?;
+        let last = entries.last().filter(|_| more);
+        return Ok(Page {
+            revision: window.revision,
+            continue_token: last.map_or_else(String::new, |entry| Token::after(kind, entry, window.revision).encode()),
+            remaining: more.then_some(window.rest),
+            entries,
+        });
+    }
+    let mut snapshot = storage
+        .list(kind.storage_resource, namespace, at.revision)
+        .map_err(|error| at.refused(error, kind))?;
     // Fields that are selected by are those of the version that is asked for.
     let converts_first = selection.needs_objects();
     if converts_first {
         conversion::entries(ctx, kind, &mut snapshot.entries).await?;
     }
-    let start = match &token {
-        Some(token) => {
-            let (namespace, name) = token.position(kind);
-            snapshot.position(namespace, name)
-        }
-        None => 0,
-    };
+    let start = at.token.as_ref().map_or(0, |_| snapshot.position(start.0, start.1));
     let limit = options.limit.unwrap_or(usize::MAX);
     let mut entries = Vec::new();
-    let mut next = None;
-    for (position, entry) in snapshot.entries.iter().enumerate().skip(start) {
+    let mut more = false;
+    for entry in &snapshot.entries[start..] {
         if entries.len() == limit {
-            next = Some(position);
+            more = true;
             break;
         }
         if selection.matches(entry) {
@@ -97,16 +106,13 @@ pub async fn page(ctx: &Context, kind: &Kind, options: &ListOptions, selection: 
     if !converts_first {
         conversion::entries(ctx, kind, &mut entries).await?;
     }
-    let last = entries.last().filter(|_| next.is_some());
+    let last = entries.last().filter(|_| more);
     let continue_token = last.map(|entry| Token::after(kind, entry, snapshot.revision).encode());
-    let remaining = next
-        .filter(|_| selection.is_empty())
-        .map(|next| snapshot.entries.len() - next);
     Ok(Page {
         revision: snapshot.revision,
         entries,
         continue_token: continue_token.unwrap_or_default(),
-        remaining,
+        remaining: None,
     })
 }
 
@@ -116,35 +122,40 @@ fn list_revision(options: &ListOptions) -> Result<Option<u64>, ApiError> {
         .map_err(|error| ApiError::bad_request(format!("invalid resource version: {error}")))
 }
 
-/// The state that a list without a continue token asks for.
-async fn at_version(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result<Snapshot, ApiError> {
-    let revision = list_revision(options)?;
-    // Without a match rule a limit makes the version exact, for clients from before the rules.
-    let exact = match options.resource_version_match {
-        Some(rule) => rule == VersionMatch::Exact,
-        None => options.limit.is_some(),
-    };
-    if let Some(revision) = revision {
-        wait_for_revision(ctx, revision).await?;
-    }
-    let at = revision.filter(|_| exact);
-    ctx.storage()
-        .list(kind.storage_resource, ctx.list_namespace(kind), at)
-        .map_err(|error| match error {
-            StorageError::Compacted { .. } => {
-                ApiError::expired("The resourceVersion for the provided list is too old.")
-            }
-            other => ApiError::from_storage(other, kind),
-        })
+/// The state that a list asks for.
+struct At {
+    /// None: now.
+    revision: Option<u64>,
+    /// Where it goes on, at the state that the first page showed.
+    token: Option<Token>,
 }
 
-/// The state that the first page showed.
-fn at_token(ctx: &Context, kind: &Kind, token: &Token) -> Result<Snapshot, ApiError> {
-    let at = u64::try_from(token.rv).ok();
-    ctx.storage()
-        .list(kind.storage_resource, ctx.list_namespace(kind), at)
-        .map_err(|error| match error {
-            StorageError::Compacted { .. } | StorageError::Future { .. } => {
+impl At {
+    async fn of(ctx: &Context, options: &ListOptions) -> Result<Self, ApiError> {
+        if let Some(token) = Token::of(options)? {
+            return Ok(Self {
+                revision: u64::try_from(token.rv).ok(),
+                token: Some(token),
+            });
+        }
+        let revision = list_revision(options)?;
+        // Without a match rule a limit makes the version exact, for clients from before the rules.
+        let exact = match options.resource_version_match {
+            Some(rule) => rule == VersionMatch::Exact,
+            None => options.limit.is_some(),
+        };
+        if let Some(revision) = revision {
+            wait_for_revision(ctx, revision).await?;
+        }
+        Ok(Self {
+            revision: revision.filter(|_| exact),
+            token: None,
+        })
+    }
+
+    fn refused(&self, error: StorageError, kind: &Kind) -> ApiError {
+        match (&self.token, error) {
+            (Some(token), StorageError::Compacted { .. } | StorageError::Future { .. }) => {
                 let inconsistent = token.inconsistent();
                 ApiError::expired(
                     "The provided continue parameter is too old to display a consistent list result. You can start a \
@@ -155,8 +166,12 @@ fn at_token(ctx: &Context, kind: &Kind, token: &Token) -> Result<Snapshot, ApiEr
                 )
                 .with_continue(inconsistent.encode())
             }
-            other => ApiError::from_storage(other, kind),
-        })
+            (None, StorageError::Compacted { .. }) => {
+                ApiError::expired("The resourceVersion for the provided list is too old.")
+            }
+            (_, other) => ApiError::from_storage(other, kind),
+        }
+    }
 }
 
 fn metadata(page: &Page) -> Value {

@@ -60,3 +60,55 @@ async fn past_revisions_can_be_listed() {
         }
     ));
 }
+
+#[tokio::test]
+async fn a_window_is_a_part_of_the_list() {
+    let storage = in_memory().await;
+    let mut revisions = std::collections::HashMap::new();
+    for (round, name) in ["a/z", "a-b/x", "b/1", "a/B", "a/a.b", "a/a-b", "a/B", "b/1", "a/m"]
+        .into_iter()
+        .enumerate()
+    {
+        let content = round.to_string();
+        let written = match revisions.get(name) {
+            Some(revision) => write(&storage, update(name, *revision, &content)).await,
+            None => write(&storage, create(name, &content)).await,
+        };
+        revisions.insert(name, written);
+    }
+    write(&storage, delete("a/z", revisions["a/z"])).await;
+    write(&storage, delete("a-b/x", revisions["a-b/x"])).await;
+    let starts = [
+        ("", ""),
+        ("a-b", "x\0"),
+        ("a", ""),
+        ("a", "a.b"),
+        ("a", "a.b\0"),
+        ("b", "1"),
+        ("c", ""),
+    ];
+    let mut compared = 0;
+    for at in (1..=storage.revision()).map(Some).chain([None]) {
+        for namespace in [None, Some("a"), Some("a-b"), Some("nowhere")] {
+            let list = storage.list("configmaps", namespace, at).unwrap();
+            for start in starts {
+                let from = list.position(start.0, start.1);
+                for limit in 0..=list.entries.len() {
+                    let window = storage.window("configmaps", namespace, at, start, limit).unwrap();
+                    let expected: Vec<_> = list.entries[from..].iter().take(limit).cloned().collect();
+                    assert_eq!(
+                        shown(&window.entries),
+                        shown(&expected),
+                        "{at:?} {namespace:?} {start:?} {limit}"
+                    );
+                    assert_eq!(window.rest, list.entries.len() - from - expected.len());
+                    assert_eq!(window.revision, list.revision);
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 500, "{compared}");
+    let future = storage.window("configmaps", None, Some(99), ("", ""), 1);
+    assert!(matches!(future, Err(StorageError::Future { .. })));
+}
