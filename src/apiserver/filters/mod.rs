@@ -8,7 +8,7 @@
 //! 6. [`warnings`]: `Warning` headers.
 //! 7. [`authentication`]: who asks; 401.
 //! 8. [`impersonation`]: as whom; 403.
-//! 9. [`inflight`]: how many at once; 429.
+//! 9. [`inflight`]: how many at once, and in whose turn; 429.
 //! 10. [`authorization`]: who may; 403.
 //!
 //! What is left goes to [`crate::apiserver::routes`].
@@ -74,7 +74,7 @@ async fn inner(ctx: &mut Context, request: &mut Request) -> Result<Response, Api
     // Without the token, if there was one.
     ctx.headers.remove(AUTHORIZATION);
     ctx.user = impersonation::impersonate(&ctx.server.authorizer, user, request.headers(), &ctx.info)?;
-    let _place = inflight::enter(ctx)?;
+    let _place = inflight::enter(ctx).await?;
     ctx.authorize(&ctx.info)?;
     routes::dispatch(ctx, request).await
 }
