@@ -5,7 +5,7 @@
 //! them out does not touch.
 
 use super::ObjectKey;
-use super::copies::Copies;
+use super::copies::{Copies, Shared};
 use futures_util::{Stream, StreamExt};
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
@@ -14,7 +14,8 @@ use kube::{Client, Resource};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
@@ -66,7 +67,8 @@ impl Informers {
         }
         let informer = Informer::with(Copies::of_process());
         by_type.insert(TypeId::of::<K>(), Box::new(informer.clone()));
-        let events = watcher(Api::<K>::all(self.client.clone()), watcher::Config::default()).default_backoff();
+        let api = Api::<Shared<K>>::all(self.client.clone());
+        let events = watcher(api, watcher::Config::default()).default_backoff();
         let fed = informer.clone();
         let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move {
@@ -143,7 +145,7 @@ struct Inner<K> {
 
 struct State<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
-    by_controller: HashMap<String, BTreeMap<ObjectKey, Arc<K>>>,
+    by_controller: ByWord<K>,
 }
 
 struct Listeners<K> {
@@ -229,22 +231,18 @@ impl<K: Watched> Informer<K> {
         };
         let by_word = Arc::clone(&index.by_word);
         let follow = move |change: &Change<K>| {
+            let old = change.old.as_ref().map(|old| words(old)).unwrap_or_default();
+            let new = change.new.as_ref().map(|new| words(new)).unwrap_or_default();
+            let Some(key) = change.object().map(|object| ObjectKey::of(&**object)) else {
+                return;
+            };
             let mut by_word = by_word.write();
-            if let Some(old) = &change.old {
-                let key = ObjectKey::of(&**old);
-                for word in words(old) {
-                    if let Some(objects) = by_word.get_mut(&word) {
-                        objects.remove(&key);
-                        if objects.is_empty() {
-                            by_word.remove(&word);
-                        }
-                    }
-                }
+            for word in old.iter().filter(|word| !new.contains(word)) {
+                take(&mut by_word, word, &key);
             }
-            if let Some(new) = &change.new {
-                for word in words(new) {
-                    let objects = by_word.entry(word).or_default();
-                    objects.insert(ObjectKey::of(&**new), Arc::clone(new));
+            if let Some(object) = &change.new {
+                for word in &new {
+                    place(&mut by_word, word, &key, object);
                 }
             }
         };
@@ -299,7 +297,7 @@ impl<K: Watched> Informer<K> {
     }
 
     /// Takes in what `events` bring until they end. For tests and for watches that are not of the shared client.
-    pub async fn feed(&self, events: impl Stream<Item = watcher::Result<Event<K>>>) {
+    pub async fn feed<T: Into<Arc<K>>>(&self, events: impl Stream<Item = watcher::Result<Event<T>>>) {
         let mut events = pin!(events);
         let mut relisted: BTreeSet<ObjectKey> = BTreeSet::new();
         // A list comes by name, so its newest object says nothing about the others before all are in.
@@ -313,8 +311,9 @@ impl<K: Watched> Informer<K> {
                     asked = Instant::now();
                 }
                 Ok(Event::InitApply(object)) => {
-                    relisted.insert(ObjectKey::of(&object));
-                    newest = newest.max(revision_of(&object));
+                    let object = object.into();
+                    relisted.insert(ObjectKey::of(&*object));
+                    newest = newest.max(revision_of(&*object));
                     self.take_in(object, false);
                 }
                 Ok(Event::InitDone) => {
@@ -323,8 +322,8 @@ impl<K: Watched> Informer<K> {
                     *self.inner.listed_at.lock() = Some(asked);
                     self.inner.listed.send_replace(true);
                 }
-                Ok(Event::Apply(object)) => self.apply(object),
-                Ok(Event::Delete(object)) => self.delete(&object),
+                Ok(Event::Apply(object)) => self.take_in(object.into(), true),
+                Ok(Event::Delete(object)) => self.delete(&object.into()),
                 Err(error) => {
                     let kind = K::kind(&());
                     tracing::warn!(%kind, %error, "a watch broke and is retried");
@@ -335,14 +334,16 @@ impl<K: Watched> Informer<K> {
 
     /// Takes in an object that came or changed.
     pub fn apply(&self, object: K) {
-        self.take_in(object, true);
+        self.take_in(Arc::new(object), true);
     }
 
     /// `in_order`: everything older has been seen before.
-    fn take_in(&self, mut object: K, in_order: bool) {
-        object.meta_mut().managed_fields = None;
-        let revision = revision_of(&object);
-        let key = ObjectKey::of(&object);
+    fn take_in(&self, mut object: Arc<K>, in_order: bool) {
+        if object.meta().managed_fields.is_some() {
+            Arc::make_mut(&mut object).meta_mut().managed_fields = None;
+        }
+        let revision = revision_of(&*object);
+        let key = ObjectKey::of(&*object);
         let listeners = self.inner.listeners.lock();
         let old = self.inner.state.read().objects.get(&key).cloned();
         // A relist shows again what is known.
@@ -421,27 +422,53 @@ impl<K> Inner<K> {
 
 impl<K: Watched> State<K> {
     fn put(&mut self, key: ObjectKey, object: &Arc<K>) {
-        self.remove(&key);
-        if let Some(uid) = controller_uid(&**object) {
-            self.by_controller
-                .entry(uid.to_owned())
-                .or_default()
-                .insert(key.clone(), Arc::clone(object));
+        let owner = controller_uid(&**object);
+        if let Some(owner) = owner {
+            place(&mut self.by_controller, owner, &key, object);
         }
-        self.objects.insert(key, Arc::clone(object));
+        match self.objects.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(object));
+            }
+            Entry::Occupied(mut entry) => {
+                let old = entry.insert(Arc::clone(object));
+                if let Some(before) = controller_uid(&*old).filter(|before| Some(*before) != owner) {
+                    take(&mut self.by_controller, before, entry.key());
+                }
+            }
+        }
     }
 
     fn remove(&mut self, key: &ObjectKey) -> Option<Arc<K>> {
         let old = self.objects.remove(key)?;
-        if let Some(uid) = controller_uid(&*old)
-            && let Some(keys) = self.by_controller.get_mut(uid)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_controller.remove(uid);
-            }
+        if let Some(owner) = controller_uid(&*old) {
+            take(&mut self.by_controller, owner, key);
         }
         Some(old)
+    }
+}
+
+/// Puts an object in its place under a word. Most changes find their object there, whose key stays then.
+fn place<K>(by_word: &mut ByWord<K>, word: &str, key: &ObjectKey, object: &Arc<K>) {
+    let Some(objects) = by_word.get_mut(word) else {
+        let first = BTreeMap::from([(key.clone(), Arc::clone(object))]);
+        by_word.insert(word.to_owned(), first);
+        return;
+    };
+    match objects.get_mut(key) {
+        Some(known) => *known = Arc::clone(object),
+        None => {
+            objects.insert(key.clone(), Arc::clone(object));
+        }
+    }
+}
+
+fn take<K>(by_word: &mut ByWord<K>, word: &str, key: &ObjectKey) {
+    if let Some(objects) = by_word.get_mut(word) {
+        objects.remove(key);
+        if objects.is_empty() {
+            by_word.remove(word);
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! directly, without a socket, under an identity of their own; everything else is as over the network.
 //!
 //! What clients share stands here, too:
-//! - [`informer`]: one watch and one indexed cache per kind; [`copies`]: what several caches hold exists once.
+//! - [`informer`]: one watch and one indexed cache per kind; [`copies`]: what several caches hold exists once and is
+//!   decoded once; [`lean`]: decoded without managed fields.
 //! - [`work_queue`]: keys that wait to be worked on.
 //! - [`events`]: what people are told.
 //! - [`claims`]: claims of pods, and the built-in provisioner of volumes.
@@ -16,6 +17,7 @@ pub mod discovery;
 pub mod events;
 pub mod informer;
 mod key;
+pub mod lean;
 pub mod placement;
 pub mod pods;
 pub mod work_queue;

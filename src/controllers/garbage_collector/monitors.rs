@@ -7,7 +7,8 @@ use super::graph::{Graph, Seen};
 use super::identity::{Identity, Type, Uid, owners};
 use super::plan::{FOREGROUND, ORPHAN};
 use super::worker::Worker;
-use crate::client::discovery::{Discovery, Resource, Resources};
+use crate::client::discovery::{Discovery, Metadata, Resource, Resources};
+use crate::client::lean::Lean;
 use futures_util::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -205,21 +206,21 @@ struct Feed {
 
 impl Feed {
     async fn run(mut self, client: Client) {
-        let api = self.resource.api_all(client);
+        let api: Api<Lean<Metadata>> = Api::all_with(client, &self.resource.api);
         let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => self.present.clear(),
-                Ok(Event::InitApply(object)) => {
+                Ok(Event::InitApply(Lean(object))) => {
                     if self.relist {
                         self.present.insert(uid(&object.metadata));
                     }
                     self.observe(&object.metadata);
                 }
                 Ok(Event::InitDone) => self.end_list(),
-                Ok(Event::Apply(object)) => self.observe(&object.metadata),
-                Ok(Event::Delete(object)) => {
+                Ok(Event::Apply(Lean(object))) => self.observe(&object.metadata),
+                Ok(Event::Delete(Lean(object))) => {
                     apply(&self.graph, &self.queues, |graph| graph.vanish(&uid(&object.metadata)));
                 }
                 Err(error) => {

@@ -1,9 +1,10 @@
 //! How many objects there are of kinds of which only the number counts: a watch of their metadata, begun when the
 //! first quota names the kind (upstream: `resource_quota_monitor.go`, which watches all kinds always).
 
+use crate::client::discovery::Metadata;
+use crate::client::lean::Lean;
 use futures_util::StreamExt;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
-use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
@@ -51,13 +52,8 @@ impl Counted {
     }
 
     /// Takes in an event; the namespaces in which it changed something.
-    fn take(
-        &self,
-        event: Event<PartialObjectMeta<DynamicObject>>,
-        listing: &mut BTreeMap<String, BTreeSet<String>>,
-    ) -> Vec<String> {
-        let place =
-            |object: &PartialObjectMeta<DynamicObject>| (object.namespace().unwrap_or_default(), object.name_any());
+    fn take(&self, event: Event<Lean<Metadata>>, listing: &mut BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+        let place = |object: &Lean<Metadata>| (object.namespace().unwrap_or_default(), object.name_any());
         match event {
             Event::Init => listing.clear(),
             Event::InitApply(object) => {
@@ -141,7 +137,7 @@ impl Kinds {
 }
 
 async fn follow(client: Client, counted: Arc<Counted>, changed: Changed) {
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &counted.resource);
+    let api: Api<Lean<Metadata>> = Api::all_with(client, &counted.resource);
     let events = watcher(api, watcher::Config::default()).default_backoff();
     let followed = async {
         let mut events = pin!(events);
@@ -200,7 +196,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn object(namespace: &str, name: &str) -> PartialObjectMeta<DynamicObject> {
+    fn object(namespace: &str, name: &str) -> Lean<Metadata> {
         serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}})).unwrap()
     }
 
