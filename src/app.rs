@@ -33,6 +33,7 @@ use crate::apiserver::error::ApiError;
 use crate::apiserver::filters::authentication::Authenticator;
 use crate::apiserver::{ApiServer, ApiServerOptions};
 use crate::config::Settings;
+use crate::controllers::{Selection, UnknownController};
 use crate::registry::Registry;
 use crate::runtime::choose::{ChooseError, Chosen};
 /// The programs beside containers that write their logs.
@@ -59,6 +60,8 @@ pub enum AppError {
     Setting { key: &'static str, reason: String },
     #[error("setting \"scheduler.config\": {0}")]
     Scheduler(#[from] ConfigurationError),
+    #[error(transparent)]
+    Controllers(#[from] UnknownController),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     #[error("{0}. Choose another address with --listen")]
@@ -112,10 +115,11 @@ pub async fn run(settings: Settings) -> Result<(), AppError> {
     let begin = Instant::now();
     let signals = signals::Signals::listen().map_err(AppError::Signals)?;
     let scheduling = Configuration::load(&settings.scheduler.config)?;
+    let selection = Selection::new(&settings.controllers.enabled)?;
     let core = Core::start(&settings).await?;
     tracing::info!(address = %core.address, millis = begin.elapsed().as_millis(), "serving the Kubernetes API");
     let mut parts = Parts::default();
-    let result = run_parts(&settings, scheduling, &core, &mut parts, signals).await;
+    let result = run_parts(&settings, scheduling, selection, &core, &mut parts, signals).await;
     let limit = Duration::from_secs(settings.server.shutdown_timeout_seconds);
     parts.stop(limit).await;
     core.stop(limit).await;
@@ -126,6 +130,7 @@ pub async fn run(settings: Settings) -> Result<(), AppError> {
 async fn run_parts(
     settings: &Settings,
     scheduling: Configuration,
+    selection: Selection,
     core: &Core,
     parts: &mut Parts,
     mut signals: signals::Signals,
@@ -135,12 +140,12 @@ async fn run_parts(
         () = signals.stop() => return Ok(()),
     };
     let stop = parts.stop.clone();
-    let client = core.client("system:kube-scheduler", &[]);
-    let expressions = Arc::new(device_expressions::DeviceExpressions::default());
-    parts.tasks.spawn(
-        "scheduler",
-        scheduler::run(client, scheduling, expressions, stop.clone()),
-    );
+    if settings.scheduler.enabled {
+        let client = core.client("system:kube-scheduler", &[]);
+        let expressions = Arc::new(device_expressions::DeviceExpressions::default());
+        let scheduling = scheduler::run(client, scheduling, expressions, stop.clone());
+        parts.tasks.spawn("scheduler", scheduling);
+    }
     let clients = controllers::Clients {
         shared: core.client("system:kube-controller-manager", &[]),
         own: {
@@ -166,7 +171,7 @@ async fn run_parts(
         },
         authority: core.pki.authority_pem().to_owned(),
     };
-    let controllers = controllers::run(clients, tokens, core.pki.clone(), stop.clone());
+    let controllers = controllers::run(clients, tokens, core.pki.clone(), selection, stop.clone());
     parts.tasks.spawn("controllers", controllers);
     if let Some(chosen) = &chosen {
         node::start(settings, core, chosen, parts).await?;

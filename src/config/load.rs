@@ -169,7 +169,8 @@ fn read_environment(variables: &BTreeMap<String, String>, defaults: &Value) -> R
         .list_separator(",")
         .with_list_parse_key("server.tls_sans")
         .with_list_parse_key("node.allowed_unsafe_sysctls")
-        .with_list_parse_key("server.enable_admission_plugins");
+        .with_list_parse_key("server.enable_admission_plugins")
+        .with_list_parse_key("controllers.enabled");
     Ok(lists.source(Some(taken)))
 }
 

@@ -20,6 +20,7 @@ pub struct Settings {
     pub runtime: RuntimeSettings,
     pub node: NodeSettings,
     pub network: NetworkSettings,
+    pub controllers: ControllerSettings,
     pub scheduler: SchedulerSettings,
     pub log: LogSettings,
 }
@@ -112,9 +113,19 @@ pub struct NetworkSettings {
     pub node_port_range: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControllerSettings {
+    /// Upstream's names of those that run: `*` is all of them, `-NAME` all but that one. None at all: objects stay as they
+    /// are written.
+    pub enabled: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SchedulerSettings {
+    /// Whether pods are given nodes.
+    pub enabled: bool,
     /// A KubeSchedulerConfiguration file (`kubescheduler.config.k8s.io/v1`). Empty: upstream's defaults.
     pub config: PathBuf,
 }
@@ -148,6 +159,23 @@ impl Default for StorageSettings {
             url: String::new(),
             history_age_seconds: 300,
             history_events_max: 100_000,
+        }
+    }
+}
+
+impl Default for ControllerSettings {
+    fn default() -> ControllerSettings {
+        ControllerSettings {
+            enabled: vec!["*".to_owned()],
+        }
+    }
+}
+
+impl Default for SchedulerSettings {
+    fn default() -> SchedulerSettings {
+        SchedulerSettings {
+            enabled: true,
+            config: PathBuf::new(),
         }
     }
 }

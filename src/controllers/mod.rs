@@ -46,6 +46,7 @@ mod resourceclaim;
 mod resourcequota;
 mod revisions;
 mod rootcacertpublisher;
+mod selection;
 mod service_endpoints;
 mod serviceaccount;
 mod serviceaccounttoken;
@@ -67,6 +68,7 @@ use crate::transport::pki::Pki;
 pub use claims::LOCAL_PATH;
 use kube::Client;
 use kube::runtime::reflector::{Lookup, Store};
+pub use selection::{Selection, UnknownController};
 pub use serviceaccounttoken::Tokens;
 use std::hash::Hash;
 use std::path::PathBuf;
@@ -150,8 +152,61 @@ impl Context {
     }
 }
 
-/// Runs every controller until `shutdown`.
-pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: CancellationToken) {
+/// The controllers that need nothing but the context, and the names that upstream has for them.
+macro_rules! controllers {
+    ($($controller:ident: $names:expr),* $(,)?) => {
+        /// What each of the controllers is called, as [`Selection`] takes it.
+        pub const NAMES: &[&[&str]] = &[
+            &["serviceaccount-controller"],
+            &["serviceaccount-token-controller"],
+            &["clusterrole-aggregation-controller"],
+            $(&$names),*
+        ];
+
+        fn spawn(tasks: &mut Tasks, context: &Arc<Context>, selection: &Selection) {
+            $(if selection.runs(&$names) {
+                let context = Arc::clone(context);
+                tasks.spawn(stringify!($controller), async move { $controller::run(&context).await });
+            })*
+        }
+    };
+}
+
+// One line each, in the alphabet's order.
+controllers! {
+    attachdetach: ["persistentvolume-attach-detach-controller"],
+    certificates: ["certificatesigningrequest-approving-controller", "certificatesigningrequest-cleaner-controller", "certificatesigningrequest-signing-controller"],
+    cronjob: ["cronjob-controller"],
+    daemonset: ["daemonset-controller"],
+    deployment: ["deployment-controller"],
+    disruption: ["disruption-controller"],
+    endpoint: ["endpoints-controller"],
+    endpointslice: ["endpointslice-controller"],
+    endpointslicemirroring: ["endpointslice-mirroring-controller"],
+    ephemeral_volume: ["ephemeral-volume-controller"],
+    garbage_collector: ["garbage-collector-controller"],
+    job: ["job-controller"],
+    namespace: ["namespace-controller"],
+    nodelifecycle: ["node-lifecycle-controller"],
+    persistentvolume: ["persistentvolume-binder-controller"],
+    podautoscaler: ["horizontal-pod-autoscaler-controller"],
+    podgc: ["pod-garbage-collector-controller"],
+    replicaset: ["replicaset-controller"],
+    replication: ["replicationcontroller-controller"],
+    resourceclaim: ["resourceclaim-controller"],
+    resourcequota: ["resourcequota-controller"],
+    rootcacertpublisher: ["root-ca-certificate-publisher-controller"],
+    statefulset: ["statefulset-controller"],
+    storage_protection: ["persistentvolume-protection-controller", "persistentvolumeclaim-protection-controller", "volumeattributesclass-protection-controller"],
+    storage_version_migrator: ["storage-version-migrator-controller"],
+    tainteviction: ["taint-eviction-controller"],
+    ttlafterfinished: ["ttl-after-finished-controller"],
+    validatingadmissionpolicystatus: ["validatingadmissionpolicy-status-controller"],
+    volume_expand: ["persistentvolume-expander-controller"],
+}
+
+/// Runs the selected controllers until `shutdown`.
+pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, selection: Selection, shutdown: CancellationToken) {
     let context = Arc::new(Context::new(clients, pki, shutdown.clone()));
     let (own, shared) = (|name: &str| context.client(name), context.shared_client().clone());
     let accounts = serviceaccount::Clients {
@@ -160,51 +215,18 @@ pub async fn run(clients: Clients, tokens: Tokens, pki: Arc<Pki>, shutdown: Canc
     };
     let mut tasks = Tasks::default();
     let stop = || shutdown.clone();
-    tasks.spawn("serviceaccount", serviceaccount::run(accounts, stop()));
-    // Upstream's runs as the manager itself, too: it holds the signing key.
-    tasks.spawn("serviceaccounttoken", serviceaccounttoken::run(shared, tokens, stop()));
-    tasks.spawn(
-        "clusterroleaggregation",
-        clusterroleaggregation::run(own("clusterrole-aggregation-controller"), stop()),
-    );
-    macro_rules! spawn {
-        ($($controller:ident),* $(,)?) => {$({
-            let context = Arc::clone(&context);
-            tasks.spawn(stringify!($controller), async move { $controller::run(&context).await });
-        })*};
+    if selection.runs(&["serviceaccount-controller"]) {
+        tasks.spawn("serviceaccount", serviceaccount::run(accounts, stop()));
     }
-    // One line each, in the alphabet's order.
-    spawn!(
-        attachdetach,
-        certificates,
-        cronjob,
-        daemonset,
-        deployment,
-        disruption,
-        endpoint,
-        endpointslice,
-        endpointslicemirroring,
-        ephemeral_volume,
-        garbage_collector,
-        job,
-        namespace,
-        nodelifecycle,
-        persistentvolume,
-        podautoscaler,
-        podgc,
-        replicaset,
-        replication,
-        resourceclaim,
-        resourcequota,
-        rootcacertpublisher,
-        statefulset,
-        storage_protection,
-        storage_version_migrator,
-        tainteviction,
-        ttlafterfinished,
-        validatingadmissionpolicystatus,
-        volume_expand,
-    );
+    if selection.runs(&["serviceaccount-token-controller"]) {
+        // Upstream's runs as the manager itself, too: it holds the signing key.
+        tasks.spawn("serviceaccounttoken", serviceaccounttoken::run(shared, tokens, stop()));
+    }
+    if selection.runs(&["clusterrole-aggregation-controller"]) {
+        let client = own("clusterrole-aggregation-controller");
+        tasks.spawn("clusterroleaggregation", clusterroleaggregation::run(client, stop()));
+    }
+    spawn(&mut tasks, &context, &selection);
     while let Some(end) = tasks.next_end().await {
         if let Some(error) = end.failure {
             tracing::error!(controller = end.name, %error, "a controller failed; the others go on");

@@ -105,8 +105,9 @@ impl Cluster {
         let hollow = Hollow::new(NODES + 1, 110);
         hollow.register(&admin).await.unwrap();
         let (player, ends) = (admin.clone(), stop.clone());
-        quiet.spawn(async move { hollow.run(player, Duration::from_millis(15), ends).await });
-        let pods = Informers::new(admin.clone(), stop.clone()).of::<Pod>();
+        let informers = Informers::new(admin.clone(), stop.clone());
+        let pods = informers.of::<Pod>();
+        quiet.spawn(async move { hollow.run(player, &informers, Duration::from_millis(15), ends).await });
         pods.synced().await;
         let (history, lost) = (History::new(), Lost::default());
         let mut cluster = Self {
@@ -163,10 +164,11 @@ impl Cluster {
             issue: Box::new(|namespace, account, _, _| Some(format!("of {namespace}/{account}"))),
             authority: String::new(),
         };
+        let all = controllers::Selection::new(&["*".to_owned()]).unwrap();
         let mut tasks = JoinSet::new();
         let extensions = client("system:apiserver", &["system:masters"]);
         tasks.spawn(controllers::run_extensions(extensions, stop.clone()));
-        tasks.spawn(controllers::run(clients, tokens, self.pki.clone(), stop.clone()));
+        tasks.spawn(controllers::run(clients, tokens, self.pki.clone(), all, stop.clone()));
         tasks.spawn(scheduler::run(
             client("system:kube-scheduler", &[]),
             Configuration::default(),
