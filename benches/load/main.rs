@@ -127,6 +127,17 @@ fn main() -> Result<(), Error> {
         match &options.kubeconfig {
             Some(file) => served(&Target::from_kubeconfig(file)?, &options, None).await?,
             None => {
+                if options.wants("size") {
+                    println!("The API alone, without controllers and scheduler");
+                    let alone = [
+                        ("KRUST_CONTROLLERS__ENABLED", ""),
+                        ("KRUST_SCHEDULER__ENABLED", "false"),
+                    ];
+                    let server = krust::Server::start_with("none", &options.engine_socket, &alone).await?;
+                    size::run(&server.target()?, &options, Some(&server)).await?;
+                    server.stop().await?;
+                    println!("\nAll of krust");
+                }
                 if options.wants("load") || options.wants("size") || options.wants("watchers") {
                     let server = krust::Server::start_cold("none", &[]).await?;
                     served(&server.target()?, &options, Some(&server)).await?;

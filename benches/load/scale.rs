@@ -38,7 +38,7 @@ pub async fn run(server: &Server, options: &Options) -> Result<(), Error> {
     let counts = Counts::follow(&pods);
     let playing = {
         let (hollow, client, stop) = (hollow.clone(), client.clone(), stop.clone());
-        tokio::spawn(async move { hollow.run(client, Duration::ZERO, stop).await })
+        tokio::spawn(async move { hollow.run(client, &informers, Duration::ZERO, stop).await })
     };
     let probes = Probe::ALL.map(|probe| tokio::spawn(probe.run(server.target(), stop.clone())));
 
@@ -46,8 +46,20 @@ pub async fn run(server: &Server, options: &Options) -> Result<(), Error> {
     let api: Api<Deployment> = Api::default_namespaced(client.clone());
     let mut each = None;
     for (step, count) in [(0, options.pods / 10), (1, options.pods)] {
-        // Heartbeats and probes go on all the time.
-        let idle = idle_share(server).await?;
+        // Heartbeats and probes go on all the time. What comes of the new nodes, or of the pods before, ends.
+        let mut idle = idle_share(server).await?;
+        let calm = Instant::now();
+        loop {
+            let next = idle_share(server).await?;
+            let settled = next > idle * 0.9;
+            idle = idle.min(next);
+            if settled {
+                break;
+            }
+            if calm.elapsed() > STEP_MAX {
+                return Err("the server does not come to rest".into());
+            }
+        }
         let counted = server.counted().await?;
         let (began, used) = (Instant::now(), Used::now(server)?);
         let before = counts.bound.load(Ordering::Relaxed);
@@ -220,7 +232,7 @@ async fn idle_share(server: &Server) -> Result<f64, Error> {
 /// Waits until the server has no more to do than before.
 async fn quiet(server: &Server, idle: f64) -> Result<(), Error> {
     let began = Instant::now();
-    while idle_share(server).await? > idle + 0.1 {
+    while idle_share(server).await? > idle + 0.05 {
         if began.elapsed() > STEP_MAX {
             return Err("the server does not come to rest".into());
         }

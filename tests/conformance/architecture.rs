@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, eventually};
 use crate::resource::items;
 use crate::runner::{Test, test};
 use crate::support::hollow::Hollow;
+use krust::client::informer::Informers;
 use kube::api::ListParams;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,8 @@ async fn untainted_nodes(_: Cluster) {
     hollow.register(&cluster.client()).await.unwrap();
     let stop = CancellationToken::new();
     let (player, client, ends) = (hollow.clone(), cluster.client(), stop.clone());
-    let playing = tokio::spawn(async move { player.run(client, Duration::from_millis(15), ends).await });
+    let informers = Informers::new(client.clone(), stop.clone());
+    let playing = tokio::spawn(async move { player.run(client, &informers, Duration::from_millis(15), ends).await });
     // They come tainted, and lose that when they are found ready.
     let nodes = cluster.core("nodes", None);
     let found = eventually("two nodes take pods", async || {

@@ -74,8 +74,7 @@ impl Hollow {
     }
 
     /// Plays the kubelets until `shutdown`. `delay` is how long a pod takes to run, and to end.
-    pub async fn run(&self, client: Client, delay: Duration, shutdown: CancellationToken) {
-        let informers = Informers::new(client.clone(), shutdown.clone());
+    pub async fn run(&self, client: Client, informers: &Informers, delay: Duration, shutdown: CancellationToken) {
         let pods = informers.of::<Pod>();
         let queue = WorkQueue::<ObjectKey>::new("hollow nodes");
         let ours: Arc<BTreeSet<String>> = Arc::new(self.names.iter().cloned().collect());
@@ -97,7 +96,6 @@ impl Hollow {
             }
         });
         tokio::join!(work, self.heartbeats(&client, &shutdown));
-        informers.stopped().await;
     }
 
     async fn heartbeats(&self, client: &Client, shutdown: &CancellationToken) {
