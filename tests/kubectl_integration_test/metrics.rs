@@ -145,7 +145,7 @@ fn top_on_containerd() {
 }
 
 /// Busy until it is told not to be.
-const BUSY: &str = "trap 'exit 0' TERM; while ! test -e /idle; do for i in 0 1 2 3 4 5 6 7 8 9; do :; done; done & wait; while true; do sleep 1 & wait $!; done";
+const BUSY_UNTIL_TOLD: &str = "trap 'exit 0' TERM; while ! test -e /idle; do for i in 0 1 2 3 4 5 6 7 8 9; do :; done; done & wait; while true; do sleep 1 & wait $!; done";
 
 const AUTOSCALERS: &str = "
 apiVersion: autoscaling/v2
@@ -179,7 +179,7 @@ fn autoscaled() -> String {
         )
     };
     let room = ", resources: {requests: {cpu: 50m}, limits: {cpu: 100m}}";
-    let busy = pod(format!("[sh, -c, {BUSY:?}]"), room);
+    let busy = pod(format!("[sh, -c, {BUSY_UNTIL_TOLD:?}]"), room);
     let idle = pod("[sleep, '3600']".to_owned(), "");
     [
         deployment("web", &busy),
