@@ -33,7 +33,7 @@ impl Abilities {
             Err(_) => Abilities {
                 unified: false,
                 swap: root.join("memory/memory.memsw.limit_in_bytes").exists(),
-                huge_pages: root.join("hugetlb").is_dir(),
+                huge_pages: root.join("hugetlb/cgroup.procs").exists(),
             },
         }
     }
@@ -190,7 +190,11 @@ mod tests {
         let v1 = ("memory/memory.limit_in_bytes", "1");
         assert_eq!(of(&[v1]), (false, false, false));
         assert_eq!(
-            of(&[v1, ("memory/memory.memsw.limit_in_bytes", "1"), ("hugetlb/tasks", "")]),
+            of(&[
+                v1,
+                ("memory/memory.memsw.limit_in_bytes", "1"),
+                ("hugetlb/cgroup.procs", "")
+            ]),
             (false, true, true)
         );
         // Both versions: the controllers are version 1's.
