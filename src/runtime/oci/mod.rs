@@ -458,3 +458,6 @@ fn host_devices() -> Vec<LinuxDevice> {
     });
     devices.collect()
 }
+
+#[cfg(test)]
+mod tests;
