@@ -23,6 +23,8 @@ pub fn describe(options: &KubeletOptions) -> Value {
             "mode": "Webhook",
             "webhook": {"cacheAuthorizedTTL": "5m0s", "cacheUnauthorizedTTL": "30s"},
         },
+        "clusterDNS": options.cluster_dns,
+        "clusterDomain": crate::kubelet::sandbox::CLUSTER_DOMAIN,
         "evictionHard": hard.collect::<serde_json::Map<_, _>>(),
         "maxPods": options.pods_max,
         "nodeLeaseDurationSeconds": 40,

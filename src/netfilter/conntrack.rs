@@ -4,10 +4,11 @@
 //! would be led to where its first question was.
 
 use super::NetfilterError;
+use super::netlink::{HEADER_BYTES, find, messages, number_u32, open};
 use std::collections::HashSet;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 const CTNETLINK: u16 = 1 << 8;
 const GET: u16 = CTNETLINK | 1;
@@ -22,7 +23,6 @@ const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_SOURCE_PORT: u16 = 2;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
 const NESTED: u16 = 1 << 15;
-const HEADER_BYTES: usize = 16;
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// A tracked connection of UDP.
@@ -47,7 +47,7 @@ pub fn to_ports(ports: HashSet<u16>) -> impl Fn(&Flow) -> bool + Send + 'static 
 }
 
 fn forget_now(is_stale: &dyn Fn(&Flow) -> bool) -> io::Result<usize> {
-    let socket = open()?;
+    let socket = open(0)?;
     let mut stale = Vec::new();
     let dump = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
     exchange(&socket, &message(GET, dump, &[]), &mut |body| {
@@ -66,18 +66,6 @@ fn forget_now(is_stale: &dyn Fn(&Flow) -> bool) -> io::Result<usize> {
         }
     }
     Ok(stale.len())
-}
-
-fn open() -> io::Result<OwnedFd> {
-    // SAFETY: a plain system call; the descriptor is nobody else's.
-    let socket = unsafe {
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-        match libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_NETFILTER) {
-            -1 => return Err(io::Error::last_os_error()),
-            descriptor => OwnedFd::from_raw_fd(descriptor),
-        }
-    };
-    Ok(socket)
 }
 
 /// A message about IPv4 connections with the attributes.
@@ -106,12 +94,7 @@ fn exchange(socket: &OwnedFd, request: &[u8], each: &mut dyn FnMut(&[u8])) -> io
         // SAFETY: as above.
         let received = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        let mut rest = buffer.get(..received).unwrap_or_default();
-        while let (Some(length), Some(kind)) = (number_u32(rest), number_u16(rest.get(4..).unwrap_or_default())) {
-            let length = length as usize;
-            let Some(body) = rest.get(HEADER_BYTES..length) else {
-                return Err(io::Error::other("a message of the kernel is cut off"));
-            };
+        for (kind, body) in messages(buffer.get(..received).unwrap_or_default()) {
             match i32::from(kind) {
                 libc::NLMSG_DONE => return Ok(()),
                 libc::NLMSG_ERROR => {
@@ -124,7 +107,6 @@ fn exchange(socket: &OwnedFd, request: &[u8], each: &mut dyn FnMut(&[u8])) -> io
                 }
                 _ => each(body),
             }
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
 }
@@ -152,30 +134,9 @@ fn tuple(tuple: &[u8], address: u16, port: u16) -> Option<(Ipv4Addr, u16)> {
     Some((address.into(), u16::from_be_bytes(port)))
 }
 
-/// The content of the attribute.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(number_u16(attributes)?);
-        let kind = number_u16(attributes.get(2..)?)?;
-        let content = attributes.get(4..length)?;
-        // The upper two bits are flags.
-        if kind & 0x3fff == wanted {
-            return Some(content);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-fn number_u16(bytes: &[u8]) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?))
-}
-
-fn number_u32(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::netlink::number_u16;
     use super::*;
 
     fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {

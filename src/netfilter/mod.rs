@@ -2,6 +2,8 @@
 //! `sigs.k8s.io/knftables`, `pkg/proxy/conntrack`).
 
 pub mod conntrack;
+mod netlink;
+pub mod watch;
 
 use std::net::Ipv4Addr;
 use std::path::Path;

@@ -10,7 +10,7 @@ mod table;
 
 use crate::client::ObjectKey;
 use crate::client::informer::{Change, Index, Informer, Informers};
-use crate::netfilter::{self, NetfilterError, conntrack};
+use crate::netfilter::{self, NetfilterError, conntrack, watch::Watch};
 use fragment::{Asked, Fragment};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -98,6 +98,11 @@ pub async fn run(sources: Sources, node: String, range: String, stop: Cancellati
         bridges: BTreeSet::new(),
         is_written: false,
     };
+    let table = proxy.table.name().to_owned();
+    let watch = Watch::open();
+    if let Err(error) = &watch {
+        tracing::debug!(%error, "whoever takes the table of Services away is not noticed");
+    }
     let mut delay = RETRY_DELAY_MIN;
     let mut is_told = false;
     loop {
@@ -122,8 +127,32 @@ pub async fn run(sources: Sources, node: String, range: String, stop: Cancellati
         };
         tokio::select! {
             () = dirty.changed.notified(), if wait.is_none() => {}
+            () = taken_away(&watch, &table) => {
+                tracing::info!(table, "somebody took the table of Services away: it is written anew");
+                proxy.is_written = false;
+            }
             () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Returns when the table is not there any more; never, if that cannot be noticed.
+async fn taken_away(watch: &std::io::Result<Watch>, table: &str) {
+    let Ok(watch) = watch else {
+        return std::future::pending().await;
+    };
+    loop {
+        if let Err(error) = watch.table_goes(table).await {
+            tracing::debug!(%error, "whoever takes the table of Services away is not noticed any more");
+            return std::future::pending().await;
+        }
+        // It goes and comes in one when it is written anew.
+        if netfilter::run("nft", &["list", "chain", "ip", table, "lead"], "")
+            .await
+            .is_err()
+        {
+            return;
         }
     }
 }

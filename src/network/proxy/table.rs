@@ -49,6 +49,10 @@ impl Table {
         }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn fragment(&self, key: &ObjectKey) -> Option<&Fragment> {
         self.fragments.get(key)
     }
