@@ -63,7 +63,11 @@ impl WebhookServer {
         let container = json!({
             "name": "main", "image": AGNHOST, "imagePullPolicy": "Never",
             "args": ["webhook", POD_PORT.to_string(), "/certificates/tls.crt", "/certificates/tls.key"],
-            "readinessProbe": {"httpGet": {"scheme": "HTTPS", "path": "/readyz", "port": POD_PORT}, "periodSeconds": 1},
+            // Once it is ready it stays so, however busy the machine is.
+            "readinessProbe": {
+                "httpGet": {"scheme": "HTTPS", "path": "/readyz", "port": POD_PORT},
+                "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30,
+            },
             "volumeMounts": [{"name": "certificates", "mountPath": "/certificates", "readOnly": true}],
         });
         let mut pod = pod_of("webhooks", &[container]);
