@@ -9,7 +9,8 @@
 //!    ports.
 //! 6. [`codec`]: bodies in, answers out.
 //!    [`resource_metrics`]: what pods and nodes use, from their kubelets.
-//! 7. [`custom_resources`]: which custom kinds there are.
+//! 7. [`custom_resources`]: which custom kinds there are; [`conversion`]: who else brings them from one version to another.
+//!    [`webhook_client`]: calls to webhooks; [`service_endpoints`]: where services are.
 //! 8. [`openapi`]: the documents that describe it all.
 //! 9. [`error`]: every refusal; the only place where a Status is built.
 

@@ -13,7 +13,7 @@
 //! - [`columns`]: human durations and other helpers of the printers; [`projection`]: which parts of objects they read.
 //! - [`field`]: field errors.
 //! - [`structural`]: schemas of custom resources; [`cel`]: the expression language of their rules.
-//! - [`policy`]: admission policies, compiled; what requests they are for.
+//! - [`policy`]: admission policies and webhooks, compiled; what requests they are for; [`client_config`]: where webhooks are.
 //! - [`patterns`], [`string_formats`]: regular expressions and formats of strings that schemas name.
 //! - [`resource_metrics`]: kinds that k8s-openapi does not have.
 //! - [`network`]: IP addresses and ranges.

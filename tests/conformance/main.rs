@@ -15,6 +15,7 @@
 //! In a test, `cluster.namespace(BASE).await` makes a namespace of its own, which goes with everything in it after the
 //! test; `cluster.pods(BASE).await` makes one, too, and gives what tests do with pods ([`pods`]: create, wait for a
 //! state, read logs, exec). Images are [`pods::BUSYBOX`] and [`pods::AGNHOST`], a server whose paths [`agnhost`] lists.
+//! [`webhook_server::WebhookServer`] is a pod that answers the API server's reviews, with its service.
 //! Pods should have a short grace period, as those of [`pods::pod`] have.
 
 #[path = "../support/mod.rs"]
