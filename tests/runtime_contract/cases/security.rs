@@ -279,7 +279,9 @@ pub async fn users_of_its_own(subject: &Subject) {
     // Nobody but the host's root gets to what is mounted otherwise.
     let (outer, mode) = (tempfile::tempdir().unwrap(), std::fs::Permissions::from_mode);
     std::fs::set_permissions(outer.path(), mode(0o700)).unwrap();
-    std::fs::set_permissions(crate::containerd::shared().state_dir(), mode(0o700)).unwrap();
+    let state = crate::containerd::shared().state_dir();
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::set_permissions(&state, mode(0o700)).unwrap();
     let volume = outer.path().join("volume");
     std::fs::create_dir(&volume).unwrap();
     std::fs::set_permissions(&volume, mode(0o755)).unwrap();
