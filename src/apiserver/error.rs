@@ -153,11 +153,13 @@ impl ApiError {
         Self::new(404, "NotFound", "the server could not find the requested resource").about(Details::default())
     }
 
-    /// A method that a path does not know.
-    pub fn path_method_not_allowed(verb: &str) -> Self {
-        Self::new(405, "MethodNotAllowed", format!("{verb} is not supported on this path"))
+    /// A method for which a path has no route.
+    pub fn no_route_for_method() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", message).about(Details::default())
     }
 
+    /// A verb that a custom resource does not have, or a kind that has its routes and refuses all the same.
     pub fn method_not_allowed<'a>(subject: impl Into<Subject<'a>>, verb: &str) -> Self {
         let subject = subject.into();
         let message = format!("{verb} is not supported on resources of kind \"{subject}\"");

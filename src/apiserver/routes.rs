@@ -74,7 +74,11 @@ async fn resource(ctx: &Context, kind: &Arc<Kind>, request: &mut Request) -> Res
     // A definition that is being deleted shows fewer verbs than it serves.
     let serves = kind.has_verb(verb) || kind.custom.is_some();
     if misplaced || !serves {
-        return Err(ApiError::method_not_allowed(&**kind, verb));
+        // Routes are upstream's for built-in kinds only; those of custom resources are found by the verb.
+        return Err(match kind.custom {
+            None => ApiError::no_route_for_method(),
+            Some(_) => ApiError::method_not_allowed(&**kind, verb),
+        });
     }
     if reviews::is_review(kind) {
         return reviews::handle(ctx, kind, request.take_body()).await;
@@ -103,7 +107,7 @@ async fn path(ctx: &Context, request: &Request) -> Result<Response, ApiError> {
     let path = ctx.info.path.trim_end_matches('/');
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     if !matches!(ctx.info.verb.as_str(), "get" | "head") {
-        return Err(ApiError::path_method_not_allowed(&ctx.info.verb));
+        return Err(ApiError::no_route_for_method());
     }
     match segments.as_slice() {
         [] | [""] => discovery::root(ctx).await,

@@ -54,8 +54,6 @@ fn show(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => go_quoted(text),
         serde_json::Value::Number(number) if number.is_f64() => go_float(number.as_f64().unwrap_or_default()),
-        // A pointer that points nowhere is the word, quoted like one.
-        serde_json::Value::Null => "\"null\"".to_owned(),
         other => other
             .to_string()
             .replace('<', "\\u003c")
@@ -177,7 +175,7 @@ mod tests {
             (FieldError::invalid("a", 7, "why"), "a: Invalid value: 7: why"),
             (
                 FieldError::invalid("a", json!(null), "why"),
-                "a: Invalid value: \"null\": why",
+                "a: Invalid value: null: why",
             ),
             (
                 FieldError::invalid("a", json!({"b": "<c>"}), "why"),

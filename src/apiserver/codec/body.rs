@@ -152,11 +152,19 @@ pub fn apply_validation(
         _ if strict.is_empty() => Ok(()),
         FieldValidation::Ignore => Ok(()),
         FieldValidation::Warn => {
-            strict.into_iter().for_each(|text| ctx.warnings.add(text));
+            for text in &strict {
+                warn_by_lines(ctx, text);
+            }
             Ok(())
         }
         FieldValidation::Strict => Err(error(format!("strict decoding error: {}", strict.join(", ")))),
     }
+}
+
+/// A complaint of strict decoding as warnings: one for each line.
+pub fn warn_by_lines(ctx: &Context, text: &str) {
+    let lines = text.strip_prefix(yaml::REPEATED_HEAD).unwrap_or(text).lines();
+    lines.for_each(|line| ctx.warnings.add(line.trim().to_owned()));
 }
 
 fn decode(expected: &Expected<'_>, format: BodyFormat, bytes: &[u8]) -> Result<(Object, Vec<String>), ApiError> {
@@ -164,9 +172,15 @@ fn decode(expected: &Expected<'_>, format: BodyFormat, bytes: &[u8]) -> Result<(
     match format {
         BodyFormat::Json => schema::decode(definition, bytes)
             .map(|decoded| (decoded.object, decoded.strict))
-            .map_err(|text| undecodable(expected, peek(bytes), &text, bytes)),
+            .map_err(|text| match peek(bytes) {
+                Some(meta) => undecodable(expected, Some(meta), &text, bytes),
+                None => {
+                    let text = format!("couldn't get version/kind; json parse error: {text}");
+                    undecodable(expected, None, &text, bytes)
+                }
+            }),
         BodyFormat::Yaml => schema::decode_from(definition, serde_yaml_ng::Deserializer::from_slice(bytes))
-            .map(|decoded| (decoded.object, decoded.strict))
+            .map(|decoded| (decoded.object, by_lines(decoded.strict, bytes)))
             .map_err(|text| undecodable(expected, serde_yaml_ng::from_slice(bytes).ok(), &text, bytes)),
         BodyFormat::Protobuf => {
             let (api_version, kind, mut object) =
@@ -183,6 +197,21 @@ fn decode(expected: &Expected<'_>, format: BodyFormat, bytes: &[u8]) -> Result<(
             }
         }
     }
+}
+
+/// Of a YAML document, fields given twice are told by their lines, all in one text and before what is unknown.
+fn by_lines(strict: Vec<String>, document: &[u8]) -> Vec<String> {
+    let is_repeated = |text: &String| text.starts_with("duplicate field ");
+    if !strict.iter().any(is_repeated) {
+        return strict;
+    }
+    let repeated = yaml::repeated_keys(document);
+    if repeated.is_empty() {
+        return strict;
+    }
+    let lines = format!("{}{}", yaml::REPEATED_HEAD, repeated.join("\n  "));
+    let unknown = strict.into_iter().filter(|text| !is_repeated(text));
+    std::iter::once(lines).chain(unknown).collect()
 }
 
 #[derive(Default, Deserialize)]
@@ -210,7 +239,7 @@ fn undecodable(expected: &Expected<'_>, meta: Option<TypeMeta>, text: &str, byte
             ))
         }
         None => ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; {text} ({})",
+            "the object provided is unrecognized (must be of type {}): {text} ({})",
             expected.kind,
             summary(bytes)
         )),

@@ -13,6 +13,9 @@ pub fn decode(text: &[u8]) -> Result<Value, String> {
     serde_yaml_ng::from_slice(text).map_err(|e| format!("yaml: {e}"))
 }
 
+/// What stands before the lines of repeated keys in errors.
+pub const REPEATED_HEAD: &str = "yaml: unmarshal errors:\n  ";
+
 /// Keys that one map has twice, each as `line 4: key "foo" already set in map`.
 pub fn repeated_keys(text: &[u8]) -> Vec<String> {
     let mut repeated = Vec::new();

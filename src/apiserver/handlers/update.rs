@@ -17,7 +17,7 @@ pub async fn handle(ctx: &Context, kind: &Kind, target: Target, body: Body) -> R
     let options = WriteOptions::update(&ctx.query)?;
     let negotiated = ctx.negotiate(Shape::Object)?;
     let mut object = body::read_object(ctx, &Expected::of(kind), body, options.field_validation).await?;
-    metadata::check_name(&mut object, &ctx.info.name)?;
+    metadata::check_name(&object, &ctx.info.name)?;
     metadata::check_namespace(kind, metadata::text(&object, "namespace"), ctx.key_namespace(kind))?;
     kind.strategy.default(&mut object);
     let request = Update {

@@ -21,7 +21,11 @@ pub async fn handle(ctx: &Context, pods: &Kind, request_body: Body) -> Result<Re
     let options = WriteOptions::create(&ctx.query)?;
     let binding = binding_kind(ctx)?;
     let mut object = body::read_object(ctx, &Expected::of(&binding), request_body, options.field_validation).await?;
-    metadata::check_name(&mut object, &ctx.info.name)?;
+    // Unlike an update's, its name may be left to the URL.
+    if metadata::text(&object, "name").is_empty() {
+        metadata::of_mut(&mut object).insert("name".into(), Value::String(ctx.info.name.clone()));
+    }
+    metadata::check_name(&object, &ctx.info.name)?;
     bind(ctx, pods, &binding, object, options.dry_run).await
 }
 

@@ -23,7 +23,10 @@ pub async fn dispatch(ctx: &Context, kind: &Kind, request: &mut Request) -> Resu
         .subresource(&info.subresource)
         .ok_or_else(ApiError::unknown_resource)?;
     if info.name.is_empty() || !(sub.connect || sub.verbs.contains(&info.verb.as_str())) {
-        return Err(ApiError::method_not_allowed(kind, &info.verb));
+        return Err(match kind.custom {
+            None => ApiError::no_route_for_method(),
+            Some(_) => ApiError::method_not_allowed(kind, &info.verb),
+        });
     }
     if sub.connect {
         admission::subresource::connected(ctx, kind, sub).await?;

@@ -41,8 +41,8 @@ async fn get(ctx: &Context, kind: &Kind, paths: &ScalePaths) -> Result<Response,
 
 async fn put(ctx: &Context, kind: &Kind, paths: &ScalePaths, request_body: Body) -> Result<Response, ApiError> {
     let options = WriteOptions::update(&ctx.query)?;
-    let mut scale = body::read_object(ctx, &Expected::of(&SCALE), request_body, options.field_validation).await?;
-    metadata::check_name(&mut scale, &ctx.info.name)?;
+    let scale = body::read_object(ctx, &Expected::of(&SCALE), request_body, options.field_validation).await?;
+    metadata::check_name(&scale, &ctx.info.name)?;
     metadata::check_namespace(kind, metadata::text(&scale, "namespace"), ctx.key_namespace(kind))?;
     let change = |old: &Object| {
         let mut new = scale.clone();
@@ -81,7 +81,7 @@ async fn write(
         managed::put(&mut before, managed::scale::to_scale(owners, &replicas));
         let mut scale = change(&before)?;
         let of_scale = managed::take(&mut scale);
-        metadata::check_name(&mut scale, &ctx.info.name)?;
+        metadata::check_name(&scale, &ctx.info.name)?;
         check(ctx, kind, &scale, old)?;
         let mut object = old.clone();
         paths.apply(&scale, &mut object);

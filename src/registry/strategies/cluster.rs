@@ -237,7 +237,15 @@ fn disruption_budget(budget: &Object) -> Vec<FieldError> {
     };
     if spec.contains_key("minAvailable") && spec.contains_key("maxUnavailable") {
         let detail = "minAvailable and maxUnavailable cannot be both set";
-        errors.push(FieldError::invalid("spec", spec.clone(), detail));
+        // The value is upstream's internal form of the spec, whose members are named as in Go.
+        let field = |name: &str| spec.get(name).cloned().unwrap_or_default();
+        let value = json!({
+            "MinAvailable": field("minAvailable"),
+            "Selector": field("selector"),
+            "MaxUnavailable": field("maxUnavailable"),
+            "UnhealthyPodEvictionPolicy": field("unhealthyPodEvictionPolicy"),
+        });
+        errors.push(FieldError::invalid("spec", value, detail));
     }
     for field in ["minAvailable", "maxUnavailable"] {
         let (value, path) = (spec.get(field), format!("spec.{field}"));

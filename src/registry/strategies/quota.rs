@@ -158,7 +158,14 @@ fn scopes(spec: &Object) -> Vec<FieldError> {
 
 fn scope_selector(spec: &Object, selector: &Object) -> Vec<FieldError> {
     let path = "spec.scopeSelector.matchExpressions";
-    let complaint = |detail: &str| FieldError::invalid(path, selector.clone(), detail);
+    // The value is upstream's internal form of the selector, whose members are named as in Go.
+    let internal = |(_, requirement): (usize, &Object)| {
+        let field = |name: &str| requirement.get(name).cloned().unwrap_or_default();
+        json!({"ScopeName": field("scopeName"), "Operator": field("operator"), "Values": field("values")})
+    };
+    let requirements: Vec<Value> = objects(selector, &["matchExpressions"]).map(internal).collect();
+    let value = json!({"MatchExpressions": requirements});
+    let complaint = |detail: &str| FieldError::invalid(path, value.clone(), detail);
     let (mut errors, mut seen) = (Vec::new(), BTreeSet::new());
     for (_, requirement) in objects(selector, &["matchExpressions"]) {
         let (scope, operator) = (text(requirement, &["scopeName"]), text(requirement, &["operator"]));

@@ -124,13 +124,12 @@ pub fn check_namespace(kind: &Kind, body: &str, url: &str) -> Result<(), ApiErro
     Ok(())
 }
 
-/// A name in the body of an update must be the URL's.
-pub fn check_name(object: &mut Object, url: &str) -> Result<(), ApiError> {
+/// The body of an update must have the name of the URL.
+pub fn check_name(object: &Object, url: &str) -> Result<(), ApiError> {
     match text(object, "name") {
-        "" => {
-            of_mut(object).insert("name".into(), Value::String(url.into()));
-            Ok(())
-        }
+        "" => Err(ApiError::bad_request(format!(
+            "the name of the object ({url} based on URL) was undeterminable: name must be provided"
+        ))),
         name if name == url => Ok(()),
         name => Err(ApiError::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({url})"

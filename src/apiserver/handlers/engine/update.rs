@@ -111,7 +111,7 @@ async fn prepare(
     mut new: Object,
 ) -> Result<Object, ApiError> {
     let Update { kind, name, target, .. } = *request;
-    metadata::check_name(&mut new, name)?;
+    metadata::check_name(&new, name)?;
     metadata::check_namespace(kind, metadata::text(&new, "namespace"), ctx.key_namespace(kind))?;
     check_preconditions(request, entry, old, &new)?;
     metadata::for_update(ctx, &mut new, old, target.is_main());

@@ -4,7 +4,7 @@
 use super::super::engine::{self, Update, Written, metadata, ownership};
 use super::super::update::may_create;
 use super::{Sent, strict};
-use crate::apiserver::codec::{depth, yaml};
+use crate::apiserver::codec::{body, depth, yaml};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::FieldValidation;
@@ -40,8 +40,8 @@ pub async fn write(
         if target != Target::Main {
             return Err(ctx.not_found(kind));
         }
-        let mut object = make(None)?;
-        metadata::check_name(&mut object, &ctx.info.name)?;
+        let object = make(None)?;
+        metadata::check_name(&object, &ctx.info.name)?;
         match metadata::text(&object, "uid") {
             "" => {}
             uid => {
@@ -132,13 +132,14 @@ impl Config {
             return Ok(());
         }
         let text = format!(
-            "error converting YAML to JSON: yaml: unmarshal errors:\n  {}",
+            "error converting YAML to JSON: {}{}",
+            yaml::REPEATED_HEAD,
             repeated.join("\n  ")
         );
         if validation == FieldValidation::Strict {
             return Err(ApiError::bad_request(format!("error strict decoding patch: {text}")));
         }
-        ctx.warnings.add(text);
+        body::warn_by_lines(ctx, &text);
         Ok(())
     }
 }

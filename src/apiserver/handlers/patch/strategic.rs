@@ -107,8 +107,10 @@ fn merge_member(
         Value::Object(changes) => {
             let replaces = property.is_some_and(|property| property.patch_replace);
             let before = target.get_mut(key).map(Value::take);
-            // A map that is not there yet is taken as it is given; one that is only a directive is not.
-            if !before.as_ref().is_some_and(Value::is_object) && changes.contains_key(DIRECTIVE) {
+            // A map that is not there yet is taken as it is given, but not one that is to be deleted or merely names a directive.
+            let directive = changes.get(DIRECTIVE);
+            let is_taken = directive.is_none_or(|directive| directive == "replace" && changes.len() > 1);
+            if !before.as_ref().is_some_and(Value::is_object) && !is_taken {
                 target.shift_remove(key);
                 return Ok(());
             }

@@ -20,7 +20,7 @@ fn ingresses_are_checked() {
             ),
             (
                 json!({"spec": {}}),
-                "spec: Invalid value: []: either `defaultBackend` or `rules` must be specified",
+                "spec: Invalid value: null: either `defaultBackend` or `rules` must be specified",
             ),
             (
                 paths(json!({"path": "/", "backend": service})),

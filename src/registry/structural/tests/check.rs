@@ -178,7 +178,7 @@ fn lists_and_maps_must_fit_their_types() {
         (
             json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "object"}}),
             vec![
-                "items.x-kubernetes-map-type: Invalid value: \"null\": must be atomic as item of a list with x-kubernetes-list-type=set",
+                "items.x-kubernetes-map-type: Invalid value: null: must be atomic as item of a list with x-kubernetes-list-type=set",
             ],
         ),
         (

@@ -50,7 +50,7 @@ fn values_are_judged_in_upstreams_words() {
         (
             json!({"type": "string", "nullable": true, "enum": ["a"]}),
             json!(null),
-            vec![r#"spec: Unsupported value: "null": supported values: "a""#],
+            vec![r#"spec: Unsupported value: null: supported values: "a""#],
         ),
         (
             json!({"type": "string", "maxLength": 2}),

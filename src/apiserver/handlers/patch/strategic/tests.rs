@@ -56,6 +56,11 @@ fn directives_of_maps() {
         json!({"metadata": {"labels": {"$patch": "delete"}}}),
     );
     assert_eq!(nothing, Ok(json!({"metadata": {}})));
+    let made = run(
+        json!({"metadata": {}}),
+        json!({"metadata": {"labels": {"$patch": "replace", "c": "3"}}}),
+    );
+    assert_eq!(made, Ok(json!({"metadata": {"labels": {"c": "3"}}})));
     for directive in ["merge", "explode"] {
         let patch = json!({"metadata": {"labels": {"$patch": directive}}});
         assert_eq!(run(target.clone(), patch), Err(500));
