@@ -380,7 +380,13 @@ fn paths() -> Vec<Case> {
             "{}",
             INVALID,
         ),
-        case(Method::PUT, "/api/v1/namespaces/absent/finalize", JSON, "{}", NOT_FOUND),
+        case(
+            Method::PUT,
+            "/api/v1/namespaces/absent/finalize",
+            JSON,
+            r#"{"metadata": {"name": "absent"}}"#,
+            NOT_FOUND,
+        ),
     ]);
     cases
 }

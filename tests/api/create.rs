@@ -116,6 +116,33 @@ async fn yaml_bodies_are_read() {
         .await
         .expect(201);
     assert_eq!(created["data"]["port"], "8080");
+    let repeated = "metadata:\n  name: z\ndata:\n  a: x\n  a: y\n  b: x\n  b: y\nmore: 1\n";
+    let warned = server
+        .send(
+            Method::POST,
+            CONFIG_MAPS,
+            &[("content-type", "application/yaml")],
+            repeated,
+        )
+        .await;
+    assert_eq!(
+        warned.warnings(),
+        [
+            r#"299 - "line 5: key \"a\" already set in map""#,
+            r#"299 - "line 7: key \"b\" already set in map""#,
+            r#"299 - "unknown field \"more\"""#,
+        ]
+    );
+    let uri = format!("{CONFIG_MAPS}?fieldValidation=Strict");
+    let refused = server
+        .send(Method::POST, &uri, &[("content-type", "application/yaml")], repeated)
+        .await
+        .failure(400, "BadRequest");
+    assert_eq!(
+        refused["message"],
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal errors:\n  \
+         line 5: key \"a\" already set in map\n  line 7: key \"b\" already set in map, unknown field \"more\""
+    );
 }
 
 #[tokio::test]

@@ -301,10 +301,14 @@ async fn a_large_collection_goes_at_once() {
             .len(),
         70
     );
-    server
+    let status = server
         .delete("/api/v1/configmaps")
         .await
         .failure(405, "MethodNotAllowed");
+    assert_eq!(
+        status["message"],
+        "the server does not allow this method on the requested resource"
+    );
 }
 
 #[tokio::test]

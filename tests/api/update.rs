@@ -48,6 +48,14 @@ async fn names_and_uids_must_fit() {
         status["message"],
         "the name of the object (b) does not match the name on the URL (a)"
     );
+    let nameless = server
+        .put(&uri, json!({"metadata": {}}))
+        .await
+        .failure(400, "BadRequest");
+    assert_eq!(
+        nameless["message"],
+        "the name of the object (a based on URL) was undeterminable: name must be provided"
+    );
     server
         .put(&uri, json!({"metadata": {"name": "a", "uid": "other"}}))
         .await

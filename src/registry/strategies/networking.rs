@@ -23,7 +23,11 @@ pub fn ingress(ingress: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if !spec.contains_key("defaultBackend") && !is_set(spec, "rules") {
         let detail = "either `defaultBackend` or `rules` must be specified";
-        errors.push(FieldError::invalid("spec", spec.get("rules").cloned().unwrap_or_default(), detail));
+        errors.push(FieldError::invalid(
+            "spec",
+            spec.get("rules").cloned().unwrap_or_default(),
+            detail,
+        ));
     }
     if let Some(found) = map(spec, &["defaultBackend"]) {
         errors.extend(backend(found, "spec.defaultBackend"));
