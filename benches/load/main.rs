@@ -133,7 +133,7 @@ fn main() -> Result<(), Error> {
                         ("KRUST_CONTROLLERS__ENABLED", ""),
                         ("KRUST_SCHEDULER__ENABLED", "false"),
                     ];
-                    let server = krust::Server::start_with("none", &options.engine_socket, &alone).await?;
+                    let server = krust::Server::start_with("none", &alone).await?;
                     size::run(&server.target()?, &options, Some(&server)).await?;
                     server.stop().await?;
                     println!("\nAll of krust");
