@@ -33,10 +33,10 @@ pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, 
     if let Some(warning) = lifecycle::deprecation(&kind) {
         ctx.warnings.add(warning);
     }
-    if let Some(custom) = &kind.custom {
-        if let Some(warning) = &custom.deprecation_warning {
-            ctx.warnings.add(warning);
-        }
+    if let Some(custom) = &kind.custom
+        && let Some(warning) = &custom.deprecation_warning
+    {
+        ctx.warnings.add(warning);
     }
     if info.subresource.is_empty() {
         resource(ctx, &kind, request).await

@@ -57,7 +57,8 @@ impl<K: Ord> Reinvocation<K> {
 
     /// The round is over.
     pub fn end(&mut self, object: &Object) {
-        if !self.is_second && !(self.asked.is_empty() && self.again.is_empty()) {
+        let nobody = self.asked.is_empty() && self.again.is_empty();
+        if !(self.is_second || nobody) {
             self.left = Some(object.clone());
         }
     }

@@ -23,7 +23,7 @@ pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result
     if subject.operation == Operation::Delete {
         return Ok(());
     }
-    let kind = (&*subject.kind.group, &*subject.kind.resource, subject.subresource);
+    let kind = (subject.kind.group, subject.kind.resource, subject.subresource);
     match kind {
         ("", "pods", "" | "ephemeralcontainers") => {
             let matters = subject.old.is_none_or(|old| is_significant(object, old));
