@@ -130,7 +130,7 @@ fn main() -> Result<(), Error> {
                 if options.wants("size") {
                     println!("The API alone, without controllers and scheduler");
                     let alone = [
-                        ("KRUST_CONTROLLERS__ENABLED", ""),
+                        ("KRUST_CONTROLLERS__ENABLED", "-*"),
                         ("KRUST_SCHEDULER__ENABLED", "false"),
                     ];
                     let server = krust::Server::start_with("none", &alone).await?;

@@ -16,7 +16,7 @@ pub struct UnknownController {
 }
 
 impl Selection {
-    /// `*` is all of them, `NAME` one of them, `-NAME` all but that one.
+    /// `*` is all of them, `NAME` one of them, `-NAME` all but that one, `-*` none.
     pub fn new(words: &[String]) -> Result<Self, UnknownController> {
         let mut selection = Self {
             all: false,
@@ -25,12 +25,12 @@ impl Selection {
         };
         for word in words {
             match word.as_str() {
-                // An empty list in the environment.
-                "" => continue,
                 "*" => {
                     selection.all = true;
                     continue;
                 }
+                // An empty list, where that cannot be said.
+                "-*" => continue,
                 _ => {}
             }
             let name = word.strip_prefix('-').unwrap_or(word);
@@ -70,6 +70,7 @@ mod tests {
         for (words, job, deployment, signing) in [
             (&["*"][..], true, true, true),
             (&[], false, false, false),
+            (&["-*"], false, false, false),
             (&["job-controller"], true, false, false),
             (&["*", "-job-controller"], false, true, true),
             (&["-job-controller", "*", "deployment-controller"], false, true, true),
