@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::support::streams::{self, Place};
 use crate::websocket::kube_client;
 use krust::runtime::LogStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,7 +92,7 @@ fn find(arguments: &[&str]) -> Option<PathBuf> {
         .last()
 }
 
-fn written_by(process: &PathBuf) -> u64 {
+fn written_by(process: &Path) -> u64 {
     let text = std::fs::read_to_string(process.join("io")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
     line.parse().unwrap()

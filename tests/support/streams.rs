@@ -75,11 +75,11 @@ pub async fn open(place: &Place, count: usize) -> Crowd {
                 });
                 // An end before it is open shows as the task's.
                 let _ = is_open.await;
-                task
+                (number, task)
             }
         })
         .buffer_unordered(OPENING);
-    while let Some(task) = opening.next().await {
+    while let Some((_, task)) = opening.next().await {
         streams.spawn(async move { task.await? });
     }
     drop(opening);
