@@ -128,12 +128,15 @@ async fn an_object_is_created_changed_and_left_alone() {
 }
 
 #[tokio::test]
-async fn defaults_belong_to_nobody_and_the_name_may_be_left_out() {
+async fn defaults_belong_to_nobody_and_the_name_is_needed() {
     let server = Server::start().await;
     let uri = format!("{DEPLOYMENTS}/web?fieldManager=me");
     let mut config = deployment(2);
     config["metadata"].as_object_mut().unwrap().remove("name");
-    let made = apply(&server, &uri, config).await.expect(201);
+    let refused = apply(&server, &uri, config).await.failure(400, "BadRequest");
+    let text = "the name of the object (web based on URL) was undeterminable: name must be provided";
+    assert_eq!(refused["message"], text);
+    let made = apply(&server, &uri, deployment(2)).await.expect(201);
     assert_eq!(made["metadata"]["name"], "web");
     assert_eq!(made["spec"]["revisionHistoryLimit"], 10);
     assert_eq!(made["metadata"]["generation"], 1);
@@ -233,16 +236,16 @@ async fn what_is_wrong_with_an_apply_is_said() {
 #[tokio::test]
 async fn keys_given_twice_are_warned_of_or_refused() {
     let server = Server::start().await;
-    let document = "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: '1'\n  a: '2'\n";
+    let document = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  a: '1'\n  a: '2'\n";
     let answer = apply_text(&server, &at("c", "fieldManager=me"), document).await;
     assert_eq!(answer.expect(201)["data"], json!({"a": "2"}));
-    assert!(answer.warnings()[0].contains("line 5: key \\\"a\\\" already set in map"));
+    assert!(answer.warnings()[0].contains("line 6: key \\\"a\\\" already set in map"));
     let strict = apply_text(&server, &at("c", "fieldManager=me&fieldValidation=Strict"), document).await;
     let refused = strict.failure(400, "BadRequest");
     assert_eq!(
         refused["message"],
         "error strict decoding patch: error converting YAML to JSON: yaml: unmarshal errors:\n  \
-         line 5: key \"a\" already set in map"
+         line 6: key \"a\" already set in map"
     );
 }
 

@@ -41,6 +41,7 @@ async fn no_sandbox_has_users_of_its_own() {
     let mut spec = app(&POLITE);
     spec["hostUsers"] = json!(false);
     cluster.create("users", spec).await;
-    let text = "Failed to create pod sandbox: RuntimeClass handler \"\" does not support user namespaces";
+    let text =
+        "Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does not support user namespaces";
     cluster.wait_event("FailedCreatePodSandBox", text).await;
 }
