@@ -239,7 +239,11 @@ async fn keys_given_twice_are_warned_of_or_refused() {
     let document = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  a: '1'\n  a: '2'\n";
     let answer = apply_text(&server, &at("c", "fieldManager=me"), document).await;
     assert_eq!(answer.expect(201)["data"], json!({"a": "2"}));
-    assert!(answer.warnings()[0].contains("line 6: key \\\"a\\\" already set in map"));
+    let warnings = answer.warnings();
+    assert!(
+        warnings[0].contains("line 6: key \\\"a\\\" already set in map"),
+        "{warnings:?}"
+    );
     let strict = apply_text(&server, &at("c", "fieldManager=me&fieldValidation=Strict"), document).await;
     let refused = strict.failure(400, "BadRequest");
     assert_eq!(

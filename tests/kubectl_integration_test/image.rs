@@ -191,11 +191,13 @@ fn forwards(kubectl: &Kubectl) {
     let mut child = kubectl
         .command(&["port-forward", "pod/volumes", ":7"])
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("kubectl starts");
     let mut line = String::new();
-    let stdout = child.stdout.take().expect("its output");
-    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    // Kept: kubectl ends when nobody takes what it says of each connection.
+    let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
+    stdout.read_line(&mut line).expect("a line");
     // Forwarding from 127.0.0.1:PORT -> 7
     let port = line.split(" -> ").next().and_then(|from| from.rsplit(':').next());
     let port: u16 = port
@@ -204,8 +206,10 @@ fn forwards(kubectl: &Kubectl) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
     stream.write_all(b"there and back").expect("it is sent");
     let mut answer = [0; 14];
-    stream.read_exact(&mut answer).expect("an answer");
-    assert_eq!(&answer, b"there and back");
+    let read = stream.read_exact(&mut answer);
     child.kill().expect("SIGKILL");
-    child.wait().expect("its end");
+    let said = child.wait_with_output().expect("its end");
+    let said = String::from_utf8_lossy(&said.stderr);
+    read.unwrap_or_else(|error| panic!("no answer: {error}: {said}"));
+    assert_eq!(&answer, b"there and back");
 }

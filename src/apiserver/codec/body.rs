@@ -163,7 +163,8 @@ pub fn apply_validation(
 
 /// A complaint of strict decoding as warnings: one for each line.
 pub fn warn_by_lines(ctx: &Context, text: &str) {
-    let lines = text.strip_prefix(yaml::REPEATED_HEAD).unwrap_or(text).lines();
+    let complaint = text.strip_prefix(yaml::CONVERTING_HEAD).unwrap_or(text);
+    let lines = complaint.strip_prefix(yaml::REPEATED_HEAD).unwrap_or(text).lines();
     lines.for_each(|line| ctx.warnings.add(line.trim().to_owned()));
 }
 

@@ -13,6 +13,8 @@ pub fn decode(text: &[u8]) -> Result<Value, String> {
     serde_yaml_ng::from_slice(text).map_err(|e| format!("yaml: {e}"))
 }
 
+/// What stands before all that an apply configuration's YAML has against it.
+pub const CONVERTING_HEAD: &str = "error converting YAML to JSON: ";
 /// What stands before the lines of repeated keys in errors.
 pub const REPEATED_HEAD: &str = "yaml: unmarshal errors:\n  ";
 

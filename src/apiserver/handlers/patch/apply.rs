@@ -64,8 +64,7 @@ impl Config {
     /// Reads a document: YAML, of which JSON is a part.
     pub fn parse(document: Bytes) -> Result<Self, ApiError> {
         let undecodable = |text: String| ApiError::bad_request(format!("error decoding patch: {text}"));
-        let value =
-            yaml::decode(&document).map_err(|text| undecodable(format!("error converting YAML to JSON: {text}")))?;
+        let value = yaml::decode(&document).map_err(|text| undecodable(format!("{}{text}", yaml::CONVERTING_HEAD)))?;
         if depth::exceeds(&value, depth::LEVELS_MAX) {
             return Err(undecodable("the configuration is nested too deep".into()));
         }
@@ -131,11 +130,8 @@ impl Config {
         if repeated.is_empty() {
             return Ok(());
         }
-        let text = format!(
-            "error converting YAML to JSON: {}{}",
-            yaml::REPEATED_HEAD,
-            repeated.join("\n  ")
-        );
+        let lines = repeated.join("\n  ");
+        let text = format!("{}{}{lines}", yaml::CONVERTING_HEAD, yaml::REPEATED_HEAD);
         if validation == FieldValidation::Strict {
             return Err(ApiError::bad_request(format!("error strict decoding patch: {text}")));
         }
