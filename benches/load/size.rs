@@ -25,6 +25,10 @@ pub async fn run(target: &Target, options: &Options, server: Option<&Server>) ->
     admin
         .call(Method::POST, "/api/v1/namespaces", namespace.to_string().into())
         .await?;
+    // Where no controller makes it. Where one does, it may be there before.
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
+    let _ = admin.call(Method::POST, &accounts, account.to_string().into()).await;
     println!("\nPods, up to {} of them, {CONNECTIONS} connections", options.objects);
     let before = server.and_then(Server::resident_kib);
     let mut steps = vec![options.objects.min(LISTED)];
