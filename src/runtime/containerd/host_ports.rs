@@ -7,16 +7,16 @@ use super::{Parts, PortMapping, Result, failed, network_failed};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// One reads the records and sets the ports at a time: the last one has read the newest.
-#[derive(Default)]
-pub(super) struct HostPorts(tokio::sync::Mutex<()>);
+/// One reads the records and sets the ports at a time: the last one has read the newest. The ports are the machine's, so
+/// all of this process take turns.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-impl HostPorts {
+impl Parts {
     /// Leads the node's ports to the sandboxes whose records say so. `opening` is one that is starting: it fails if others
     /// have its ports.
-    pub(super) async fn publish(&self, parts: &Parts, opening: Option<(&str, &[PortMapping])>) -> Result<()> {
-        let _turn = self.0.lock().await;
-        let all = parts.recorded_ports().await?;
+    pub(super) async fn publish(&self, opening: Option<(&str, &[PortMapping])>) -> Result<()> {
+        let _turn = TURN.lock().await;
+        let all = self.recorded_ports().await?;
         if let Some((id, mappings)) = opening {
             for mapping in mappings {
                 address(&mapping.host_ip)?;
@@ -30,14 +30,13 @@ impl HostPorts {
             }
         }
         let ports = all.into_iter().map(|(_, port)| port).collect();
-        let set = parts.network.set_host_ports(ports).await;
+        let set = self.network.set_host_ports(ports).await;
         set.map_err(|error| network_failed("the host ports", &error))
     }
-}
 
-impl Parts {
     /// Puts right what a kill has left behind.
     pub(super) async fn recover_network(&self) -> Result<()> {
+        let _turn = TURN.lock().await;
         let ports: BTreeSet<HostPort> = self.recorded_ports().await?.into_iter().map(|(_, port)| port).collect();
         if let Err(error) = self.network.recover(ports).await {
             tracing::warn!(%error, "the network of the pods cannot be looked after yet");

@@ -70,7 +70,6 @@ struct Parts {
     pulls: pull::Pulls,
     network: PodNetwork,
     addresses: sandbox::Addresses,
-    host_ports: host_ports::HostPorts,
     user_ids: user_namespace::Ranges,
     events: events::Hub,
     strays: Arc<strays::Strays>,
@@ -98,7 +97,6 @@ impl ContainerdRuntime {
             images: images::Cache::default(),
             pulls: pull::Pulls::default(),
             addresses: sandbox::Addresses::default(),
-            host_ports: host_ports::HostPorts::default(),
             user_ids: user_namespace::Ranges::default(),
             events: events::Hub::default(),
         });

@@ -156,7 +156,7 @@ impl Parts {
             attached.map_err(|error| network_failed(&config.pod.name, &error))?;
             let record = SandboxRecord::of(config);
             if !record.host_ports.is_empty() {
-                self.host_ports.publish(self, Some((id, &record.host_ports))).await?;
+                self.publish(Some((id, &record.host_ports))).await?;
             }
         }
         self.engine.start_task(id).await
@@ -176,7 +176,7 @@ impl Parts {
             // Only now may somebody else have it.
             gone_is_fine(self.engine.change(id, record::Change::NoAddress).await)?;
             if !record::record::<SandboxRecord>(&found).host_ports.is_empty() {
-                self.host_ports.publish(self, None).await?;
+                self.publish(None).await?;
             }
         }
         Ok(())
