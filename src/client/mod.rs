@@ -8,12 +8,14 @@
 //! - [`events`]: what people are told.
 //! - [`claims`]: claims of pods, and the built-in provisioner of volumes.
 //! - [`pods`]: what everybody reads of a pod.
+//! - [`endpoint_slices`]: whose a slice is.
 //! - [`placement`]: whether a pod may be on a node.
 //! - [`discovery`]: which resources there are.
 
 pub mod claims;
 mod copies;
 pub mod discovery;
+pub mod endpoint_slices;
 pub mod events;
 pub mod informer;
 mod key;

@@ -1,6 +1,7 @@
 //! Which endpoints a Service is to have, by the ports that they are reached at
 //! (upstream: `staging/src/k8s.io/endpointslice/utils.go`). Pure.
 
+use crate::client::endpoint_slices::SERVICE_NAME;
 use crate::client::pods::target;
 use crate::controllers::ownership::controller_ref;
 use crate::controllers::pods::is_ready;
@@ -15,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`] on slices of this controller.
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";

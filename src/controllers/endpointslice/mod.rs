@@ -14,6 +14,7 @@ pub mod write;
 use super::Context;
 use super::service_endpoints::{Members, Seen, selector};
 use crate::client::ObjectKey;
+use crate::client::endpoint_slices::service_of;
 use crate::client::events::{Level, Recorder};
 use crate::client::informer::{Change, Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
@@ -25,7 +26,7 @@ use parking_lot::Mutex;
 use plan::{Observed, plan};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use write::{WriteError, Writer, is_managed_by, service_of};
+use write::{WriteError, Writer, is_managed_by};
 
 const NAME: &str = "endpointslice-controller";
 const WORKERS: usize = 5;

@@ -1,7 +1,8 @@
 //! Situations of slices, and random runs of the plan against a small API.
 
-use super::super::desired::{MANAGED_BY, MANAGER, SERVICE_NAME};
+use super::super::desired::{MANAGED_BY, MANAGER};
 use super::*;
+use crate::client::endpoint_slices::SERVICE_NAME;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};

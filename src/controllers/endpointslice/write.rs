@@ -82,15 +82,6 @@ impl Writer {
     }
 }
 
-/// The Service that a slice says it belongs to.
-pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let name = slice
-        .labels()
-        .get(super::desired::SERVICE_NAME)
-        .filter(|name| !name.is_empty())?;
-    Some(ObjectKey::new(slice.namespace().unwrap_or_default(), name))
-}
-
 /// Whether `manager` keeps the slice.
 pub fn is_managed_by(slice: &EndpointSlice, manager: &str) -> bool {
     slice

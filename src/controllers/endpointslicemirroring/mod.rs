@@ -3,8 +3,9 @@
 mod plan;
 
 use super::Context;
-use super::endpointslice::write::{WriteError, Writer, is_managed_by, service_of};
+use super::endpointslice::write::{WriteError, Writer, is_managed_by};
 use crate::client::ObjectKey;
+use crate::client::endpoint_slices::service_of;
 use crate::client::events::{Level, Recorder};
 use crate::client::informer::{Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};

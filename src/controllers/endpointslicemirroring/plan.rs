@@ -1,10 +1,11 @@
 //! Which slices mirror an Endpoints that somebody keeps by hand: one for each subset and address family
 //! (upstream: `pkg/controller/endpointslicemirroring`). Pure.
 
+use crate::client::endpoint_slices::SERVICE_NAME;
 use crate::controllers::endpoint::addresses_of;
 use crate::controllers::endpoint::plan::LEADER;
 use crate::controllers::endpointslice::desired::{
-    EndpointKey, MANAGED_BY, PortsKey, SERVICE_NAME, endpoint_key, ports_key, same_endpoint,
+    EndpointKey, MANAGED_BY, PortsKey, endpoint_key, ports_key, same_endpoint,
 };
 use crate::controllers::ownership::controller_ref;
 use crate::controllers::service_endpoints::TRIGGER_TIME;

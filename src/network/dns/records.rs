@@ -1,6 +1,7 @@
 //! Which names there are in a cluster (upstream: Kubernetes' DNS specification 1.1.0, CoreDNS' plug-in `kubernetes`). Pure.
 
 use super::message::{A, ANY, Answer, CNAME, Data, NS, PTR, Record, SOA, SRV, TXT};
+use crate::client::endpoint_slices::service_of;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use rand::seq::SliceRandom;
@@ -239,7 +240,7 @@ fn pointers(lookup: &impl Lookup, address: Ipv4Addr) -> Vec<String> {
         return names;
     }
     for slice in lookup.slices_with(address) {
-        let label = crate::network::proxy::service_of(&slice);
+        let label = service_of(&slice);
         let Some(service) = label.and_then(|key| lookup.service(&key.namespace, &key.name)) else {
             continue;
         };

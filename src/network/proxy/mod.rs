@@ -9,13 +9,14 @@ mod services;
 mod table;
 
 use crate::client::ObjectKey;
+use crate::client::endpoint_slices::service_of;
 use crate::client::informer::{Change, Index, Informer, Informers};
 use crate::netfilter::{self, NetfilterError, conntrack, watch::Watch};
 use fragment::{Asked, Fragment};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
-pub use services::{PROXY_NAME_LABEL, SERVICE_NAME_LABEL};
+pub use services::PROXY_NAME_LABEL;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -45,13 +46,6 @@ impl Sources {
             slices,
         }
     }
-}
-
-/// The Service that a slice belongs to.
-pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
-    let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
-    let namespace = slice.metadata.namespace.as_deref()?;
-    Some(ObjectKey::new(namespace, service.as_str()))
 }
 
 /// Services that are to be looked at.

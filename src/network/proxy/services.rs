@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 /// Says that somebody else leads to a Service.
 pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
-pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Upstream's default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS: i32 = 10_800;
