@@ -68,6 +68,19 @@ pub fn quantity(value: &Value) -> Option<Quantity> {
     }
 }
 
+/// How Go names the type of a decoded value.
+pub fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 /// Whether there is something other than an empty string, list or map at the key.
 pub fn is_set(object: &Object, key: &str) -> bool {
     match object.get(key) {

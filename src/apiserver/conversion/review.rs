@@ -2,7 +2,7 @@
 
 use crate::apiserver::webhook_client;
 use crate::registry::custom::WebhookConversion;
-use crate::registry::json::{items, map, text};
+use crate::registry::json::{go_type, items, map, text};
 use crate::registry::strategy::Object;
 use crate::registry::validation;
 use crate::storage::Storage;
@@ -181,19 +181,6 @@ fn check_rules(field: &str, given: &Object) -> Result<(), Wrong> {
         [] => Ok(()),
         [one] => Err(Wrong::Metadata(one.clone())),
         many => Err(Wrong::Metadata(format!("[{}]", many.join(", ")))),
-    }
-}
-
-/// How Go names the type of a decoded value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

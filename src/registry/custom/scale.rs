@@ -2,6 +2,7 @@
 //! (upstream: `ValidateScaleSpec` and `ValidateScaleStatus` of `pkg/registry/customresource/validator.go`).
 
 use crate::registry::field::FieldError;
+use crate::registry::json::go_type;
 use crate::registry::strategy::Object;
 use serde_json::Value;
 
@@ -38,18 +39,6 @@ fn at<'a>(object: &'a Object, path: &str) -> Result<Option<&'a Value>, String> {
         }
     }
     Ok(Some(value))
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 fn shown(value: &Value) -> String {
