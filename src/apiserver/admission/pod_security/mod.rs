@@ -45,8 +45,7 @@ fn policy_here(ctx: &Context) -> Result<Option<Policy>, ApiError> {
         return Ok(None);
     };
     // Most namespaces have no such label, and need not be decoded.
-    let bytes = String::from_utf8_lossy(&entry.bytes);
-    if !bytes.contains(PREFIX) {
+    if !entry.index.labels.iter().any(|(name, _)| name.starts_with(PREFIX)) {
         return Ok(None);
     }
     let namespace: Object = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
