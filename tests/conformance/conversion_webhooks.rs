@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::custom_resources::{Definition, version};
-use crate::resource::{Resource, json_patch, name};
+use crate::resource::{Resource, name};
 use crate::runner::{Test, pod_test};
 use crate::webhook_server::WebhookServer;
 use kube::api::ListParams;
@@ -79,15 +79,7 @@ async fn converts_lists(cluster: Cluster) {
     );
     let instance = |name: &str| definition.instance(name, json!({"hostPort": "localhost:8080"}));
     first.create(&instance("stored-as-v1")).await.unwrap();
-    let definitions = cluster.resource("apiextensions.k8s.io/v1", "customresourcedefinitions", None);
-    let operations = json!([
-        {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
-        {"op": "replace", "path": "/spec/versions/1/storage", "value": true},
-    ]);
-    definitions
-        .patch(definition.name(), &json_patch(operations))
-        .await
-        .unwrap();
+    definition.store_in_second(&cluster).await;
     first.create(&instance("stored-as-v2")).await.unwrap();
     for (resource, check) in [
         (&first, is_first as fn(&Definition, &Value)),

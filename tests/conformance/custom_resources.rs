@@ -125,6 +125,16 @@ impl Definition {
         object
     }
 
+    /// Objects are stored in the second version from here on, no more in the first.
+    pub async fn store_in_second(&self, cluster: &Cluster) {
+        let operations = json!([
+            {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
+            {"op": "replace", "path": "/spec/versions/1/storage", "value": true},
+        ]);
+        let definitions = cluster.resource(API, "customresourcedefinitions", None);
+        definitions.patch(self.name(), &json_patch(operations)).await.unwrap();
+    }
+
     pub async fn delete(&self, cluster: &Cluster) {
         let definitions = cluster.resource(API, "customresourcedefinitions", None);
         definitions.delete(self.name()).await.unwrap();

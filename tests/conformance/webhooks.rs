@@ -4,7 +4,7 @@ use crate::agnhost_webhook::UNATTACHABLE;
 use crate::cluster::{Cluster, refused};
 use crate::custom_resources::{Definition, anything, version};
 use crate::pods::{BUSYBOX, SLEEP, pod_of};
-use crate::resource::{Answered, json_patch, name};
+use crate::resource::{Answered, name};
 use crate::runner::{Test, pod_test};
 use crate::webhook_server::{Kind, LABEL, WebhookServer, rule};
 use k8s_openapi::api::core::v1::Pod;
@@ -316,15 +316,7 @@ async fn mutates_other_versions(cluster: Cluster) {
     let first = definition.instances(&cluster, "v1", Some(server.namespace()));
     let sent = definition.instance("one", json!({"data": {"other": "data"}}));
     first.create(&sent).await.unwrap();
-    let definitions = cluster.resource("apiextensions.k8s.io/v1", "customresourcedefinitions", None);
-    let operations = json!([
-        {"op": "replace", "path": "/spec/versions/0/storage", "value": false},
-        {"op": "replace", "path": "/spec/versions/1/storage", "value": true},
-    ]);
-    definitions
-        .patch(definition.name(), &json_patch(operations))
-        .await
-        .unwrap();
+    definition.store_in_second(&cluster).await;
     let second = definition.instances(&cluster, "v2", Some(server.namespace()));
     let start = json!({"data": {"mutation-start": "yes"}});
     let mutated = second.merge("one", start).await.unwrap();
