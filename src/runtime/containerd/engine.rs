@@ -40,7 +40,7 @@ pub(super) struct Engine {
     /// Where the daemon looks for shims, and they for runtimes.
     pub programs: OsString,
     /// Deletions of tasks under way, one at a time for each task.
-    pub deletions: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    pub turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Engine {
@@ -71,7 +71,7 @@ impl Engine {
             version: version.into_inner().version,
             limits: limits_of_daemon(&options.address, pid),
             programs: programs_of_daemon(pid),
-            deletions: Mutex::default(),
+            turns: Mutex::default(),
             options,
         })
     }

@@ -20,7 +20,7 @@ impl Parts {
         for container in &containers {
             let status = match describe(container, tasks.get(&container.id)) {
                 Some(status) => Some(status),
-                // The two lists were not made at the same moment.
+                // It has just ended, or the two lists were not made at the same moment.
                 None => gone_is_fine(self.status(&container.id).await.map(Some))?,
             };
             statuses.extend(status);
@@ -34,19 +34,8 @@ impl Parts {
         if let Some(status) = describe(&container, task.as_ref()) {
             return Ok(status);
         }
-        // It was started before it was looked at the first time, and its task was gone after that: by now its end is
-        // recorded, unless nobody saw it.
-        let mut container = self.engine.container(id, TYPE_CONTAINER).await?;
-        if record::end(&container).is_none() {
-            let lost = End {
-                exit_code: LOST_CODE,
-                finished_at: SystemTime::now(),
-                reason: LOST_REASON.to_string(),
-                message: "the container's process is gone, and nobody saw how it ended".to_string(),
-            };
-            self.engine.change(id, Change::End(lost)).await?;
-            container = self.engine.container(id, TYPE_CONTAINER).await?;
-        }
+        self.engine.in_turn(id, self.record_end(id)).await?;
+        let container = self.engine.container(id, TYPE_CONTAINER).await?;
         describe(&container, None).ok_or_else(|| super::RuntimeError::NotFound {
             what: "container",
             id: id.to_string(),
@@ -55,23 +44,45 @@ impl Parts {
 
     /// Records the end of a container whose process has ended, tells of it, and lets its shim go.
     pub(super) async fn settle(&self, id: &str) -> Result<()> {
-        let container = self.engine.container(id, TYPE_CONTAINER).await?;
-        let Some(task) = self.engine.task(id).await? else {
-            return Ok(());
-        };
-        if task.status() != Status::Stopped {
-            return Ok(());
-        }
-        if record::end(&container).is_none() {
-            let mut end = end_of(&task);
-            let pod_uid = record::label(&container, record::POD_UID);
-            if end.exit_code != 0 && files::was_oom_killed(&self.engine, pod_uid, id) {
-                end.reason = OOM_REASON.to_string();
+        let work = async {
+            match self.record_end(id).await? {
+                true => self.engine.delete_task_in_turn(id).await,
+                false => Ok(()),
             }
-            self.engine.change(id, Change::End(end)).await?;
-            self.events.tell(RuntimeEventKind::ContainerExited, id);
+        };
+        self.engine.in_turn(id, work).await
+    }
+
+    /// Records how a container ended, unless that was done, and tells of it; to be called in its turn, as the first
+    /// record is the true one: the cgroup that knows of a kill for memory goes with the task. Returns whether its task
+    /// has ended and is still there.
+    async fn record_end(&self, id: &str) -> Result<bool> {
+        let container = self.engine.container(id, TYPE_CONTAINER).await?;
+        let task = self.engine.task(id).await?;
+        let has_ended = task.as_ref().is_some_and(|task| task.status() == Status::Stopped);
+        if record::end(&container).is_some() {
+            return Ok(has_ended);
         }
-        self.engine.delete_task(id).await
+        let end = match task {
+            Some(task) if has_ended => {
+                let mut end = end_of(&task);
+                let pod_uid = record::label(&container, record::POD_UID);
+                if end.exit_code != 0 && files::was_oom_killed(&self.engine, pod_uid, id) {
+                    end.reason = OOM_REASON.to_string();
+                }
+                end
+            }
+            None if record::started_at(&container).is_some() => End {
+                exit_code: LOST_CODE,
+                finished_at: SystemTime::now(),
+                reason: LOST_REASON.to_string(),
+                message: "the container's process is gone, and nobody saw how it ended".to_string(),
+            },
+            _ => return Ok(false),
+        };
+        self.engine.change(id, Change::End(end)).await?;
+        self.events.tell(RuntimeEventKind::ContainerExited, id);
+        Ok(has_ended)
     }
 
     /// Settles what ended while nobody listened.
@@ -98,20 +109,19 @@ fn end_of(task: &Process) -> End {
     }
 }
 
-/// None if it was started, but has neither a task nor an end.
+/// None if it has ended and its end is not recorded yet: what is told of an end is what is recorded.
 fn describe(container: &Container, task: Option<&Process>) -> Option<ContainerStatus> {
     let record: ContainerRecord = record::record(container);
     let started_at = record::started_at(container);
     let (state, end) = match (record::end(container), task.map(Process::status)) {
         (Some(end), _) => (ContainerState::Exited, Some(end)),
-        (None, Some(Status::Stopped)) => (ContainerState::Exited, task.map(end_of)),
         (None, Some(Status::Running | Status::Paused | Status::Pausing)) => (ContainerState::Running, None),
         (None, Some(Status::Created)) => (ContainerState::Created, None),
         // Its shim does not answer in time: it does what it did.
         (None, Some(Status::Unknown)) if started_at.is_some() => (ContainerState::Running, None),
         (None, Some(Status::Unknown)) => (ContainerState::Created, None),
         (None, None) if started_at.is_none() => (ContainerState::Created, None),
-        (None, None) => return None,
+        (None, None | Some(Status::Stopped)) => return None,
     };
     let oom_killed = record::label(container, record::OOM) == "true";
     let reason = match &end {
@@ -168,7 +178,7 @@ mod tests {
             ),
             (started.clone(), Status::Running, true, Some(ContainerState::Running)),
             (started.clone(), Status::Unknown, true, Some(ContainerState::Running)),
-            (started.clone(), Status::Stopped, false, Some(ContainerState::Exited)),
+            (started.clone(), Status::Stopped, false, None),
         ] {
             let task = Process {
                 status: status.into(),

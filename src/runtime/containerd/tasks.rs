@@ -55,20 +55,34 @@ impl Engine {
             .map_err(|status| self.error("start", "container", id, status))
     }
 
+    /// Runs the work when no other of this process has its turn at the container: the one who sees an end and the one
+    /// who asked for it come at the same time.
+    pub async fn in_turn<T>(&self, id: &str, work: impl Future<Output = T>) -> T {
+        let turn = Arc::clone(self.turns.lock().entry(id.to_string()).or_default());
+        let done = {
+            let _turn = turn.lock().await;
+            work.await
+        };
+        let mut turns = self.turns.lock();
+        // Nobody waits who took it from the map before.
+        if Arc::strong_count(&turn) == 2 {
+            turns.remove(id);
+        }
+        done
+    }
+
     /// Removes a task that has ended. Returns when its log is complete. What is gone is fine.
     pub async fn delete_task(&self, id: &str) -> Result<()> {
-        // The one who sees the end and the one who asked for it come at the same time, and the second would find the
-        // shim going away, which the daemon takes for a failure.
-        let turn = Arc::clone(self.deletions.lock().entry(id.to_string()).or_default());
-        let _turn = turn.lock().await;
-        let deleted = match self.delete_task_alone(id).await {
+        self.in_turn(id, self.delete_task_in_turn(id)).await
+    }
+
+    /// The second of two at the same time would find the shim going away, which the daemon takes for a failure.
+    pub async fn delete_task_in_turn(&self, id: &str) -> Result<()> {
+        match self.delete_task_alone(id).await {
             // Another krust on this daemon was quicker.
             Err(_) if self.task(id).await?.is_none() => Ok(()),
             deleted => deleted,
-        };
-        // Whoever waits has the entry already; whoever comes later finds no task.
-        self.deletions.lock().remove(id);
-        deleted
+        }
     }
 
     async fn delete_task_alone(&self, id: &str) -> Result<()> {
