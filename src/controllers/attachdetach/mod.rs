@@ -1,6 +1,7 @@
 //! Keeps the attachments of CSI drivers' volumes to nodes, and the lists of them in the nodes' status
 //! (upstream: `pkg/controller/volume/attachdetach`). The drivers' own programs do the attaching.
 
+mod memory;
 mod plan;
 
 use super::Context;
@@ -14,9 +15,13 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, 
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
+use memory::Memory;
+use parking_lot::Mutex;
 use plan::{Observed, Source, Volume, plan, volume};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 const NAME: &str = "attachdetach-controller";
 const WORKERS: usize = 2;
@@ -39,6 +44,14 @@ struct Controller {
     attachments_on: Index<VolumeAttachment>,
     attachments_of: Index<VolumeAttachment>,
     recorder: Recorder,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What a node says that it has mounted.
+fn in_use(node: &Node) -> Vec<String> {
+    let status = node.status.as_ref();
+    let volumes = status.and_then(|status| status.volumes_in_use.clone());
+    volumes.unwrap_or_default()
 }
 
 fn volume_word(attachment: &VolumeAttachment) -> Vec<String> {
@@ -71,6 +84,7 @@ pub async fn run(ctx: &Context) {
         attachments_on: attachments.index(|attachment| vec![attachment.spec.node_name.clone()]),
         attachments_of: attachments.index(volume_word),
         recorder: ctx.recorder_as(NAME, "attachdetach-controller"),
+        memory: Arc::default(),
     };
     let queue: WorkQueue<ObjectKey> = WorkQueue::new("attachdetach");
     controller.subscribe(&queue, &pods, &attachments);
@@ -128,11 +142,14 @@ impl Controller {
                 .filter_map(|pod| node_name(pod).map(str::to_owned))
                 .for_each(|node| added.add(ObjectKey::new("", node)));
         });
-        let added = queue.clone();
+        let (added, memory) = (queue.clone(), Arc::clone(&self.memory));
         self.nodes.on_change(move |change: &Change<Node>| {
-            let in_use = |node: &Arc<Node>| node.status.as_ref().and_then(|status| status.volumes_in_use.clone());
+            if let Some(node) = change.object() {
+                let left = if change.new.is_none() { in_use(node) } else { Vec::new() };
+                memory.lock().note_gone(&node.name_any(), left);
+            }
             let taints = |node: &Arc<Node>| node.spec.as_ref().and_then(|spec| spec.taints.clone());
-            let state = |node: &Arc<Node>| (in_use(node), taints(node));
+            let state = |node: &Arc<Node>| (in_use(node), taints(node), plan::is_ready(node));
             let same = matches!((&change.old, &change.new), (Some(old), Some(new)) if state(old) == state(new));
             let node = change.object().filter(|_| !same);
             node.into_iter().for_each(|node| added.add(ObjectKey::of(&**node)));
@@ -162,17 +179,15 @@ impl Controller {
             move |source| Error { verb, node, source }
         };
         // What was attached to a node that is no more is to be free again.
-        let known = self.nodes.get("", &name);
-        let is_gone = known.is_none();
-        let node = known.unwrap_or_else(|| {
-            let mut node = Node::default();
-            node.metadata.name = Some(name.clone());
-            Arc::new(node)
-        });
+        let node = self.nodes.get("", &name);
+        let in_use = match &node {
+            Some(node) => in_use(node),
+            None => self.memory.lock().left_in_use(&name),
+        };
         let pods = self.pods_on.get(&name);
         let running: Vec<(&Arc<Pod>, Vec<Volume>)> = pods
             .iter()
-            .filter(|pod| !is_finished(pod) && !is_gone)
+            .filter(|pod| !is_finished(pod) && node.is_some())
             .map(|pod| (pod, self.volumes_of(pod)))
             .collect();
         let mut wanted: Vec<Volume> = running.iter().flat_map(|(_, volumes)| volumes.clone()).collect();
@@ -180,7 +195,9 @@ impl Controller {
         wanted.dedup();
         let attachments = self.attachments_on.get(&name);
         let plan = plan(&Observed {
-            node: &node,
+            name: &name,
+            node: node.as_deref(),
+            in_use: &in_use,
             wanted: &wanted,
             attachments: &attachments,
             source_of: &|attachment| {
@@ -196,41 +213,19 @@ impl Controller {
                 let attachments = self.attachments_of.get(&volume.name);
                 attachments.iter().any(|attachment| attachment.spec.node_name != name)
             },
+            is_overdue: &|attachment| self.memory.lock().is_overdue(&name, attachment, Instant::now()),
         });
+        let look_again = self.memory.lock().note_leaving(&name, &plan.leaving, Instant::now());
         let tell = |volume: &str, level, reason: &'static str, message: String| {
             let users = running
                 .iter()
                 .filter(|(_, volumes)| volumes.iter().any(|one| one.name == volume));
             users.for_each(|(pod, _)| self.recorder.event(&***pod, level, reason, message.clone()));
         };
-        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
-        for attachment in &plan.create {
-            match api.create(&PostParams::default(), attachment).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-                Err(source) => return Err(failed("creating an attachment")(source)),
-            }
-        }
-        for attachment in &plan.delete {
-            match api.delete(attachment, &DeleteParams::default()).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(source) => return Err(failed("deleting an attachment")(source)),
-            }
-        }
-        for volume in &plan.blocked {
-            let message = format!(
-                "Multi-Attach error for volume \"{volume}\" Volume is already exclusively attached to one node and \
-                 can't be attached to another"
-            );
-            tell(volume, Level::Warning, "FailedAttachVolume", message);
-        }
-        if let Some(attached) = plan.attached.filter(|_| !is_gone) {
-            let held = node
-                .status
-                .as_ref()
-                .and_then(|status| status.volumes_attached.clone())
-                .unwrap_or_default();
+        // A node is told that a volume goes before it goes.
+        if let (Some(attached), Some(node)) = (plan.attached, &node) {
+            let held = node.status.as_ref().and_then(|status| status.volumes_attached.clone());
+            let held = held.unwrap_or_default();
             let new = wanted.iter().filter(|volume| {
                 let unique = plan::unique_name(volume);
                 attached.iter().any(|one| one.name == unique) && held.iter().all(|one| one.name != unique)
@@ -246,11 +241,59 @@ impl Controller {
                 .await;
             written.map_err(failed("writing the status"))?;
         }
+        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
+        for attachment in &plan.delete {
+            match api.delete(attachment, &DeleteParams::default()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(source) => return Err(failed("deleting an attachment")(source)),
+            }
+        }
+        for attachment in &plan.create {
+            match api.create(&PostParams::default(), attachment).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                Err(source) => return Err(failed("creating an attachment")(source)),
+            }
+        }
+        let errors = plan.failed.into_iter().map(|(volume, why)| {
+            let message = format!("AttachVolume.Attach failed for volume \"{volume}\" : {why}");
+            (volume, message)
+        });
+        let mut said: BTreeMap<String, String> = errors.collect();
+        said.extend(plan.blocked.iter().map(|volume| (volume.clone(), String::new())));
+        for (volume, message) in self.memory.lock().news(&name, said) {
+            if message.is_empty() {
+                self.tell_who_blocks(&volume, &name, &running);
+            } else {
+                tell(&volume, Level::Warning, "FailedAttachVolume", message);
+            }
+        }
         // Who is blocked is looked at again when an attachment goes; that of another node leads here by its volume.
-        Ok(if plan.blocked.is_empty() {
-            Next::Done
-        } else {
-            Next::Retry
+        Ok(match look_again {
+            _ if !plan.blocked.is_empty() => Next::Retry,
+            Some(time) => Next::After(time),
+            None => Next::Done,
         })
+    }
+
+    /// Tells the pods that wait for a volume which others have it, of other namespaces only how many.
+    fn tell_who_blocks(&self, volume: &str, node: &str, waiting: &[(&Arc<Pod>, Vec<Volume>)]) {
+        let elsewhere = self.attachments_of.get(volume).into_iter();
+        let elsewhere = elsewhere.filter(|attachment| attachment.spec.node_name != node);
+        let there = elsewhere.flat_map(|attachment| self.pods_on.get(&attachment.spec.node_name));
+        let uses = |pod: &Pod| self.volumes_of(pod).iter().any(|one| one.name == volume);
+        let holders: Vec<Arc<Pod>> = there.filter(|pod| !is_finished(pod) && uses(pod)).collect();
+        let blocked = waiting
+            .iter()
+            .filter(|(_, volumes)| volumes.iter().any(|one| one.name == volume));
+        for (pod, _) in blocked {
+            let message = format!(
+                "Multi-Attach error for volume \"{volume}\" {}",
+                plan::who_blocks(pod.metadata.namespace.as_deref(), &holders)
+            );
+            self.recorder
+                .event(&***pod, Level::Warning, "FailedAttachVolume", message);
+        }
     }
 }
