@@ -1,4 +1,4 @@
-//! Churn with a short memory for history: the size of the database beside that of the data in it.
+//! Churn with a short memory for history, or an hour of it with a usual one: the size of the database beside that of the data in it.
 
 use crate::Options;
 use crate::connection::Error;
@@ -12,21 +12,23 @@ use std::time::{Duration, Instant};
 
 const OBJECTS: usize = 2000;
 const CONNECTIONS: usize = 16;
-/// An hour of five-minute histories at this pace is a minute of five-second ones.
-const HISTORY_SECONDS: &str = "5";
 const COLLECTION: &str = "/api/v1/namespaces/default/configmaps";
 
 pub async fn run(options: &Options) -> Result<(), Error> {
     println!(
-        "\nChurn of {OBJECTS} ConfigMaps for {} s, history of {HISTORY_SECONDS} s",
-        options.churn_seconds
+        "\nChurn of {OBJECTS} ConfigMaps for {} s, history of {} s",
+        options.churn_seconds, options.churn_history_seconds
     );
-    let environment = [("KRUST_STORAGE__HISTORY_AGE_SECONDS", HISTORY_SECONDS)];
+    let history = options.churn_history_seconds.to_string();
+    let environment = [("KRUST_STORAGE__HISTORY_AGE_SECONDS", history.as_str())];
     let server = Server::start_with("none", &environment).await?;
     let target = server.target()?;
     let until = Instant::now() + Duration::from_secs(options.churn_seconds);
     let writes = Arc::new(AtomicUsize::new(0));
     let mut tasks = tokio::task::JoinSet::new();
+    let rest = options
+        .churn_rate
+        .map(|rate| Duration::from_secs(CONNECTIONS as u64) / rate);
     for task in 0..CONNECTIONS {
         let mut connection = target.connect().await?;
         let writes = writes.clone();
@@ -47,6 +49,9 @@ pub async fn run(options: &Options) -> Result<(), Error> {
                         connection.call(Method::PUT, &path, object(number, round)).await?;
                     }
                     writes.fetch_add(1, Ordering::Relaxed);
+                    if let Some(rest) = rest {
+                        tokio::time::sleep(rest).await;
+                    }
                 }
             }
             Ok(())
@@ -60,9 +65,10 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     let mut admin = target.connect().await?;
     let live = admin.call(Method::GET, COLLECTION, Bytes::new()).await?.len() as u64;
     // The history of the last seconds has to age before it is forgotten.
+    let history = Duration::from_secs(options.churn_history_seconds);
     let settled = Instant::now();
     let mut smallest = busy;
-    while settled.elapsed() < Duration::from_secs(20) {
+    while settled.elapsed() < history * 2 + Duration::from_secs(10) {
         tokio::time::sleep(Duration::from_millis(500)).await;
         smallest = smallest.min(server.database_bytes());
     }

@@ -4,7 +4,9 @@
 //! `cargo bench --bench load -- --kubeconfig FILE` measures a running server instead, without the start-up part.
 //! Options: `--seconds N` per phase (default 3), `--connections 1,16,64`.
 //! `--objects N` (default 10000; 100000 shows that creates do not slow down), `--watchers N`, `--write-rate N` and
-//! `--churn-seconds N` size the other parts, `--definitions N` (default 1000) that of custom resources,
+//! `--churn-seconds N` size the other parts, `--definitions N` (default 1000) that of custom resources;
+//! `--churn-history N` (seconds, default 5) is what the store remembers under churn, of `--churn-rate N` writes a second
+//! (default: as many as it takes): an hour of churn is `--churn-seconds 3600 --churn-history 300 --churn-rate 50`;
 //! `--nodes N` and `--pods N` that of scheduling and controllers (default 1000 and 10000);
 //! `--idle-seconds N` (default 60) is how long an idle cluster is watched, and idle pods on an engine;
 //! `--engines docker,containerd` are those that pods are started on, each with a daemon of its own (as tests do it: root);
@@ -47,6 +49,9 @@ pub struct Options {
     /// Writes a second that the watchers hear of.
     pub write_rate: usize,
     pub churn_seconds: u64,
+    pub churn_history_seconds: u64,
+    /// Writes a second; as many as it takes without.
+    pub churn_rate: Option<u32>,
     /// Hollow nodes, and pods on them, of the part about scale.
     pub nodes: usize,
     pub pods: usize,
@@ -75,6 +80,8 @@ fn options() -> Result<Options, String> {
         definitions: 1000,
         write_rate: 200,
         churn_seconds: 60,
+        churn_history_seconds: 5,
+        churn_rate: None,
         nodes: 1000,
         pods: 10_000,
         idle_seconds: 60,
@@ -93,6 +100,8 @@ fn options() -> Result<Options, String> {
             "--watchers" => options.watchers = number(&value()?, &argument)?,
             "--write-rate" => options.write_rate = number(&value()?, &argument)?,
             "--churn-seconds" => options.churn_seconds = number(&value()?, &argument)?,
+            "--churn-history" => options.churn_history_seconds = number(&value()?, &argument)?,
+            "--churn-rate" => options.churn_rate = Some(number(&value()?, &argument)?),
             "--nodes" => options.nodes = number(&value()?, &argument)?,
             "--pods" => options.pods = number(&value()?, &argument)?,
             "--idle-seconds" => options.idle_seconds = number(&value()?, &argument)?,

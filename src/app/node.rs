@@ -175,15 +175,15 @@ async fn file_sharing(chosen: &Chosen, data_dir: &Path) -> FileSharing {
             false => FileSharing::SamePaths,
         };
     }
-    if is_mounted_from_same_path(&mounts, data_dir) {
-        return FileSharing::SamePaths;
-    }
     match chosen.runtime.share_directory(data_dir).await {
         Ok(true) => {
             return FileSharing::OwnFiles("krust runs in a container and does not see the host's files".to_owned());
         }
         Ok(false) => {}
         Err(error) => tracing::warn!(%error, "cannot find out whether pods can mount krust's files"),
+    }
+    if is_mounted_from_same_path(&mounts, data_dir) {
+        return FileSharing::SamePaths;
     }
     FileSharing::Unavailable(format!(
         "krust runs in a container, and its container engine does not see {0}; start it with -v {0}:{0}",

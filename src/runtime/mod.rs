@@ -158,6 +158,27 @@ pub struct Mount {
     pub propagation: Propagation,
 }
 
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    Directory,
+    File,
+    Socket,
+    CharDevice,
+    BlockDevice,
+    Other,
+}
+
+/// A file system that is lost when it is unmounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Half of the host's memory without.
+    pub size_bytes: Option<u64>,
+    /// Of the directory.
+    pub mode: u32,
+    pub group: Option<u32>,
+}
+
 /// A seccomp or AppArmor profile, as in CRI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SecurityProfile {
@@ -402,6 +423,33 @@ pub trait Runtime: Send + Sync + 'static {
     async fn share_directory(&self, directory: &Path) -> Result<bool> {
         let _ = directory;
         Ok(false)
+    }
+
+    /// What is at a path of the engine's host, links followed; for a krust that does not see that host's files.
+    async fn look_at(&self, path: &Path) -> Result<Option<FileKind>> {
+        let _ = path;
+        Err(RuntimeError::Unsupported("looking at files of its host"))
+    }
+    /// Makes a directory of mode 0755 on the engine's host, with those above, or an empty file of mode 0644.
+    async fn make_at(&self, path: &Path, kind: FileKind) -> Result<()> {
+        let _ = (path, kind);
+        Err(RuntimeError::Unsupported("making files on its host"))
+    }
+    /// Makes the directories of a path below `root` on the engine's host, as far as there are none, with the mode of
+    /// `root`. Links on the way are refused.
+    async fn make_below(&self, root: &Path, path: &Path) -> Result<()> {
+        let _ = (root, path);
+        Err(RuntimeError::Unsupported("making directories on its host"))
+    }
+    /// Lets mounts of a path of the shared directory be those of a file system in memory, until `unmount_memory`.
+    async fn mount_memory(&self, path: &Path, memory: Memory) -> Result<()> {
+        let _ = (path, memory);
+        Err(RuntimeError::Unsupported("file systems in memory"))
+    }
+    /// What is not mounted is fine.
+    async fn unmount_memory(&self, path: &Path) -> Result<()> {
+        let _ = path;
+        Ok(())
     }
 
     /// Creates and starts the sandbox that holds the pod's namespaces; returns its id.

@@ -1,7 +1,7 @@
 //! emptyDir and hostPath (upstream: `pkg/volume/{emptydir,hostpath}`), and taking a pod's directories away.
 
 use super::{SetUpError, huge_pages, io};
-use crate::kubelet::FileSharing;
+use crate::runtime::{FileKind, Memory};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
@@ -17,11 +17,7 @@ pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, pod: &Pod, group: O
     let exists = path.is_dir();
     fs::create_dir_all(path).map_err(io("create", path))?;
     if medium == "Memory" && !is_mount_point(path) {
-        let size = source
-            .size_limit
-            .as_ref()
-            .and_then(|limit| limit.0.parse::<crate::quantity::Quantity>().ok());
-        let options = size.map(|size| format!("size={}", size.value()));
+        let options = memory(source, group).size_bytes.map(|size| format!("size={size}"));
         mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())
             .map_err(|errno| io("mount a tmpfs on", path)(errno.into()))?;
     } else if huge_pages::is_medium(medium) && !is_mount_point(path) {
@@ -39,46 +35,60 @@ pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, pod: &Pod, group: O
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io("change the mode of", path))
 }
 
-/// Checks, or makes, what the type asks for.
-pub fn host_path(source: &HostPathVolumeSource, files: &FileSharing) -> Result<(), SetUpError> {
+/// The file system of an emptyDir in memory.
+pub fn memory(source: &EmptyDirVolumeSource, group: Option<i64>) -> Memory {
+    let size = source
+        .size_limit
+        .as_ref()
+        .and_then(|limit| limit.0.parse::<crate::quantity::Quantity>().ok());
+    let group = group.and_then(|group| u32::try_from(group).ok());
+    Memory {
+        size_bytes: size.and_then(|size| u64::try_from(size.value()).ok()),
+        mode: if group.is_some() { 0o2777 } else { 0o777 },
+        group,
+    }
+}
+
+/// What is at a path of this host, links followed.
+pub fn look(path: &Path) -> Option<FileKind> {
+    let kind = fs::metadata(path).ok()?.file_type();
+    Some(match kind {
+        kind if kind.is_dir() => FileKind::Directory,
+        kind if kind.is_file() => FileKind::File,
+        kind if kind.is_socket() => FileKind::Socket,
+        kind if kind.is_char_device() => FileKind::CharDevice,
+        kind if kind.is_block_device() => FileKind::BlockDevice,
+        _ => FileKind::Other,
+    })
+}
+
+/// Makes a directory with those above, or an empty file.
+pub fn make(path: &Path, kind: FileKind) -> Result<(), SetUpError> {
+    let (made, mode) = match kind {
+        FileKind::Directory => (fs::create_dir_all(path), 0o755),
+        _ => (fs::File::create(path).map(drop), 0o644),
+    };
+    made.map_err(io("create", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io("change the mode of", path))
+}
+
+/// Whether what is there is of the type that was asked for, or else what is to be made.
+pub fn check(source: &HostPathVolumeSource, found: Option<FileKind>) -> Result<Option<FileKind>, SetUpError> {
     let kind = source.type_.as_deref().unwrap_or_default();
-    let path = Path::new(&source.path);
-    if kind.is_empty() {
-        return Ok(());
-    }
-    if let FileSharing::OwnFiles(reason) | FileSharing::Unavailable(reason) = files {
-        return Err(SetUpError::NoSharedFiles {
-            kind: format!("hostPath with type {kind}"),
-            reason: reason.clone(),
-        });
-    }
-    let found = fs::metadata(path).ok().map(|metadata| metadata.file_type());
-    match (kind, &found) {
-        ("DirectoryOrCreate", None) => {
-            fs::create_dir_all(path).map_err(io("create", path))?;
-            return fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-                .map_err(io("change the mode of", path));
-        }
-        ("FileOrCreate", None) => {
-            fs::File::create(path).map_err(io("create", path))?;
-            return fs::set_permissions(path, fs::Permissions::from_mode(0o644))
-                .map_err(io("change the mode of", path));
-        }
-        _ => {}
-    }
-    let (wanted, fits) = match kind {
-        "Directory" | "DirectoryOrCreate" => ("directory", found.is_some_and(|t| t.is_dir())),
-        "File" | "FileOrCreate" => ("file", found.is_some_and(|t| t.is_file())),
-        "Socket" => ("socket", found.is_some_and(|t| t.is_socket())),
-        "CharDevice" => ("character device", found.is_some_and(|t| t.is_char_device())),
-        "BlockDevice" => ("block device", found.is_some_and(|t| t.is_block_device())),
+    let (wanted, name) = match kind {
+        "Directory" | "DirectoryOrCreate" => (FileKind::Directory, "directory"),
+        "File" | "FileOrCreate" => (FileKind::File, "file"),
+        "Socket" => (FileKind::Socket, "socket"),
+        "CharDevice" => (FileKind::CharDevice, "character device"),
+        "BlockDevice" => (FileKind::BlockDevice, "block device"),
         other => return Err(SetUpError::UnsupportedType(format!("hostPath with type {other}"))),
     };
-    match fits {
-        true => Ok(()),
-        false => Err(SetUpError::HostPathType {
+    match found {
+        Some(found) if found == wanted => Ok(None),
+        None if kind.ends_with("OrCreate") => Ok(Some(wanted)),
+        _ => Err(SetUpError::HostPathType {
             path: source.path.clone(),
-            wanted,
+            wanted: name,
         }),
     }
 }
@@ -134,16 +144,38 @@ mod tests {
     fn host_path_types() {
         let root = tempfile::tempdir().unwrap();
         let check = |name: &str, kind: &str| {
-            let source = json!({"path": root.path().join(name), "type": kind});
-            host_path(&serde_json::from_value(source).unwrap(), &FileSharing::Shared)
+            let path = root.path().join(name);
+            let source = serde_json::from_value(json!({"path": path, "type": kind})).unwrap();
+            match check(&source, look(&path))? {
+                Some(kind) => make(&path, kind).map(|()| true),
+                None => Ok(false),
+            }
         };
         assert!(check("none", "Directory").is_err());
-        assert!(check("none", "").is_ok());
-        check("made", "DirectoryOrCreate").unwrap();
-        check("made", "Directory").unwrap();
+        assert!(check("none", "Other").is_err());
+        assert!(check("made/below", "DirectoryOrCreate").unwrap());
+        assert!(!check("made/below", "Directory").unwrap());
         assert!(check("made", "File").is_err());
-        check("file", "FileOrCreate").unwrap();
-        check("file", "File").unwrap();
+        assert!(check("file", "FileOrCreate").unwrap());
+        assert!(!check("file", "FileOrCreate").unwrap() && !check("file", "File").unwrap());
         assert!(check("file", "Socket").is_err());
+        let error = check("file", "DirectoryOrCreate").unwrap_err().to_string();
+        assert!(error.ends_with("/file is not a directory"), "{error}");
+    }
+
+    #[test]
+    fn sizes_and_owners_of_memory() {
+        let source = |limit: Option<&str>| EmptyDirVolumeSource {
+            medium: Some("Memory".to_owned()),
+            size_limit: limit.map(|limit| k8s_openapi::apimachinery::pkg::api::resource::Quantity(limit.to_owned())),
+            ..EmptyDirVolumeSource::default()
+        };
+        let made = memory(&source(Some("1Mi")), Some(7));
+        assert_eq!(
+            (made.size_bytes, made.mode, made.group),
+            (Some(1 << 20), 0o2777, Some(7))
+        );
+        let made = memory(&source(None), None);
+        assert_eq!((made.size_bytes, made.mode, made.group), (None, 0o777, None));
     }
 }

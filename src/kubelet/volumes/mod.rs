@@ -25,13 +25,14 @@ use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::objects::{Objects, References, Versions};
 use crate::kubelet::pod;
 use crate::runtime::{Runtime, RuntimeError};
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokens::Tokens;
 
+const EMPTY_DIR: &str = "empty-dir";
 const IMAGE: &str = "image";
 
 /// Why a volume cannot be had; shown in the event FailedMount.
@@ -163,7 +164,7 @@ impl Volumes {
         node: NodeFigures,
     ) -> Result<(), SetUpError> {
         if let Some(host_path) = &volume.host_path {
-            return directory::host_path(host_path, &self.files);
+            return self.prepare_host_path(host_path).await;
         }
         if let Some(name) = claims::claim_name(pod, volume) {
             return self.prepare_claim(pod, volume, &name).await;
@@ -191,6 +192,14 @@ impl Volumes {
             return nfs::mount(&path, source, &[]).await;
         }
         if let Some(empty_dir) = &volume.empty_dir {
+            if self.is_engines_memory(volume) {
+                // The directory says that something is to be given back.
+                std::fs::create_dir_all(&path).map_err(io("create", &path))?;
+                return Ok(self
+                    .runtime
+                    .mount_memory(&path, directory::memory(empty_dir, group))
+                    .await?);
+            }
             return directory::empty_dir(&path, empty_dir, pod, group);
         }
         let payload = content::payload(pod, volume, objects, node, &self.tokens, &self.client).await?;
@@ -199,6 +208,41 @@ impl Volumes {
             tmpfs::make(&path)?;
         }
         atomic::write(&path, &payload, group)
+    }
+
+    /// Checks, or makes, what the type asks for.
+    async fn prepare_host_path(&self, source: &HostPathVolumeSource) -> Result<(), SetUpError> {
+        let kind = source.type_.as_deref().unwrap_or_default();
+        if kind.is_empty() {
+            return Ok(());
+        }
+        let path = Path::new(&source.path);
+        let (FileSharing::OwnFiles(reason) | FileSharing::Unavailable(reason)) = &self.files else {
+            return match directory::check(source, directory::look(path))? {
+                Some(kind) => directory::make(path, kind),
+                None => Ok(()),
+            };
+        };
+        let found = match self.runtime.look_at(path).await {
+            Err(RuntimeError::Unsupported(_)) => {
+                return Err(SetUpError::NoSharedFiles {
+                    kind: format!("hostPath with type {kind}"),
+                    reason: reason.clone(),
+                });
+            }
+            found => found?,
+        };
+        match directory::check(source, found)? {
+            Some(kind) => Ok(self.runtime.make_at(path, kind).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the engine mounts it, as what krust mounts is not seen by the engine.
+    fn is_engines_memory(&self, volume: &Volume) -> bool {
+        let source = volume.empty_dir.as_ref();
+        let in_memory = source.is_some_and(|source| source.medium.as_deref() == Some("Memory"));
+        in_memory && matches!(self.files, FileSharing::OwnFiles(_))
     }
 
     /// Makes a volume that shows an image, which is on the node.
@@ -223,7 +267,7 @@ impl Volumes {
             takes_group,
         } = claims::find(&self.client, pod, volume, name).await?;
         match (made_here, &self.files) {
-            (false, files) => directory::host_path(&source, files)?,
+            (false, _) => self.prepare_host_path(&source).await?,
             (true, FileSharing::Unavailable(reason)) => {
                 return Err(SetUpError::NoSharedFiles {
                     kind: type_name(volume),
@@ -277,9 +321,12 @@ impl Volumes {
     pub async fn remove(&self, uid: &str) -> Result<(), SetUpError> {
         self.tokens.forget(uid);
         let directory = self.pod_directory(uid);
-        let images = std::fs::read_dir(directory.join("volumes").join(format!("kubernetes.io~{IMAGE}")));
-        for image in images.into_iter().flatten().flatten() {
+        let of = |plugin: &str| std::fs::read_dir(directory.join("volumes").join(format!("kubernetes.io~{plugin}")));
+        for image in of(IMAGE).into_iter().flatten().flatten() {
             self.runtime.unmount_image(&image.path()).await?;
+        }
+        for empty_dir in of(EMPTY_DIR).into_iter().flatten().flatten() {
+            self.runtime.unmount_memory(&empty_dir.path()).await?;
         }
         let inner = directory.clone();
         let removed = tokio::task::spawn_blocking(move || directory::remove(&inner)).await;
@@ -301,7 +348,7 @@ impl Volumes {
 /// The directory name of a volume type that is made of our own files.
 fn plugin(volume: &Volume) -> Option<&'static str> {
     if volume.empty_dir.is_some() {
-        Some("empty-dir")
+        Some(EMPTY_DIR)
     } else if volume.config_map.is_some() {
         Some("configmap")
     } else if volume.secret.is_some() {

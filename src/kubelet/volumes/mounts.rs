@@ -3,25 +3,25 @@
 use super::{Volumes, claims, plugin};
 use crate::kubelet::container::env::Environment;
 use crate::kubelet::container::{ConfigError, sub_path};
-use crate::kubelet::pod;
+use crate::kubelet::{FileSharing, pod};
 use crate::runtime::{Mount, Propagation};
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use std::path::{Component, Path, PathBuf};
 
 impl Volumes {
     /// The container's mounts; its volumes are prepared.
-    pub fn mounts(&self, pod: &Pod, container: &Container, env: &Environment) -> Result<Vec<Mount>, ConfigError> {
-        let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+    pub async fn mounts(&self, pod: &Pod, container: &Container, env: &Environment) -> Result<Vec<Mount>, ConfigError> {
         if container.volume_devices.iter().flatten().next().is_some() {
             return Err(ConfigError::UnsupportedSetting { field: "volumeDevices" });
         }
-        mounts
-            .iter()
-            .map(|mount| self.mount(pod, container, mount, env))
-            .collect()
+        let mut mounts = Vec::new();
+        for mount in container.volume_mounts.iter().flatten() {
+            mounts.push(self.mount(pod, container, mount, env).await?);
+        }
+        Ok(mounts)
     }
 
-    fn mount(
+    async fn mount(
         &self,
         pod: &Pod,
         container: &Container,
@@ -49,11 +49,20 @@ impl Volumes {
         };
         let host_path = match sub.as_str() {
             "" => root,
-            sub => inside(&root, sub).map_err(|message| ConfigError::SubPath {
-                volume: mount.name.clone(),
-                container: container.name.clone(),
-                message,
-            })?,
+            sub => {
+                let made = match self.sees(volume, &root) {
+                    true => inside(&root, sub),
+                    false => {
+                        let made = self.runtime.make_below(&root, Path::new(sub)).await;
+                        made.map(|()| root.join(sub)).map_err(|error| error.to_string())
+                    }
+                };
+                made.map_err(|message| ConfigError::SubPath {
+                    volume: mount.name.clone(),
+                    container: container.name.clone(),
+                    message,
+                })?
+            }
         };
         let claimed = claims::claim_name(pod, volume).is_some();
         let written_by_us =
@@ -68,6 +77,12 @@ impl Volumes {
             recursive_readonly,
             propagation,
         })
+    }
+
+    /// Whether the files that the engine mounts are those that krust sees at the path.
+    fn sees(&self, volume: &Volume, root: &Path) -> bool {
+        let own = self.root.parent().is_some_and(|own| root.starts_with(own));
+        !matches!(self.files, FileSharing::OwnFiles(_)) || own && !self.is_engines_memory(volume)
     }
 
     fn volume_root(&self, pod: &Pod, volume: &Volume) -> Option<PathBuf> {

@@ -216,7 +216,7 @@ impl Start {
             node: context.figures,
         };
         let env = env::environment(&self.pod, &self.container, &sources)?;
-        let mut mounts = context.volumes.mounts(&self.pod, &self.container, &env)?;
+        let mut mounts = context.volumes.mounts(&self.pod, &self.container, &env).await?;
         mounts.extend(context.volumes.hosts(&self.pod, &self.container, pod_ips)?);
         let target = match &self.target {
             Some((name, None)) => return Err(ConfigError::NoTarget(name.clone())),

@@ -27,10 +27,8 @@ impl DockerRuntime {
         if config.resources.oom_score_adj < 0 && !self.prepared.negative_oom_scores(&self.engine).await? {
             config.resources.oom_score_adj = 0;
         }
-        if let Some(shared) = self.shared_directory.read().as_ref() {
-            for mount in &mut config.mounts {
-                mount.host_path = shared.on_engine(&mount.host_path);
-            }
+        for mount in &mut config.mounts {
+            mount.host_path = self.on_engine(&mount.host_path);
         }
         let message_path = config.termination_message_path.clone();
         if !message_path.is_empty() && config.mounts.iter().all(|mount| mount.container_path != message_path) {

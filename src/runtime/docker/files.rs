@@ -60,7 +60,9 @@ impl PodFiles {
         let path = directory.join(name);
         match create_here(&path) {
             Ok(()) => {}
-            Err(error) if out_of_sight(&error) => upload(engine, sandbox_id, name).await?,
+            Err(error) if out_of_sight(&error) => {
+                upload(engine, sandbox_id, DIRECTORY, &[Entry::file(name, 0o666)]).await?
+            }
             Err(error) => return Err(failed("create", &path.display().to_string(), error.to_string())),
         }
         Ok(path.display().to_string())
@@ -116,22 +118,46 @@ fn tail_here(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(tail)
 }
 
-async fn upload(engine: &Engine, sandbox_id: &str, name: &str) -> Result<()> {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(0);
-    header.set_mode(0o666);
-    header.set_entry_type(tar::EntryType::Regular);
+/// An empty file or directory to be made by [`upload`].
+pub(super) struct Entry {
+    name: String,
+    kind: tar::EntryType,
+    mode: u32,
+}
+
+impl Entry {
+    pub fn file(name: &str, mode: u32) -> Self {
+        let kind = tar::EntryType::Regular;
+        let name = name.to_owned();
+        Self { name, kind, mode }
+    }
+
+    pub fn directory(name: &str, mode: u32) -> Self {
+        let kind = tar::EntryType::Directory;
+        let name = name.to_owned();
+        Self { name, kind, mode }
+    }
+}
+
+/// Makes empty files and directories in a directory of a container, by the engine.
+pub(super) async fn upload(engine: &Engine, container: &str, directory: &str, entries: &[Entry]) -> Result<()> {
     let mut archive = tar::Builder::new(Vec::new());
-    let archive = archive
-        .append_data(&mut header, name, std::io::empty())
+    let written = entries.iter().try_for_each(|entry| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(entry.mode);
+        header.set_entry_type(entry.kind);
+        archive.append_data(&mut header, &entry.name, std::io::empty())
+    });
+    let archive = written
         .and_then(|()| archive.into_inner())
-        .map_err(|error| failed("create", name, error.to_string()))?;
-    let options = UploadToContainerOptionsBuilder::default().path(DIRECTORY).build();
+        .map_err(|error| failed("create", directory, error.to_string()))?;
+    let options = UploadToContainerOptionsBuilder::default().path(directory).build();
     engine
         .docker
-        .upload_to_container(sandbox_id, Some(options), bollard::body_full(Bytes::from(archive)))
+        .upload_to_container(container, Some(options), bollard::body_full(Bytes::from(archive)))
         .await
-        .map_err(|error| engine.error("upload", "sandbox", sandbox_id, error))
+        .map_err(|error| engine.error("upload", "container", container, error))
 }
 
 async fn download_tail(engine: &Engine, sandbox_id: &str, name: &str) -> Result<Vec<u8>> {

@@ -2,13 +2,12 @@
 
 use super::super::pause;
 use super::super::reference::{Reference, is_image_id};
-use super::{Engine, Image, RegistryAuth, Result, failed, is_not_found, labels};
+use super::{Engine, Image, RegistryAuth, Result, failed, is_not_found};
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error as EngineError;
-use bollard::models::{ContainerCreateBody, ImageInspect};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptions};
+use bollard::models::ImageInspect;
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptions};
 use futures_util::StreamExt;
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -88,22 +87,7 @@ pub(super) async fn unpack(engine: &Engine, image: &str, directory: &Path) -> Re
     if directory.exists() {
         return Ok(());
     }
-    let body = ContainerCreateBody {
-        image: Some(image.to_string()),
-        // An image of nothing but files has no command of its own.
-        cmd: Some(vec!["none".to_string()]),
-        labels: Some(HashMap::from([
-            (labels::CLUSTER.to_string(), engine.cluster_id.clone()),
-            (labels::TYPE.to_string(), labels::TYPE_PROBE.to_string()),
-        ])),
-        ..Default::default()
-    };
-    let name = format!("krust_image_{}", uuid::Uuid::new_v4());
-    let options = CreateContainerOptionsBuilder::default().name(&name).build();
-    let created = engine.docker.create_container(Some(options), body).await;
-    let id = created
-        .map_err(|error| engine.error("create", "image", image, error))?
-        .id;
+    let id = super::prepare::create_probe(engine, image, Default::default()).await?;
     let exported = engine
         .docker
         .export_container(&id)

@@ -24,6 +24,10 @@ pub const TYPE_SANDBOX: &str = "podsandbox";
 pub const TYPE_CONTAINER: &str = "container";
 /// Short-lived containers by which the engine's abilities are found out.
 pub const TYPE_PROBE: &str = "probe";
+/// Those that keep a file system in memory mounted.
+pub const TYPE_MEMORY: &str = "memory";
+/// krust's path of what a volume in memory stands for.
+pub const MEMORY_PATH: &str = "krust.dev/path";
 
 /// `k8s_POD_<pod>_<namespace>_<uid>_<attempt>`
 pub fn sandbox_name(pod: &PodIdentity) -> String {

@@ -7,10 +7,12 @@ mod events;
 mod exec;
 mod files;
 mod frames;
+mod host_files;
 mod huge_pages;
 mod images;
 mod labels;
 mod logs;
+mod memory;
 mod own_container;
 mod port_forward;
 mod prepare;
@@ -169,9 +171,32 @@ impl Runtime for DockerRuntime {
 
     async fn share_directory(&self, directory: &Path) -> Result<bool> {
         let found = own_container::SharedDirectory::find(&self.engine, directory).await?;
-        let shared = found.is_some();
-        *self.shared_directory.write() = found;
-        Ok(shared)
+        let Some(mut found) = found else {
+            return Ok(false);
+        };
+        memory::find(&self.engine, &mut found).await?;
+        *self.shared_directory.write() = Some(found);
+        Ok(true)
+    }
+
+    async fn look_at(&self, path: &Path) -> Result<Option<FileKind>> {
+        self.look_at_host(path).await
+    }
+
+    async fn make_at(&self, path: &Path, kind: FileKind) -> Result<()> {
+        self.make_at_host(path, kind).await
+    }
+
+    async fn make_below(&self, root: &Path, path: &Path) -> Result<()> {
+        self.make_below_host(root, path).await
+    }
+
+    async fn mount_memory(&self, path: &Path, memory: Memory) -> Result<()> {
+        self.hold_memory(path, memory).await
+    }
+
+    async fn unmount_memory(&self, path: &Path) -> Result<()> {
+        self.release_memory(path).await
     }
 
     async fn run_pod_sandbox(&self, config: &SandboxConfig) -> Result<String> {

@@ -4,6 +4,7 @@
 use super::{Engine, Result, RuntimeError};
 use bollard::models::MountPoint;
 use bollard::query_parameters::InspectContainerOptions;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// A directory that containers may mount, under both its paths.
@@ -11,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct SharedDirectory {
     here: PathBuf,
     on_engine: PathBuf,
+    /// What stands for directories below it.
+    replaced: HashMap<PathBuf, PathBuf>,
 }
 
 impl SharedDirectory {
@@ -30,6 +33,7 @@ impl SharedDirectory {
                 translate(&found.mounts.unwrap_or_default(), directory).map(|on_engine| SharedDirectory {
                     here: directory.to_owned(),
                     on_engine,
+                    replaced: HashMap::new(),
                 }),
             ),
             // Another engine's.
@@ -38,11 +42,37 @@ impl SharedDirectory {
         }
     }
 
+    /// From now on another path of the engine's stands for one of ours; None: not any more.
+    pub fn replace(&mut self, path: &Path, other: Option<PathBuf>) {
+        match other {
+            Some(other) => self.replaced.insert(path.to_owned(), other),
+            None => self.replaced.remove(path),
+        };
+    }
+
+    /// What is left of one of our paths without the directory's.
+    pub fn below(&self, path: &Path) -> Option<PathBuf> {
+        path.strip_prefix(&self.here).ok().map(Path::to_owned)
+    }
+
+    pub fn is_replaced(&self, path: &Path) -> bool {
+        self.replaced.contains_key(path)
+    }
+
     /// The engine's path for one of ours; paths outside of the directory are the engine's already.
     pub fn on_engine(&self, path: &str) -> String {
-        match Path::new(path).strip_prefix(&self.here) {
-            Ok(rest) => self.on_engine.join(rest).display().to_string(),
-            Err(_) => path.to_string(),
+        let path = Path::new(path);
+        let Ok(below) = path.strip_prefix(&self.here) else {
+            return path.display().to_string();
+        };
+        let replaced = path.ancestors().find_map(|above| {
+            let other = self.replaced.get(above)?;
+            Some((other, path.strip_prefix(above).ok()?))
+        });
+        let (root, rest) = replaced.unwrap_or((&self.on_engine, below));
+        match rest.as_os_str().is_empty() {
+            true => root.display().to_string(),
+            false => root.join(rest).display().to_string(),
         }
     }
 }
@@ -114,11 +144,18 @@ mod tests {
         assert_eq!(translated("/var/lib/krust/a"), Some("/srv/volume/a".into()));
         assert_eq!(translated("/var/lib/krust/pods/a"), Some("/srv/pods/a".into()));
         assert_eq!(translated("/var/lib/krusty"), None);
-        let shared = SharedDirectory {
+        let mut shared = SharedDirectory {
             here: "/var/lib/krust".into(),
             on_engine: "/srv/volume".into(),
+            replaced: HashMap::new(),
         };
         assert_eq!(shared.on_engine("/var/lib/krust/pods/x"), "/srv/volume/pods/x");
         assert_eq!(shared.on_engine("/etc/passwd"), "/etc/passwd");
+        shared.replace(Path::new("/var/lib/krust/pods/x"), Some("/volumes/x".into()));
+        assert_eq!(shared.on_engine("/var/lib/krust/pods/x"), "/volumes/x");
+        assert_eq!(shared.on_engine("/var/lib/krust/pods/x/sub"), "/volumes/x/sub");
+        assert_eq!(shared.on_engine("/var/lib/krust/pods/xx"), "/srv/volume/pods/xx");
+        shared.replace(Path::new("/var/lib/krust/pods/x"), None);
+        assert_eq!(shared.on_engine("/var/lib/krust/pods/x/y"), "/srv/volume/pods/x/y");
     }
 }

@@ -103,34 +103,42 @@ async fn import(engine: &Engine, even_if_present: bool) -> Result<String> {
 
 /// Starts and removes a pause container.
 async fn try_start(engine: &Engine, image: &str, oom_score_adj: i64) -> Result<()> {
+    let host = HostConfig {
+        oom_score_adj: Some(oom_score_adj),
+        ..Default::default()
+    };
+    let id = create_probe(engine, image, host).await?;
+    let started = engine
+        .docker
+        .start_container(&id, None::<bollard::query_parameters::StartContainerOptions>)
+        .await
+        .map_err(|error| engine.error("start", "container", &id, error));
+    remove_probe(engine, &id).await;
+    started
+}
+
+/// A container without a network that lives shortly, if it starts at all. One that is left is removed at the next start.
+pub(super) async fn create_probe(engine: &Engine, image: &str, host: HostConfig) -> Result<String> {
     let name = format!("krust_probe_{}", uuid::Uuid::new_v4());
     let body = ContainerCreateBody {
         image: Some(image.to_string()),
+        // An image of nothing but files has no command of its own.
+        cmd: Some(vec!["none".to_string()]),
         labels: Some(HashMap::from([
             (labels::CLUSTER.to_string(), engine.cluster_id.clone()),
             (labels::TYPE.to_string(), labels::TYPE_PROBE.to_string()),
         ])),
         host_config: Some(HostConfig {
             network_mode: Some("none".to_string()),
-            oom_score_adj: Some(oom_score_adj),
-            ..Default::default()
+            ..host
         }),
         ..Default::default()
     };
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
-    let id = engine
-        .docker
-        .create_container(Some(options), body)
-        .await
-        .map_err(|error| engine.error("create", "image", image, error))?
-        .id;
-    let started = engine
-        .docker
-        .start_container(&id, None::<bollard::query_parameters::StartContainerOptions>)
-        .await
-        .map_err(|error| engine.error("start", "container", &name, error));
-    remove_probe(engine, &id).await;
-    started
+    let created = engine.docker.create_container(Some(options), body).await;
+    created
+        .map(|created| created.id)
+        .map_err(|error| engine.error("create", "image", image, error))
 }
 
 async fn remove_left_probes(engine: &Engine) -> Result<()> {
@@ -160,7 +168,10 @@ pub(super) async fn remove_probe(engine: &Engine, id: &str) {
 }
 
 /// What is gone is fine.
-async fn try_to_remove(docker: &bollard::Docker, id: &str) -> std::result::Result<(), bollard::errors::Error> {
+pub(super) async fn try_to_remove(
+    docker: &bollard::Docker,
+    id: &str,
+) -> std::result::Result<(), bollard::errors::Error> {
     let options = RemoveContainerOptions {
         force: true,
         v: true,

@@ -95,11 +95,6 @@ fn the_half_in_the_container() {
         std::fs::write(format!("{OWN_DIRECTORY}/pods/1/file"), "from krust\n").unwrap();
         let config = subject.pod("beside");
         let sandbox = subject.sandbox(&config).await;
-        let mount = |container_path: &str, host_path: &str| Mount {
-            container_path: container_path.to_string(),
-            host_path: host_path.to_string(),
-            ..Default::default()
-        };
         let script = "cat /volume/file; echo back > /volume/new; ls -d /host/proc; \
                       httpd -p 8080 -h /volume && echo ready; trap 'exit 0' TERM; sleep 3600 & wait";
         let container = ContainerConfig {
@@ -122,6 +117,153 @@ fn the_half_in_the_container() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("from krust\n"), "{answer}");
         crate::cases::termination_messages(&subject).await;
+        files_of_the_host(&subject).await;
+        memory(&subject).await;
         subject.clean().await;
     });
+}
+
+fn mount(container_path: &str, host_path: &str) -> Mount {
+    Mount {
+        container_path: container_path.to_string(),
+        host_path: host_path.to_string(),
+        ..Default::default()
+    }
+}
+
+/// What krust does not see is looked at, and made, by the engine.
+async fn files_of_the_host(subject: &Subject) {
+    let look = async |path: &str| subject.runtime.look_at(Path::new(path)).await.unwrap();
+    for (path, kind) in [
+        ("/", Some(FileKind::Directory)),
+        ("/etc/passwd", Some(FileKind::File)),
+        ("/dev/null", Some(FileKind::CharDevice)),
+        // A link to a directory.
+        ("/proc/self/root", Some(FileKind::Directory)),
+        ("/none", None),
+    ] {
+        assert_eq!(look(path).await, kind, "{path}");
+    }
+    let made = format!("/tmp/krust-inside-{}", std::process::id());
+    let runtime = &subject.runtime;
+    let directory = format!("{made}/above/below");
+    runtime
+        .make_at(Path::new(&directory), FileKind::Directory)
+        .await
+        .unwrap();
+    assert_eq!(look(&directory).await, Some(FileKind::Directory));
+    let file = format!("{directory}/file");
+    runtime.make_at(Path::new(&file), FileKind::File).await.unwrap();
+    assert_eq!(look(&file).await, Some(FileKind::File));
+    let nowhere = format!("{made}/none/file");
+    assert!(runtime.make_at(Path::new(&nowhere), FileKind::File).await.is_err());
+    for path in ["a/b", "a/b/c", "./a"] {
+        runtime
+            .make_below(Path::new(&directory), Path::new(path))
+            .await
+            .unwrap();
+        let path = format!("{directory}/{path}");
+        assert_eq!(look(&path).await, Some(FileKind::Directory), "{path}");
+    }
+    assert!(
+        runtime
+            .make_below(Path::new(&directory), Path::new("../x"))
+            .await
+            .is_err()
+    );
+    let config = subject.pod("host-files");
+    let sandbox = subject.sandbox(&config).await;
+    let container = ContainerConfig {
+        mounts: vec![mount("/host", "/tmp")],
+        ..subject.script(
+            "app",
+            &format!(
+                "cd /host/krust-inside-*/above/below; stat -c '%a %u' . file a; ln -s /etc out; cd /; \
+                 echo linked; while [ -e /host/krust-inside-{}/above ]; do sleep 0.1; done",
+                std::process::id()
+            ),
+        )
+    };
+    let id = subject.start_in(&sandbox, &config, &container).await;
+    let log = texts(&subject.logged(&id, 4).await);
+    assert_eq!(log, ["755 0\n", "644 0\n", "755 0\n", "linked\n"]);
+    let refused = runtime.make_below(Path::new(&directory), Path::new("out/new")).await;
+    assert!(refused.unwrap_err().to_string().contains("symbolic link"));
+    let exec = subject
+        .exec(
+            &id,
+            &["sh", "-c", &format!("rm -r /host/krust-inside-{}", std::process::id())],
+        )
+        .await;
+    assert_eq!(exec.2, 0, "{exec:?}");
+    subject.exited(&id).await;
+}
+
+/// A file system in memory outlives containers and krust, and goes when it is given back.
+async fn memory(subject: &Subject) {
+    let path = format!("{OWN_DIRECTORY}/pods/2/memory");
+    let wanted = Memory {
+        size_bytes: Some(1 << 20),
+        mode: 0o2777,
+        group: Some(77),
+    };
+    for _ in 0..2 {
+        subject.runtime.mount_memory(Path::new(&path), wanted).await.unwrap();
+    }
+    subject
+        .runtime
+        .make_below(Path::new(&path), Path::new("sub/below"))
+        .await
+        .unwrap();
+    let config = subject.pod("memory");
+    let sandbox = subject.sandbox(&config).await;
+    let scripts = [
+        "grep ' /m ' /proc/mounts | cut -d' ' -f3; stat -c '%a %g' /m /m/sub; echo kept > /m/sub/file; \
+         head -c 2000000 /dev/zero > /m/big || echo full; rm /m/big; echo done",
+        "cat /m/sub/file; echo done",
+    ];
+    let logs = [
+        vec!["tmpfs\n", "2777 77\n", "2777 77\n", "full\n", "done\n"],
+        vec!["kept\n", "done\n"],
+    ];
+    for (script, log) in scripts.iter().zip(logs) {
+        let container = ContainerConfig {
+            mounts: vec![mount("/m", &path)],
+            ..subject.script(if log.len() > 2 { "first" } else { "second" }, script)
+        };
+        let id = subject.start_in(&sandbox, &config, &container).await;
+        assert_eq!(subject.exited(&id).await.exit_code, 0);
+        let seen = subject.log(&id, LogOptions::default()).await;
+        let seen: Vec<String> = seen
+            .iter()
+            .filter(|line| line.stream == LogStream::Stdout)
+            .map(|line| String::from_utf8_lossy(&line.text).into_owned())
+            .collect();
+        assert_eq!(seen, log);
+        // As after a restart of krust.
+        let again = DockerRuntime::connect("unix:///var/run/docker.sock", "inside")
+            .await
+            .unwrap();
+        assert!(again.share_directory(Path::new(OWN_DIRECTORY)).await.unwrap());
+        again
+            .make_below(Path::new(&path), Path::new("sub/below"))
+            .await
+            .unwrap();
+    }
+    subject.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    for _ in 0..2 {
+        subject.runtime.unmount_memory(Path::new(&path)).await.unwrap();
+    }
+    let docker = bollard::Docker::connect_with_host("unix:///var/run/docker.sock").unwrap();
+    let volumes = docker
+        .list_volumes(None::<bollard::query_parameters::ListVolumesOptions>)
+        .await
+        .unwrap();
+    let left: Vec<String> = volumes
+        .volumes
+        .into_iter()
+        .flatten()
+        .map(|volume| volume.name)
+        .collect();
+    assert!(!left.iter().any(|name| name.contains("memory")), "{left:?}");
 }
