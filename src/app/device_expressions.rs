@@ -23,7 +23,7 @@ impl DeviceExpressions {
             return Ok(program.clone());
         }
         let environment = Environment::default().with("device", Type::Dyn);
-        let program = compile(expression, &environment).map_err(|error| format!("compile error: {error}"))?;
+        let program = compile(expression, &environment).map_err(|error| format!("CEL compile error: {error}"))?;
         if programs.len() >= PROGRAMS_MAX {
             programs.clear();
         }

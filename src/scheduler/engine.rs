@@ -6,13 +6,13 @@ use super::configuration::Configuration;
 use super::diagnosis::Diagnosis;
 use super::framework::{Cx, Event, Refusal, is_worth_a_try};
 use super::nominations::Nominations;
-use super::objects::Objects;
+use super::objects::{Allocation, Objects};
 use super::plan::{Attempt, Choice, Search};
 use super::plugins::dynamic_resources;
 use super::plugins::volumes::binding::{self, Bindings};
 use super::pod_info::PodInfo;
 use super::preemption::{self, Outcome};
-use super::profile::Profile;
+use super::profile::{Profile, Timeouts};
 use super::queue::{Popped, Queue};
 use crate::client::pods::{is_finished, node_name};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -22,7 +22,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What is to be done. Each is reported back, but for reports.
 #[derive(Debug)]
@@ -33,8 +33,10 @@ pub enum Action {
         bindings: Bindings,
         /// Claims for devices that get some by this.
         claims: Vec<Arc<ResourceClaim>>,
-        timeout: Duration,
+        timeouts: Timeouts,
     },
+    /// Take the devices away from a claim that nobody uses.
+    Deallocate(Arc<ResourceClaim>),
     /// Tell why there is no node.
     Report(Report),
     /// Take the victims away, and let those look elsewhere who wait for the same node.
@@ -59,10 +61,11 @@ pub struct Report {
 }
 
 enum Decision {
-    Bind(String, Needs, Duration),
+    Bind(String, Needs, Timeouts),
     NoNodes,
     Error(String),
-    Nothing(Diagnosis, Option<Outcome>),
+    /// And the claim that is to give its devices back.
+    Nothing(Diagnosis, Option<Outcome>, Option<Arc<ResourceClaim>>),
 }
 
 /// What has to be done about volumes and devices before a pod is bound.
@@ -282,11 +285,11 @@ impl Engine {
             nominate: Some(None),
             by_time,
         };
-        let mut room = None;
+        let (mut room, mut freed) = (None, None);
         match decision {
-            Decision::Bind(node, needs, timeout) => {
+            Decision::Bind(node, needs, timeouts) => {
                 self.withdraw(&pod, Some(&node), now);
-                return Some(vec![self.assume(pod, node, needs, timeout)]);
+                return Some(vec![self.assume(pod, node, needs, timeouts)]);
             }
             Decision::NoNodes => {
                 report.message = "no nodes available to schedule pods".into();
@@ -296,14 +299,16 @@ impl Engine {
                 (report.reason, report.message) = ("SchedulerError", message);
                 self.queue.retry(pod.clone(), now);
             }
-            Decision::Nothing(diagnosis, Some(Outcome::MakeRoom { node, victims })) => {
+            Decision::Nothing(diagnosis, Some(Outcome::MakeRoom { node, victims }), claim) => {
+                freed = claim;
                 report.message = diagnosis.message();
                 report.nominate = Some(Some(node.clone()));
                 self.withdraw(&pod, Some(&node), now);
                 room = Some(self.make_room(&pod, node, &victims));
                 self.queue.refuse(pod.clone(), diagnosis.plugins, now);
             }
-            Decision::Nothing(diagnosis, outcome) => {
+            Decision::Nothing(diagnosis, outcome, claim) => {
+                freed = claim;
                 report.message = diagnosis.message();
                 if matches!(outcome, Some(Outcome::Wait(_))) {
                     report.nominate = None;
@@ -314,7 +319,13 @@ impl Engine {
         if report.nominate == Some(None) {
             self.withdraw(&pod, None, now);
         }
-        Some(std::iter::once(Action::Report(report)).chain(room).collect())
+        let freed = freed.map(Action::Deallocate);
+        Some(
+            std::iter::once(Action::Report(report))
+                .chain(freed)
+                .chain(room)
+                .collect(),
+        )
     }
 
     /// None if no profile is for the pod.
@@ -336,7 +347,7 @@ impl Engine {
         };
         let (mut diagnosis, filters) = match attempt.choose(&mut self.search) {
             Choice::Node(node) => match needs(cx, profile, pod, &node) {
-                Ok(needs) => return Some(Decision::Bind(node, needs, profile.bind_timeout)),
+                Ok(needs) => return Some(Decision::Bind(node, needs, profile.timeouts)),
                 Err(diagnosis) => (*diagnosis, None),
             },
             Choice::Error(message) => return Some(Decision::Error(message)),
@@ -346,21 +357,22 @@ impl Engine {
             let (dying, search, now) = (&self.dying, &mut self.search, Timestamp::now());
             preemption::plan(&attempt, args, &diagnosis, filters.as_ref(), dying, search, now)
         });
+        let devices = profile.dynamic_resources;
+        let devices = devices.then(|| dynamic_resources::after(cx, pod, &diagnosis, profile.timeouts.devices));
+        let (said, freed) = devices.unzip();
         // Where room is made nothing more is said.
         if !matches!(outcome, Some(Outcome::MakeRoom { .. })) {
-            let claims = profile
-                .dynamic_resources
-                .then(|| "no new claims to deallocate".to_owned());
             let preemption = match &outcome {
                 Some(Outcome::Wait(why) | Outcome::Nothing(why)) => Some(format!("preemption: {why}")),
                 _ => None,
             };
-            diagnosis.after = claims.into_iter().chain(preemption).collect::<Vec<_>>().join(", ");
+            let said = said.map(str::to_owned);
+            diagnosis.after = said.into_iter().chain(preemption).collect::<Vec<_>>().join(", ");
         }
-        Some(Decision::Nothing(diagnosis, outcome))
+        Some(Decision::Nothing(diagnosis, outcome, freed.flatten()))
     }
 
-    fn assume(&mut self, pod: Arc<PodInfo>, node: String, needs: Needs, timeout: Duration) -> Action {
+    fn assume(&mut self, pod: Arc<PodInfo>, node: String, needs: Needs, timeouts: Timeouts) -> Action {
         let Needs { bindings, claims } = needs;
         self.cache.assume(pod.clone(), &node);
         self.in_flight.insert(pod.uid.clone(), pod.clone());
@@ -373,14 +385,18 @@ impl Engine {
         }
         for claim in &claims {
             let uid = claim.metadata.uid.clone().unwrap_or_default();
-            self.objects.assumed.allocations.insert(uid, claim.clone());
+            let allocation = Allocation {
+                claim: claim.clone(),
+                is_written: false,
+            };
+            self.objects.assumed.allocations.insert(uid, allocation);
         }
         Action::Bind {
             pod,
             node,
             bindings,
             claims,
-            timeout,
+            timeouts,
         }
     }
 
@@ -402,11 +418,7 @@ impl Engine {
         }
     }
 
-    fn forget_needs(&mut self, bindings: &Bindings, claims: &[Arc<ResourceClaim>]) {
-        for claim in claims {
-            let uid = claim.metadata.uid.as_deref().unwrap_or_default();
-            self.objects.assumed.allocations.remove(uid);
-        }
+    fn forget_bindings(&mut self, bindings: &Bindings) {
         for (_, volume) in &bindings.volumes {
             let name = volume.metadata.name.as_deref().unwrap_or_default();
             self.objects.assumed.volumes.remove(name);
@@ -417,8 +429,30 @@ impl Engine {
     }
 
     /// The API has bound the pod; the watch will tell, if it has not yet.
-    pub fn bound(&mut self, bindings: &Bindings, claims: &[Arc<ResourceClaim>]) {
-        self.forget_needs(bindings, claims);
+    pub fn bound(&mut self, bindings: &Bindings) {
+        self.forget_bindings(bindings);
+    }
+
+    /// A claim was written with its devices. They are its own from now on, whatever becomes of the pod.
+    pub fn allocated(&mut self, claim: Arc<ResourceClaim>) {
+        let uid = claim.metadata.uid.clone().unwrap_or_default();
+        let (namespace, name) = (&claim.metadata.namespace, &claim.metadata.name);
+        let (namespace, name) = (namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default());
+        let allocation = Allocation {
+            claim,
+            is_written: true,
+        };
+        self.objects.assumed.allocations.insert(uid.clone(), allocation);
+        let shown = self.objects.resource_claims.get(&namespace, &name).cloned();
+        self.claim_is_shown(&uid, shown.as_deref());
+    }
+
+    /// The cache shows this of a claim, or that it is gone.
+    pub fn claim_is_shown(&mut self, uid: &str, shown: Option<&ResourceClaim>) {
+        let shown = shown.filter(|shown| shown.metadata.uid.as_deref() == Some(uid));
+        if self.objects.assumed.is_seen(uid, shown) {
+            self.objects.assumed.allocations.remove(uid);
+        }
     }
 
     /// The binding has failed.
@@ -430,8 +464,14 @@ impl Engine {
         message: String,
         now: Instant,
     ) -> Option<Action> {
-        self.forget_needs(bindings, claims);
+        self.forget_bindings(bindings);
         for claim in claims {
+            let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+            let allocations = &mut self.objects.assumed.allocations;
+            if allocations.get(uid).is_some_and(|allocation| allocation.is_written) {
+                continue;
+            }
+            allocations.remove(uid);
             let (old, new) = (Some(&**claim), None);
             self.happened(&Event::ResourceClaim { old, new }, now);
         }

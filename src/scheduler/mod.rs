@@ -123,13 +123,18 @@ fn schedule(engine: &mut Engine, binder: &mut Binder) {
 fn on_call(engine: &mut Engine, binder: &mut Binder, result: CallResult) {
     let now = Instant::now();
     match result {
-        CallResult::Bound { bindings, claims } => engine.bound(&bindings, &claims),
+        CallResult::Bound { bindings, written } => {
+            written.into_iter().for_each(|claim| engine.allocated(claim));
+            engine.bound(&bindings);
+        }
         CallResult::NotBound {
             uid,
             bindings,
             claims,
+            written,
             message,
         } => {
+            written.into_iter().for_each(|claim| engine.allocated(claim));
             if let Some(report) = engine.not_bound(&uid, &bindings, &claims, message, now) {
                 binder.start(report);
             }

@@ -84,5 +84,24 @@ pub struct Assumed {
     /// Claims for which a node is being chosen, by `namespace/name`.
     pub nodes: HashMap<String, String>,
     /// Resource claims that are being allocated, by uid.
-    pub allocations: HashMap<String, Arc<ResourceClaim>>,
+    pub allocations: HashMap<String, Allocation>,
+}
+
+/// A claim as it is with its devices.
+#[derive(Debug)]
+pub struct Allocation {
+    pub claim: Arc<ResourceClaim>,
+    /// The API has it; only the cache does not show it yet.
+    pub is_written: bool,
+}
+
+impl Assumed {
+    /// Whether the cache shows by now what was written of a claim.
+    pub fn is_seen(&self, uid: &str, shown: Option<&ResourceClaim>) -> bool {
+        let Some(allocation) = self.allocations.get(uid).filter(|allocation| allocation.is_written) else {
+            return false;
+        };
+        let revision = |claim: &ResourceClaim| claim.metadata.resource_version.as_ref()?.parse::<u64>().ok();
+        shown.is_none_or(|shown| revision(shown) >= revision(&allocation.claim))
+    }
 }

@@ -4,6 +4,13 @@ use super::configuration::args::PreemptionArgs;
 use super::framework::Plugin;
 use std::sync::Arc;
 
+/// How long a pod may wait for what it needs before it is bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub volumes: std::time::Duration,
+    pub devices: std::time::Duration,
+}
+
 pub struct Profile {
     pub scheduler_name: String,
     /// Of the nodes that can take a pod, so many percent are enough; 0: fewer the more nodes there are.
@@ -16,7 +23,7 @@ pub struct Profile {
     pub preemption: Option<PreemptionArgs>,
     /// Claims for devices are looked after.
     pub dynamic_resources: bool,
-    pub bind_timeout: std::time::Duration,
+    pub timeouts: Timeouts,
 }
 
 impl Profile {

@@ -1,38 +1,40 @@
 //! The scheduler's calls to the API: volumes and bindings, victims, and the condition and event that say why there is no
 //! node (upstream: `defaultbinder`, `volumebinding`, `preemption/executor.go`, `handleSchedulingFailure`).
 
+mod devices;
 mod events;
 mod room;
 mod volumes;
 
 use super::diagnosis::as_note;
 use super::engine::{Action, Report};
-use super::plugins::dynamic_resources::{claim_names, is_reserved_for};
 use super::plugins::volumes::binding::Bindings;
 use super::pod_info::PodInfo;
+use super::profile::Timeouts;
 use crate::client::informer::{Informer, Informers};
 use events::{Events, Told};
 use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub enum CallResult {
     Bound {
         bindings: Bindings,
-        claims: Vec<Arc<ResourceClaim>>,
+        written: Vec<Arc<ResourceClaim>>,
     },
     NotBound {
         uid: String,
         bindings: Bindings,
         claims: Vec<Arc<ResourceClaim>>,
+        /// Those of the claims that have their devices all the same.
+        written: Vec<Arc<ResourceClaim>>,
         message: String,
     },
     RoomMade {
@@ -47,8 +49,8 @@ pub enum CallResult {
 enum BindError {
     #[error("running PreBind plugin \"VolumeBinding\": {0}")]
     Volume(String),
-    #[error("running PreBind plugin \"DynamicResources\": {}", said(.0))]
-    Claim(kube::Error),
+    #[error("running PreBind plugin \"DynamicResources\": {0}")]
+    Claim(String),
     #[error("running Bind plugin \"DefaultBinder\": {}", said(.0))]
     Binding(kube::Error),
 }
@@ -73,8 +75,11 @@ struct Calls {
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     nodes: Informer<Node>,
+    resource_claims: Informer<ResourceClaim>,
     /// Changes whenever a claim or a volume does.
     storage_changed: watch::Receiver<u64>,
+    /// Changes whenever a claim for devices does.
+    devices_changed: watch::Receiver<u64>,
 }
 
 pub struct Binder {
@@ -95,6 +100,9 @@ impl Binder {
         let also_changed = changed.clone();
         claims.on_change(move |_| changed.send_modify(|count| *count += 1));
         volumes.on_change(move |_| also_changed.send_modify(|count| *count += 1));
+        let (changed, devices_changed) = watch::channel(0u64);
+        let resource_claims = informers.of::<ResourceClaim>();
+        resource_claims.on_change(move |_| changed.send_modify(|count| *count += 1));
         Self {
             calls: Calls {
                 events: Events::new(client.clone()),
@@ -102,7 +110,9 @@ impl Binder {
                 claims,
                 volumes,
                 nodes: informers.of::<Node>(),
+                resource_claims,
                 storage_changed,
+                devices_changed,
             },
             tasks: JoinSet::new(),
             slow: JoinSet::new(),
@@ -144,14 +154,14 @@ impl Binder {
                 node,
                 bindings,
                 claims,
-                timeout,
+                timeouts,
             } => {
-                let tasks = if bindings.is_empty() {
-                    &mut self.tasks
-                } else {
-                    &mut self.slow
-                };
-                tasks.spawn(async move { calls.bind(pod, node, bindings, claims, timeout).await });
+                let waits = !bindings.is_empty() || calls.waits_for_devices(&pod, &claims);
+                let tasks = if waits { &mut self.slow } else { &mut self.tasks };
+                tasks.spawn(async move { calls.bind(pod, node, bindings, claims, timeouts).await });
+            }
+            Action::Deallocate(claim) => {
+                self.tasks.spawn(async move { calls.deallocate(&claim).await });
             }
             Action::Report(report) => {
                 self.tasks.spawn(async move { calls.report(report).await });
@@ -180,9 +190,11 @@ impl Calls {
         node: String,
         bindings: Bindings,
         claims: Vec<Arc<ResourceClaim>>,
-        timeout: Duration,
+        timeouts: Timeouts,
     ) -> CallResult {
-        match self.try_bind(&pod, &node, &bindings, &claims, timeout).await {
+        let mut written = Vec::new();
+        let tried = self.try_bind(&pod, &node, &bindings, &claims, timeouts, &mut written);
+        match tried.await {
             Ok(()) => {
                 let note = format!("Successfully assigned {} to {node}", pod.key());
                 let told = Told {
@@ -193,14 +205,16 @@ impl Calls {
                     related: None,
                 };
                 self.events.tell(pod.scheduler_name(), &pod, told).await;
-                CallResult::Bound { bindings, claims }
+                CallResult::Bound { bindings, written }
             }
             Err(error) => {
                 tracing::warn!(pod = %pod.key(), %node, %error, "a pod was not bound; it is tried again unless it is gone");
+                self.release_claims(&pod).await;
                 CallResult::NotBound {
                     uid: pod.uid.clone(),
                     bindings,
                     claims,
+                    written,
                     message: error.to_string(),
                 }
             }
@@ -213,16 +227,24 @@ impl Calls {
         node: &str,
         bindings: &Bindings,
         claims: &[Arc<ResourceClaim>],
-        timeout: Duration,
+        timeouts: Timeouts,
+        written: &mut Vec<Arc<ResourceClaim>>,
     ) -> Result<(), BindError> {
         if !bindings.is_empty() {
             self.nominate(pod, Some(node)).await;
-            tokio::time::timeout(timeout, self.bind_volumes(bindings, node))
+            tokio::time::timeout(timeouts.volumes, self.bind_volumes(bindings, node))
                 .await
                 .unwrap_or_else(|_| Err("binding volumes: context deadline exceeded".into()))
                 .map_err(BindError::Volume)?;
         }
-        self.reserve_claims(pod, claims).await.map_err(BindError::Claim)?;
+        self.reserve_claims(pod, claims, written)
+            .await
+            .map_err(BindError::Claim)?;
+        if self.waits_for_devices(pod, written) {
+            self.wait_for_devices(pod, node, written, timeouts.devices)
+                .await
+                .map_err(BindError::Claim)?;
+        }
         self.create_binding(pod, node).await.map_err(BindError::Binding)
     }
 
@@ -243,41 +265,6 @@ impl Calls {
         let _: Value = pods
             .create_subresource("binding", &pod.name, &PostParams::default(), &binding)
             .await?;
-        Ok(())
-    }
-
-    /// Writes which devices claims get, and adds the pod to the users of its claims.
-    async fn reserve_claims(&self, pod: &PodInfo, chosen: &[Arc<ResourceClaim>]) -> kube::Result<()> {
-        let api: Api<ResourceClaim> = Api::namespaced(self.client.clone(), &pod.namespace);
-        for name in claim_names(pod).unwrap_or_default() {
-            let mut claim = api.get(&name).await?;
-            if is_reserved_for(&claim, pod) {
-                continue;
-            }
-            let chosen = chosen.iter().find(|chosen| chosen.metadata.uid == claim.metadata.uid);
-            let allocation = chosen.and_then(|chosen| chosen.status.as_ref()?.allocation.clone());
-            if allocation.is_some() {
-                claim = protect(&api, claim).await?;
-            }
-            let mut users = claim.status.and_then(|status| status.reserved_for).unwrap_or_default();
-            users.push(ResourceClaimConsumerReference {
-                api_group: None,
-                resource: "pods".into(),
-                name: pod.name.clone(),
-                uid: pod.uid.clone(),
-            });
-            let mut status = json!({"reservedFor": users});
-            if let Some(allocation) = allocation {
-                status["allocation"] = json!(allocation);
-            }
-            // Whoever has changed the claim meanwhile is in the right.
-            let patch = json!({
-                "metadata": {"resourceVersion": claim.metadata.resource_version},
-                "status": status,
-            });
-            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
-                .await?;
-        }
         Ok(())
     }
 
@@ -334,21 +321,6 @@ impl Calls {
             Err(error) => tracing::warn!(pod = %pod.key(), %error, "could not write the status of a pod"),
         }
     }
-}
-
-/// A claim with devices does not go away before they are given back.
-async fn protect(api: &Api<ResourceClaim>, claim: ResourceClaim) -> kube::Result<ResourceClaim> {
-    const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
-    let mut finalizers = claim.metadata.finalizers.clone().unwrap_or_default();
-    if finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
-        return Ok(claim);
-    }
-    finalizers.push(FINALIZER.into());
-    let patch = json!({"metadata": {
-        "resourceVersion": claim.metadata.resource_version, "finalizers": finalizers,
-    }});
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
 
 /// Whole seconds, as metadata's times are.

@@ -1,7 +1,9 @@
 //! What plug-ins can be told (upstream: `kube-scheduler/config/v1`, types_pluginargs.go).
 
 use k8s_openapi::api::core::v1::NodeAffinity;
+use k8s_openapi::jiff::SignedDuration;
 use serde::Deserialize;
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -349,6 +351,43 @@ impl PreemptionArgs {
     pub fn candidates(&self, nodes: usize) -> usize {
         let share = nodes * self.min_candidate_nodes_percentage / 100;
         share.max(self.min_candidate_nodes_absolute).min(nodes)
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct DynamicResourcesFile {
+    binding_timeout: Option<String>,
+}
+
+/// Upstream's `filterTimeout` is left out: the search for devices on a node ends after a number of steps, not by time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DynamicResourcesArgs {
+    /// How long devices may take to become ready for a pod.
+    pub binding_timeout: Duration,
+}
+
+impl Default for DynamicResourcesArgs {
+    fn default() -> Self {
+        Self {
+            binding_timeout: Duration::from_mins(10),
+        }
+    }
+}
+
+impl TryFrom<DynamicResourcesFile> for DynamicResourcesArgs {
+    type Error = String;
+
+    fn try_from(file: DynamicResourcesFile) -> Result<Self, String> {
+        let Some(text) = file.binding_timeout else {
+            return Ok(Self::default());
+        };
+        let timeout = text.parse::<SignedDuration>();
+        let timeout = timeout.map_err(|error| format!("bindingTimeout: {error}"))?;
+        match Duration::try_from(timeout) {
+            Ok(binding_timeout) if binding_timeout >= Duration::from_secs(1) => Ok(Self { binding_timeout }),
+            _ => Err("bindingTimeout: must be at least 1 second".into()),
+        }
     }
 }
 

@@ -230,6 +230,7 @@ mod tests {
                 ("NodeResourcesFit", 1),
                 ("PodTopologySpread", 2),
                 ("InterPodAffinity", 2),
+                ("DynamicResources", 1),
                 ("NodeResourcesBalancedAllocation", 1),
                 ("ImageLocality", 1),
             ]
@@ -320,6 +321,10 @@ profiles:
             (
                 "profiles: [{pluginConfig: [{name: NodeName, args: {x: 1}}]}]",
                 "profiles[0].pluginConfig: NodeName takes no args",
+            ),
+            (
+                "profiles: [{pluginConfig: [{name: DynamicResources, args: {bindingTimeout: 500ms}}]}]",
+                "profiles[0].pluginConfig: DynamicResources: bindingTimeout: must be at least 1 second",
             ),
             (
                 "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: Other}}}]}]",

@@ -3,12 +3,12 @@
 
 use super::PluginConfig;
 use super::args::{
-    BalancedAllocationArgs, FitArgs, InterPodAffinityArgs, NodeAffinityArgs, PreemptionArgs, TopologySpreadArgs,
-    VolumeBindingArgs,
+    BalancedAllocationArgs, DynamicResourcesArgs, DynamicResourcesFile, FitArgs, InterPodAffinityArgs,
+    NodeAffinityArgs, PreemptionArgs, TopologySpreadArgs, VolumeBindingArgs,
 };
 use crate::scheduler::framework::Plugin;
 use crate::scheduler::plugins;
-use crate::scheduler::profile::Profile;
+use crate::scheduler::profile::{Profile, Timeouts};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -65,7 +65,7 @@ const ALL: &[(&str, i64, &str)] = &[
     ("VolumeZone", 0, "pF"),
     ("PodTopologySpread", 2, "pFsS"),
     ("InterPodAffinity", 2, "pFsS"),
-    ("DynamicResources", 0, "epFPrb"),
+    ("DynamicResources", 1, "epFPsSrb"),
     ("DefaultPreemption", 0, "eP"),
     ("NodeResourcesBalancedAllocation", 1, "sS"),
     ("ImageLocality", 1, "S"),
@@ -189,7 +189,10 @@ pub fn build(said: &Plugins, config: &[PluginConfig]) -> Result<Profile, String>
             .collect(),
         preemption: has(&post_filter, "DefaultPreemption").then(|| args.preemption.clone()),
         dynamic_resources: has(&post_filter, "DynamicResources"),
-        bind_timeout: Duration::from_secs(args.volume_binding.bind_timeout_seconds),
+        timeouts: Timeouts {
+            volumes: Duration::from_secs(args.volume_binding.bind_timeout_seconds),
+            devices: args.dynamic_resources.binding_timeout,
+        },
     })
 }
 
@@ -202,6 +205,7 @@ struct Args {
     spread: TopologySpreadArgs,
     preemption: PreemptionArgs,
     volume_binding: VolumeBindingArgs,
+    dynamic_resources: DynamicResourcesArgs,
 }
 
 impl Args {
@@ -223,6 +227,10 @@ impl Args {
                     args.preemption = of(name, value).and_then(PreemptionArgs::check).map_err(wrong)?;
                 }
                 "VolumeBinding" => args.volume_binding = of(name, value).map_err(wrong)?,
+                "DynamicResources" => {
+                    let file: DynamicResourcesFile = of(name, value).map_err(wrong)?;
+                    args.dynamic_resources = file.try_into().map_err(wrong)?;
+                }
                 _ if known(name).is_none() => return Err(format!("pluginConfig: there is no plugin {name}")),
                 _ => return Err(format!("pluginConfig: {name} takes no args")),
             }
@@ -244,7 +252,7 @@ impl Args {
             "VolumeZone" => Arc::new(plugins::VolumeZone),
             "PodTopologySpread" => Arc::new(plugins::TopologySpread::new(self.spread.clone())),
             "InterPodAffinity" => Arc::new(plugins::InterPodAffinity::new(self.pod_affinity.clone())),
-            "DynamicResources" => Arc::new(plugins::DynamicResources),
+            "DynamicResources" => Arc::new(plugins::DynamicResources::new(&self.dynamic_resources)),
             "NodeResourcesBalancedAllocation" => Arc::new(plugins::BalancedAllocation::new(self.balanced.clone())),
             "ImageLocality" => Arc::new(plugins::ImageLocality),
             _ => return None,

@@ -37,7 +37,7 @@ fn place(world: &mut World, count: usize, first: usize, spec: &Value) -> f64 {
                 Action::Bind {
                     pod, node, bindings, ..
                 } => {
-                    world.engine.bound(&bindings, &[]);
+                    world.engine.bound(&bindings);
                     bound.push((pod.pod.clone(), node));
                 }
                 other => panic!("{other:?}"),

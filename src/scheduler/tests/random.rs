@@ -207,6 +207,7 @@ impl Model {
                 }
                 Ok(())
             }
+            Action::Deallocate(_) => Ok(()),
             Action::Report(report) => {
                 if let Some(node) = &report.nominate {
                     self.write(&report.pod.uid, json!({"status": {"nominatedNodeName": node}}));
@@ -238,7 +239,7 @@ impl Model {
         let call = self.calls.swap_remove(at);
         let result = self.do_call(&call, fail_percent);
         match (&call, result) {
-            (Action::Bind { bindings, .. }, Ok(())) => self.engine.bound(bindings, &[]),
+            (Action::Bind { bindings, .. }, Ok(())) => self.engine.bound(bindings),
             (Action::Bind { pod, bindings, .. }, Err(_)) => {
                 let report = self
                     .engine
@@ -249,7 +250,7 @@ impl Model {
                 let failed = result.err().unwrap_or_default();
                 self.engine.room_was_made(&pod.uid, &failed, displaced, self.now);
             }
-            (Action::Report(_), _) => {}
+            (Action::Report(_) | Action::Deallocate(_), _) => {}
         }
     }
     fn decide(&mut self) -> bool {

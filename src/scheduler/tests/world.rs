@@ -129,8 +129,9 @@ impl World {
         let actions = self.step();
         self.remove(&uid);
         for action in &actions {
-            if let Action::Bind { bindings, claims, .. } = action {
-                self.engine.bound(bindings, claims);
+            if let Action::Bind { bindings, .. } = action {
+                self.engine.bound(bindings);
+                self.objects().assumed.allocations.clear();
             }
         }
         told(&actions)
@@ -141,6 +142,7 @@ pub fn told(actions: &[Action]) -> String {
     let one = |action: &Action| match action {
         Action::Bind { node, .. } => node.clone(),
         Action::Report(report) => report.message.clone(),
+        Action::Deallocate(claim) => format!("[{} gives its devices back]", crate::scheduler::devices::key(claim)),
         Action::Preempt { node, victims, .. } => {
             let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
             format!("[{} make room on {node}]", names.join(" "))
