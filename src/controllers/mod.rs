@@ -20,6 +20,7 @@ mod cronjob;
 mod custom_resources;
 mod daemonset;
 mod deployment;
+mod devicetainteviction;
 #[cfg(test)]
 mod dice;
 mod disruption;
@@ -179,6 +180,7 @@ controllers! {
     cronjob: ["cronjob-controller"],
     daemonset: ["daemonset-controller"],
     deployment: ["deployment-controller"],
+    devicetainteviction: ["device-taint-eviction-controller"],
     disruption: ["disruption-controller"],
     endpoint: ["endpoints-controller"],
     endpointslice: ["endpointslice-controller"],

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::v1::{DeviceClass, DeviceTaintRule, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
@@ -35,6 +35,7 @@ pub enum News {
     ResourceClaim(Change<ResourceClaim>),
     ResourceSlice(Change<ResourceSlice>),
     DeviceClass(Change<DeviceClass>),
+    DeviceTaintRule(Change<DeviceTaintRule>),
 }
 
 /// Sends what happens to `news`; the future ends once all lists are in.
@@ -61,13 +62,17 @@ pub fn subscribe(informers: &Informers, news: &UnboundedSender<News>) -> impl Fu
             one(informers, news, News::ResourceSlice),
             one(informers, news, News::DeviceClass),
         ),
-        (one(informers, news, News::Node), one(informers, news, News::Pod)),
+        (
+            one(informers, news, News::DeviceTaintRule),
+            one(informers, news, News::Node),
+            one(informers, news, News::Pod),
+        ),
     );
     async move {
         let (a, b, c) = listed;
         tokio::join!(a.0, a.1, a.2, a.3, a.4, a.5, a.6, a.7);
         tokio::join!(b.0, b.1, b.2, b.3, b.4, b.5, b.6, b.7);
-        tokio::join!(c.0, c.1);
+        tokio::join!(c.0, c.1, c.2);
     }
 }
 
@@ -165,6 +170,11 @@ impl News {
             }
             News::ResourceSlice(told) => {
                 set(|objects| &mut objects.resource_slices, engine, &told);
+                engine.happened(&Event::ResourceSlice, now);
+            }
+            // They taint what slices tell of.
+            News::DeviceTaintRule(told) => {
+                set(|objects| &mut objects.device_taint_rules, engine, &told);
                 engine.happened(&Event::ResourceSlice, now);
             }
             News::DeviceClass(told) => {

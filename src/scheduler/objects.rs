@@ -5,7 +5,7 @@ use super::devices::Expressions;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::v1::{DeviceClass, DeviceTaintRule, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -70,6 +70,7 @@ pub struct Objects {
     pub resource_claims: Table<ResourceClaim>,
     pub resource_slices: Table<ResourceSlice>,
     pub device_classes: Table<DeviceClass>,
+    pub device_taint_rules: Table<DeviceTaintRule>,
     /// Evaluates selectors of devices.
     pub expressions: Option<Arc<dyn Expressions>>,
     /// What pods whose binding is under way are about to take.

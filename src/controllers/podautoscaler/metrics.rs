@@ -14,7 +14,11 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
 const RESOURCE: &str = "/apis/metrics.k8s.io/v1beta1";
-const CUSTOM: &str = "/apis/custom.metrics.k8s.io/v1beta2";
+/// What is served of them decides; the newer is preferred.
+const CUSTOM: [&str; 2] = [
+    "/apis/custom.metrics.k8s.io/v1beta2",
+    "/apis/custom.metrics.k8s.io/v1beta1",
+];
 const EXTERNAL: &str = "/apis/external.metrics.k8s.io/v1beta1";
 const WINDOW: SignedDuration = SignedDuration::from_mins(1);
 
@@ -56,6 +60,7 @@ struct OfContainer {
 struct OfObject {
     described_object: Meta,
     timestamp: Option<Timestamp>,
+    #[serde(alias = "window")]
     window_seconds: Option<i64>,
     value: String,
 }
@@ -178,10 +183,10 @@ async fn custom(
     of_metric: Option<&LabelSelector>,
 ) -> Result<Reading, Problem> {
     let api = "custom metrics API";
-    let path = format!("{CUSTOM}/namespaces/{namespace}/pods/*/{metric}");
+    let path = format!("namespaces/{namespace}/pods/*/{metric}");
     let metric_selector = label_text(of_metric)?;
     let query = [("labelSelector", selector), ("metricLabelSelector", &metric_selector)];
-    let list: List<OfObject> = get(client, api, "pods.custom.metrics.k8s.io", &path, &query).await?;
+    let list: List<OfObject> = get_custom(client, api, "pods.custom.metrics.k8s.io", &path, &query).await?;
     if list.items.is_empty() {
         return Err(Problem(format!("no metrics returned from {api}")));
     }
@@ -210,7 +215,7 @@ async fn object_metric(
     let group = group_version.split_once('/').map_or("", |(group, _)| group);
     let (path, shown) = if object.kind == "Namespace" && group.is_empty() {
         (
-            format!("{CUSTOM}/namespaces/{namespace}/metrics/{metric}"),
+            format!("namespaces/{namespace}/metrics/{metric}"),
             "namespaces".to_owned(),
         )
     } else {
@@ -220,12 +225,12 @@ async fn object_metric(
             "" => resource.plural,
             group => format!("{}.{group}", resource.plural),
         };
-        let path = format!("{CUSTOM}/namespaces/{namespace}/{qualified}/{}/{metric}", object.name);
+        let path = format!("namespaces/{namespace}/{qualified}/{}/{metric}", object.name);
         (path, qualified)
     };
     let shown = format!("{shown}.custom.metrics.k8s.io {metric}");
     let query = [("metricLabelSelector", metric_selector.as_str())];
-    let list: List<OfObject> = get(client, api, &shown, &path, &query).await?;
+    let list: List<OfObject> = get_custom(client, api, &shown, &path, &query).await?;
     match list.items.as_slice() {
         [one] => Ok(Reading::Value(milli(&one.value))),
         [] => Err(unreadable("no metrics returned".to_owned())),
@@ -264,6 +269,25 @@ fn label_text(selector: Option<&LabelSelector>) -> Result<String, Problem> {
     Ok(selector.to_string())
 }
 
+/// From the newest version of the custom metrics API that is served.
+async fn get_custom<T: DeserializeOwned>(
+    client: &Client,
+    api: &str,
+    resource: &str,
+    path: &str,
+    query: &[(&str, &str)],
+) -> Result<T, Problem> {
+    let mut missing = None;
+    for version in CUSTOM {
+        match ask(client, api, resource, &format!("{version}/{path}"), query).await {
+            Err(Unread::Unserved(problem)) => missing = Some(problem),
+            Err(Unread::Failed(problem)) => return Err(problem),
+            Ok(found) => return Ok(found),
+        }
+    }
+    Err(missing.unwrap_or_else(|| unserved(api, resource)))
+}
+
 async fn get<T: DeserializeOwned>(
     client: &Client,
     api: &str,
@@ -271,18 +295,39 @@ async fn get<T: DeserializeOwned>(
     path: &str,
     query: &[(&str, &str)],
 ) -> Result<T, Problem> {
+    ask(client, api, resource, path, query)
+        .await
+        .map_err(|unread| match unread {
+            Unread::Unserved(problem) | Unread::Failed(problem) => problem,
+        })
+}
+
+enum Unread {
+    /// Nobody serves this version.
+    Unserved(Problem),
+    Failed(Problem),
+}
+
+async fn ask<T: DeserializeOwned>(
+    client: &Client,
+    api: &str,
+    resource: &str,
+    path: &str,
+    query: &[(&str, &str)],
+) -> Result<T, Unread> {
     let given = query.iter().filter(|(_, value)| !value.is_empty());
     let query = form_urlencoded::Serializer::new(String::new())
         .extend_pairs(given)
         .finish();
-    let unreadable = |why: String| Problem(format!("unable to fetch metrics from {api}: {why}"));
+    let unreadable = |why: String| Unread::Failed(Problem(format!("unable to fetch metrics from {api}: {why}")));
     let request = http::Request::get(format!("{path}?{query}")).body(Vec::new());
     let request = request.map_err(|error| unreadable(error.to_string()))?;
     let result = client.request(request).await;
     result.map_err(|error| match &error {
-        // Nobody serves it.
-        kube::Error::Api(status) if status.code == 404 && status.reason != "NotFound" => unserved(api, resource),
-        kube::Error::Api(status) if status.code == 404 && status.details.is_none() => unserved(api, resource),
+        // A metric that is not there has a reason or details.
+        kube::Error::Api(status) if status.code == 404 && (status.reason != "NotFound" || status.details.is_none()) => {
+            Unread::Unserved(unserved(api, resource))
+        }
         _ => unreadable(message_of(&error)),
     })
 }
@@ -296,6 +341,18 @@ fn unserved(api: &str, resource: &str) -> Problem {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// The window is called otherwise in the older version.
+    #[test]
+    fn both_versions_of_custom_metrics() {
+        for window in ["window", "windowSeconds"] {
+            let mut value = json!({"describedObject": {"kind": "Pod", "name": "a", "namespace": "n"}, "value": "1500m",
+                "timestamp": "2024-01-01T00:00:00Z"});
+            value[window] = json!(30);
+            let value: OfObject = serde_json::from_value(value).unwrap();
+            assert_eq!((milli(&value.value), value.window_seconds), (1500, Some(30)));
+        }
+    }
 
     #[test]
     fn values_of_pods() {

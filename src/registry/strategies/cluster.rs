@@ -199,6 +199,7 @@ pub fn resource_slice() -> Stored {
     Stored::new(extension::RESOURCE_SLICE)
         .generation()
         .returns_deleted()
+        .defaults(devices::slice_defaults)
         .rules(devices::slice)
         .update_rules(devices::slice_update)
         .fields(&["spec.nodeName", "spec.driver"], |slice| {

@@ -4,7 +4,7 @@ use super::stored::{Printer, Stored};
 use crate::registry::columns::{age, column, name_column, since};
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_subdomain, label_key, label_value};
-use crate::registry::json::{child, default_text, map, text};
+use crate::registry::json::{child, map, text};
 use crate::registry::strategy::Object;
 use serde_json::json;
 
@@ -17,13 +17,11 @@ pub fn strategy() -> Stored {
         .returns_deleted()
         .defaults(|rule| {
             if let Some(taint) = child(rule, "spec").and_then(|spec| child(spec, "taint")) {
-                let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-                default_text(taint, "timeAdded", &now);
+                super::devices::taint_defaults(taint);
             }
         })
         .rules(validate)
         .status(|| json!({}))
-        .unattended("device taint rules are stored, but nothing evicts pods by them yet")
 }
 
 const PRINTER: Printer = Printer {

@@ -37,6 +37,19 @@ pub fn template_defaults(template: &mut Object) {
     }
 }
 
+/// A taint says since when it is there.
+pub fn slice_defaults(slice: &mut Object) {
+    let Some(spec) = child(slice, "spec") else { return };
+    for taint in children(spec, "devices").flat_map(|device| children(device, "taints")) {
+        taint_defaults(taint);
+    }
+}
+
+pub fn taint_defaults(taint: &mut Object) {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    default_text(taint, "timeAdded", &now);
+}
+
 fn amount_defaults(request: &mut Object) {
     default_text(request, "allocationMode", "ExactCount");
     if text(request, &["allocationMode"]) == "ExactCount" {

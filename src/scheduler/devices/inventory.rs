@@ -8,7 +8,9 @@ use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::objects::Objects;
 use crate::scheduler::selector::NodeTerms;
 use k8s_openapi::api::core::v1::NodeSelector;
-use k8s_openapi::api::resource::v1::{Device, DeviceCounterConsumption, ResourceSlice};
+use k8s_openapi::api::resource::v1::{
+    Device, DeviceCounterConsumption, DeviceTaint, DeviceTaintRuleSpec, ResourceSlice,
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Name of the set, name of the counter.
@@ -40,6 +42,7 @@ pub struct Inventory<'a> {
     of_node: HashMap<&'a str, Vec<usize>>,
     /// Pools that any node may reach.
     of_many: Vec<usize>,
+    rules: Vec<&'a DeviceTaintRuleSpec>,
 }
 
 pub struct Candidate<'a> {
@@ -48,6 +51,8 @@ pub struct Candidate<'a> {
     pub device: &'a Device,
     /// In the inventory.
     pub pool: usize,
+    /// Its own, and those that rules give it.
+    pub taints: Vec<&'a DeviceTaint>,
 }
 
 impl Candidate<'_> {
@@ -122,7 +127,21 @@ impl<'a> Inventory<'a> {
             pools,
             of_node,
             of_many,
+            rules: objects.device_taint_rules.all().map(|rule| &rule.spec).collect(),
         }
+    }
+
+    fn taints(&self, driver: &str, pool: &str, device: &'a Device) -> Vec<&'a DeviceTaint> {
+        let meets = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
+        // A rule without a selector is for nothing.
+        let rules = self.rules.iter().filter(|rule| {
+            let selector = rule.device_selector.as_ref();
+            selector.is_some_and(|selector| {
+                meets(&selector.driver, driver) && meets(&selector.pool, pool) && meets(&selector.device, &device.name)
+            })
+        });
+        let own = device.taints.iter().flatten();
+        own.chain(rules.map(|rule| &rule.taint)).collect()
     }
 
     pub fn pool(&self, at: usize) -> &Pool<'a> {
@@ -152,6 +171,7 @@ impl<'a> Inventory<'a> {
                         slice,
                         device,
                         pool: at,
+                        taints: self.taints(pool.driver, pool.name, device),
                     });
                 }
             }

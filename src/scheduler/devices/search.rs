@@ -193,8 +193,8 @@ fn room(way: &Way<'_>, candidate: &Candidate<'_>, taken: &Taken) -> Option<Amoun
     is_enough(candidate.device, &wanted, others.into_iter()).then_some(wanted)
 }
 
-fn is_tainted(device: &Device, tolerations: &[DeviceToleration]) -> bool {
-    let taints = device.taints.iter().flatten();
+fn is_tainted(candidate: &Candidate<'_>, tolerations: &[DeviceToleration]) -> bool {
+    let taints = candidate.taints.iter();
     let mut hard = taints.filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
     hard.any(|taint| {
         let taint = Taint {
@@ -279,7 +279,7 @@ impl<'s> Search<'s> {
             (false, true) => holders.contains(&claim),
             (false, false) => self.taken.whole.contains(&candidate.id) || !holders.is_empty(),
         };
-        if in_use || is_tainted(candidate.device, way.tolerations) {
+        if in_use || is_tainted(candidate, way.tolerations) {
             return Ok(false);
         }
         let Some(amounts) = self.room(way, at) else {

@@ -339,6 +339,25 @@ fn taints_and_administrators() {
     assert_eq!(ask(&mut world, using("s", "admin")), "a: r=g0");
 }
 
+#[test]
+fn rules_taint_devices() {
+    let mut world = world();
+    let rule = json!({"metadata": {"name": "rule"}, "spec": {"deviceSelector": {"driver": "gpu.example", "pool": "b"},
+        "taint": {"key": "sick", "effect": "NoExecute"}}});
+    world.objects().device_taint_rules.set("", "rule", Some(parsed(rule)));
+    claim(&mut world, "one", json!({"requests": [exactly("r", json!({}))]}));
+    assert_eq!(ask(&mut world, using("p", "one")), "a: r=g0");
+    claim(&mut world, "two", json!({"requests": [exactly("r", json!({}))]}));
+    let message = ask(&mut world, using("q", "two"));
+    assert!(message.contains("3 cannot allocate all claims."), "{message}");
+    claim(
+        &mut world,
+        "three",
+        json!({"requests": [exactly("r", json!({"tolerations": [{"operator": "Exists"}]}))]}),
+    );
+    assert_eq!(ask(&mut world, using("r", "three")), "b: r=g0");
+}
+
 /// Node c has what is wanted least, b what is wanted most.
 #[test]
 fn nodes_with_better_alternatives_are_preferred() {
