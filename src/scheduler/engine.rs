@@ -433,28 +433,6 @@ impl Engine {
         self.forget_bindings(bindings);
     }
 
-    /// A claim was written with its devices. They are its own from now on, whatever becomes of the pod.
-    pub fn allocated(&mut self, claim: Arc<ResourceClaim>) {
-        let uid = claim.metadata.uid.clone().unwrap_or_default();
-        let (namespace, name) = (&claim.metadata.namespace, &claim.metadata.name);
-        let (namespace, name) = (namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default());
-        let allocation = Allocation {
-            claim,
-            is_written: true,
-        };
-        self.objects.assumed.allocations.insert(uid.clone(), allocation);
-        let shown = self.objects.resource_claims.get(&namespace, &name).cloned();
-        self.claim_is_shown(&uid, shown.as_deref());
-    }
-
-    /// The cache shows this of a claim, or that it is gone.
-    pub fn claim_is_shown(&mut self, uid: &str, shown: Option<&ResourceClaim>) {
-        let shown = shown.filter(|shown| shown.metadata.uid.as_deref() == Some(uid));
-        if self.objects.assumed.is_seen(uid, shown) {
-            self.objects.assumed.allocations.remove(uid);
-        }
-    }
-
     /// The binding has failed.
     pub fn not_bound(
         &mut self,

@@ -163,7 +163,7 @@ impl News {
             News::ResourceClaim(told) => {
                 set(|objects| &mut objects.resource_claims, engine, &told);
                 if let Some(uid) = told.object().and_then(|claim| claim.metadata.uid.clone()) {
-                    engine.claim_is_shown(&uid, told.new.as_deref());
+                    engine.objects.claim_is_shown(&uid, told.new.as_deref());
                 }
                 let (old, new) = (told.old.as_deref(), told.new.as_deref());
                 engine.happened(&Event::ResourceClaim { old, new }, now);

@@ -124,7 +124,7 @@ fn on_call(engine: &mut Engine, binder: &mut Binder, result: CallResult) {
     let now = Instant::now();
     match result {
         CallResult::Bound { bindings, written } => {
-            written.into_iter().for_each(|claim| engine.allocated(claim));
+            written.into_iter().for_each(|claim| engine.objects.allocated(claim));
             engine.bound(&bindings);
         }
         CallResult::NotBound {
@@ -134,7 +134,7 @@ fn on_call(engine: &mut Engine, binder: &mut Binder, result: CallResult) {
             written,
             message,
         } => {
-            written.into_iter().for_each(|claim| engine.allocated(claim));
+            written.into_iter().for_each(|claim| engine.objects.allocated(claim));
             if let Some(report) = engine.not_bound(&uid, &bindings, &claims, message, now) {
                 binder.start(report);
             }

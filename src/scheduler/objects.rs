@@ -77,6 +77,30 @@ pub struct Objects {
     pub assumed: Assumed,
 }
 
+impl Objects {
+    /// A claim was written with its devices. They are its own from now on, whatever becomes of the pod.
+    pub fn allocated(&mut self, claim: Arc<ResourceClaim>) {
+        let meta = claim.metadata.clone();
+        let uid = meta.uid.unwrap_or_default();
+        let allocation = Allocation {
+            claim,
+            is_written: true,
+        };
+        self.assumed.allocations.insert(uid.clone(), allocation);
+        let (namespace, name) = (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
+        let shown = self.resource_claims.get(&namespace, &name).cloned();
+        self.claim_is_shown(&uid, shown.as_deref());
+    }
+
+    /// The cache shows this of a claim, or that it is gone.
+    pub fn claim_is_shown(&mut self, uid: &str, shown: Option<&ResourceClaim>) {
+        let shown = shown.filter(|shown| shown.metadata.uid.as_deref() == Some(uid));
+        if self.assumed.is_seen(uid, shown) {
+            self.assumed.allocations.remove(uid);
+        }
+    }
+}
+
 /// Decisions about volumes and claims that the API does not show yet.
 #[derive(Debug, Default)]
 pub struct Assumed {

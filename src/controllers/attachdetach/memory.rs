@@ -31,9 +31,7 @@ impl Memory {
 
     /// Notes which attachments are to leave and cannot yet; says when to look again.
     pub fn note_leaving(&mut self, node: &str, leaving: &[String], now: Instant) -> Option<Duration> {
-        let Some(held) = self.at(node, !leaving.is_empty()) else {
-            return None;
-        };
+        let held = self.at(node, !leaving.is_empty())?;
         held.leaving_since.retain(|name, _| leaving.contains(name));
         let mut next = None;
         for name in leaving {

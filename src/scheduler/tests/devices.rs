@@ -78,7 +78,7 @@ fn next(world: &mut World) -> String {
         for claim in claims {
             let mut claim = (**claim).clone();
             claim.metadata.resource_version = Some("7".into());
-            world.engine.allocated(Arc::new(claim));
+            world.engine.objects.allocated(Arc::new(claim));
         }
         world.engine.bound(bindings);
     }
@@ -302,7 +302,7 @@ fn a_device_is_shared_by_capacity() {
         message.contains("resource claim default/six is in the process of being allocated"),
         "{message}"
     );
-    world.engine.allocated(Arc::new(shared));
+    world.engine.objects.allocated(Arc::new(shared));
 
     claim(&mut world, "five", asking(Some("5Gi"), 1));
     let message = ask(&mut world, using("q", "five"));
