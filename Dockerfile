@@ -1,4 +1,4 @@
-# A small image with the static binary and nothing else:
+# A small image with the static binary, and the nft and iptables that lead Services to pods:
 #
 #     docker build -t krust .
 #     docker run -d --name krust -p 6443:6443 -v /var/run/docker.sock:/var/run/docker.sock krust
@@ -8,13 +8,14 @@
 
 FROM rust:1-bookworm AS builder
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends protobuf-compiler \
+    && apt-get install -y --no-install-recommends protobuf-compiler nftables iptables \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked \
     && install -D target/*-linux-gnu/release/krust /image/usr/local/bin/krust \
-    && mkdir -m 1777 /image/tmp
+    && mkdir -m 1777 /image/tmp \
+    && scripts/image-tools.sh /image
 
 FROM scratch
 COPY --from=builder image/ /

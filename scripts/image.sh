@@ -17,6 +17,7 @@ mkdir -p "$context/image/usr/local/bin" "$context/image/tmp"
 chmod 1777 "$context/image/tmp"
 install -m 755 "$binary" "$context/image/usr/local/bin/krust"
 strip "$context/image/usr/local/bin/krust" 2>/dev/null || true
+"$root/scripts/image-tools.sh" "$context/image"
 sed -n '/^FROM scratch/,$p' "$root/Dockerfile" | sed 's/--from=builder //' >"$context/Dockerfile"
 # The classic builder is everywhere; BuildKit is a plug-in that may be missing.
 DOCKER_BUILDKIT=0 docker build --quiet --tag "$name" "$context"

@@ -50,6 +50,7 @@ use crate::{client, controllers, scheduler, storage};
 
 use data_dir::{DataDir, DataDirError};
 pub use kubeconfig::{ADMIN_KUBECONFIG, CONTEXT};
+pub use service_network::{Apart, run_apart as run_service_network};
 
 /// The release of Kubernetes whose API this is.
 pub const KUBERNETES_VERSION: &str = "v1.37.0";
@@ -102,6 +103,10 @@ pub enum AppError {
     Roles(#[source] ApiError),
     #[error(transparent)]
     Runtime(Box<ChooseError>),
+    #[error("cannot use the kubeconfig: {0}")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot serve the cluster's DNS: {0}")]
+    Dns(#[from] crate::network::dns::DnsError),
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
     #[error("a step of the start broke off: {0}")]
@@ -413,7 +418,7 @@ fn storage_options(settings: &Settings, data_dir: &DataDir) -> storage::Options 
 }
 
 fn write_kubeconfig(path: &std::path::Path, address: SocketAddr, pki: &Pki) -> Result<(), AppError> {
-    let text = kubeconfig::admin_kubeconfig(&kubeconfig::local_url(address), pki.authority_pem(), &pki.admin());
+    let text = kubeconfig::kubeconfig(&kubeconfig::local_url(address), pki.authority_pem(), &pki.admin());
     write_private(path, text.as_bytes()).map_err(|source| AppError::Write {
         path: path.to_owned(),
         source,

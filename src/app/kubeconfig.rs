@@ -1,4 +1,4 @@
-//! The administrator's kubeconfig (upstream: `cmd/kubeadm/app/phases/kubeconfig`).
+//! Kubeconfigs of the administrator and of other processes (upstream: `cmd/kubeadm/app/phases/kubeconfig`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -24,7 +24,7 @@ pub fn local_url(address: SocketAddr) -> String {
 }
 
 /// The kubeconfig's text. JSON strings are YAML strings, and nothing else here needs quoting.
-pub fn admin_kubeconfig(server: &str, authority_pem: &str, admin: &PemPair) -> String {
+pub fn kubeconfig(server: &str, authority_pem: &str, client: &PemPair) -> String {
     let encode = |pem: &str| STANDARD.encode(pem);
     format!(
         "apiVersion: v1\n\
@@ -47,8 +47,8 @@ pub fn admin_kubeconfig(server: &str, authority_pem: &str, admin: &PemPair) -> S
          \x20   client-key-data: {}\n",
         quote(server),
         encode(authority_pem),
-        encode(&admin.certificate),
-        encode(&admin.key),
+        encode(&client.certificate),
+        encode(&client.key),
     )
 }
 
@@ -66,7 +66,7 @@ mod tests {
             certificate: "certificate".to_owned(),
             key: "key".to_owned(),
         };
-        let text = admin_kubeconfig("https://127.0.0.1:6443", "authority", &pair);
+        let text = kubeconfig("https://127.0.0.1:6443", "authority", &pair);
         let parsed: Value = serde_yaml_ng::from_str(&text).unwrap();
         assert_eq!(parsed["clusters"][0]["cluster"]["server"], "https://127.0.0.1:6443");
         assert_eq!(parsed["users"][0]["user"]["client-key-data"], STANDARD.encode("key"));

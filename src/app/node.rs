@@ -64,7 +64,7 @@ pub(super) async fn start(
     };
     let listener = listen_or_any_port(settings.node.kubelet_listen.0).map_err(AppError::KubeletListen)?;
     let listen = listener.local_addr().unwrap_or(settings.node.kubelet_listen.0);
-    let cluster_dns = service_network::start(settings, core, &name, parts).await?;
+    let cluster_dns = service_network::start(settings, core, chosen, &name, parts).await?;
     let options = KubeletOptions {
         cluster_dns,
         client: core.client(&format!("system:node:{name}"), &["system:nodes"]),

@@ -4,6 +4,7 @@ mod cri_log;
 mod kubeconfig;
 mod merge;
 mod server;
+mod service_network;
 mod version;
 
 use std::io::Write;
@@ -44,6 +45,9 @@ enum Command {
     Kubeconfig(kubeconfig::KubeconfigArguments),
     /// Print the version of krust and of the Kubernetes API that it serves.
     Version,
+    /// Lead connections to Services to their endpoints, and answer DNS; started by a server in a container.
+    #[command(hide = true)]
+    ServiceNetwork(service_network::ServiceNetworkArguments),
     /// Write a container's log; started by the container's shim.
     #[command(hide = true)]
     CriLog(cri_log::CriLogArguments),
@@ -63,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Server(arguments) => server::run(&arguments),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Version => version::run(),
+        Command::ServiceNetwork(arguments) => service_network::run(&arguments),
         Command::CriLog(arguments) => cri_log::run(&arguments, false),
         Command::CriLogTty(arguments) => cri_log::run(&arguments, true),
     };

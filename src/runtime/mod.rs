@@ -169,6 +169,16 @@ pub enum FileKind {
     Other,
 }
 
+/// A process of this program in a container of its own, in the network of the engine's host, which it may change.
+#[derive(Clone, Debug)]
+pub struct Companion {
+    /// There is at most one of a name.
+    pub name: &'static str,
+    pub arguments: Vec<String>,
+    /// A file for its eyes only, by name in the root directory.
+    pub file: (&'static str, Vec<u8>),
+}
+
 /// A file system that is lost when it is unmounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -449,6 +459,17 @@ pub trait Runtime: Send + Sync + 'static {
     /// What is not mounted is fine.
     async fn unmount_memory(&self, path: &Path) -> Result<()> {
         let _ = path;
+        Ok(())
+    }
+
+    /// Starts a companion, in place of an older one of its name. False if krust runs in no container of this engine.
+    async fn start_companion(&self, companion: &Companion) -> Result<bool> {
+        let _ = companion;
+        Ok(false)
+    }
+    /// What is gone is fine.
+    async fn stop_companion(&self, name: &str) -> Result<()> {
+        let _ = name;
         Ok(())
     }
 

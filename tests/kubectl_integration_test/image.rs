@@ -3,6 +3,7 @@
 
 use crate::support::dockerd::{self, Dockerd};
 use crate::support::images::BUSYBOX;
+use crate::support::krust::forget_services;
 use crate::support::kubectl::Kubectl;
 use crate::support::{free_port, root};
 use crate::{SLEEPER, pod_manifest};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 const IMAGE: &str = "krust:test";
 const NAME: &str = "krust-in-a-container";
+/// Of no other test: rules for Services are this machine's.
+const SERVICES: &str = "10.215.0.0/24";
 
 /// Removes krust's container also when the test fails.
 struct Running<'a>(&'a Dockerd);
@@ -27,9 +30,20 @@ impl Drop for Running<'_> {
                 .output();
             eprintln!("--- krust's log ---\n{logs:?}");
         }
-        let _ = Command::new("docker")
-            .args(["--host", &self.0.endpoint, "rm", "--force", "--volumes", NAME])
-            .output();
+        // The process that leads Services outlives it, as pods do.
+        let left = self.0.docker(&[
+            "ps",
+            "--all",
+            "--quiet",
+            "--filter",
+            "label=io.kubernetes.docker.type=companion",
+        ]);
+        for id in left.lines().chain([NAME]) {
+            let _ = Command::new("docker")
+                .args(["--host", &self.0.endpoint, "rm", "--force", "--volumes", id])
+                .output();
+        }
+        forget_services(SERVICES);
     }
 }
 
@@ -48,7 +62,10 @@ fn docker_run_then_kubectl_apply() {
     let publish = format!("127.0.0.1:{port}:6443");
     let socket = format!("{}:/var/run/docker.sock", docker.socket().display());
     let running = Running(docker);
-    docker.docker(&["run", "-d", "--name", NAME, "-p", &publish, "-v", &socket, IMAGE]);
+    let services = format!("KRUST_NETWORK__SERVICE_RANGE={SERVICES}");
+    docker.docker(&[
+        "run", "-d", "--name", NAME, "-e", &services, "-p", &publish, "-v", &socket, IMAGE,
+    ]);
 
     let directory = tempfile::tempdir().expect("a directory");
     let kubeconfig = directory.path().join("kubeconfig");
@@ -88,6 +105,8 @@ fn docker_run_then_kubectl_apply() {
     );
 
     volumes_and_streams(&kubectl, directory.path());
+    mounts_of_the_host(&kubectl);
+    services_by_name(&kubectl);
 
     docker.docker(&["restart", NAME]);
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -184,6 +203,88 @@ fn volumes_and_streams(kubectl: &Kubectl, directory: &Path) {
     );
     forwards(kubectl);
     kubectl.ok(&["delete", "pod", "volumes"]);
+}
+
+/// Memory, and files of the engine's host, which krust does not see.
+fn mounts_of_the_host(kubectl: &Kubectl) {
+    let made = format!("/tmp/{NAME}-{}", std::process::id());
+    let script = "stat -c '%F' /devices/null; stat -c '%a %F' /made; grep ' /memory ' /proc/mounts | cut -d' ' -f3; \
+                  echo 1 > /below/file; cat /memory/below/file; echo 2 > /deep/file; cat /made/a/b/file; rm -r /made/a; \
+                  echo end; exec sleep 3600";
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mounts"}, "spec": {
+    "terminationGracePeriodSeconds": 0,
+    "containers": [{"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+        "volumeMounts": [
+            {"name": "memory", "mountPath": "/memory"},
+            {"name": "memory", "mountPath": "/below", "subPath": "below"},
+            {"name": "devices", "mountPath": "/devices"},
+            {"name": "made", "mountPath": "/made"},
+            {"name": "made", "mountPath": "/deep", "subPath": "a/b"},
+        ]}],
+    "volumes": [
+        {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "devices", "hostPath": {"path": "/dev", "type": "Directory"}},
+        {"name": "made", "hostPath": {"path": made, "type": "DirectoryOrCreate"}},
+    ]}});
+    kubectl.ok_with(&["apply", "-f", "-"], &manifest.to_string());
+    kubectl.ok(&["wait", "pod/mounts", "--for=condition=Ready", "--timeout=60s"]);
+    let expected = "character special file\n755 directory\ntmpfs\n1\n2\nend\n";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while kubectl.ok(&["logs", "mounts"]) != expected {
+        assert!(Instant::now() < deadline, "{}", kubectl.ok(&["logs", "mounts"]));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    kubectl.ok(&["delete", "pod", "mounts"]);
+    // This machine's, as the engine is.
+    std::fs::remove_dir(&made).expect("the directory that was made");
+    let wrong = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "wrong"}, "spec": {
+    "containers": [{"name": "main", "image": BUSYBOX, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+    "volumes": [{"name": "v", "hostPath": {"path": "/dev/null", "type": "Socket"}}]}});
+    kubectl.ok_with(&["apply", "-f", "-"], &wrong.to_string());
+    let said = "hostPath type check failed: /dev/null is not a socket";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !kubectl.ok(&["describe", "pod", "wrong"]).contains(said) {
+        assert!(
+            Instant::now() < deadline,
+            "{}",
+            kubectl.ok(&["describe", "pod", "wrong"])
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    kubectl.ok(&["delete", "pod", "wrong"]);
+}
+
+/// Pods find Services by their names, although krust is in a network of its own.
+fn services_by_name(kubectl: &Kubectl) {
+    let script = "mkdir /www; echo found > /www/index.html; exec httpd -f -p 8080 -h /www";
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {
+    "terminationGracePeriodSeconds": 0,
+    "containers": [{"name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", script]}]}});
+    kubectl.ok_with(&["apply", "-f", "-"], &manifest.to_string());
+    kubectl.ok(&["expose", "pod", "web", "--port=80", "--target-port=8080"]);
+    kubectl.ok(&["wait", "pod/web", "--for=condition=Ready", "--timeout=60s"]);
+    let address = kubectl.ok(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"]);
+    let url = format!("http://{address}");
+    for (words, answer) in [
+        (
+            ["nslookup", "web.default.svc.cluster.local"].as_slice(),
+            address.as_str(),
+        ),
+        // A static busybox does not look names up for wget.
+        (&["wget", "-q", "-O", "-", "-T", "2", &url], "found\n"),
+    ] {
+        let ask = [&["exec", "sibling", "--"], words].concat();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let asked = kubectl.run(&ask);
+            if asked.stdout.contains(answer) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{}{}", asked.stdout, asked.stderr);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    kubectl.ok(&["delete", "pod,service", "web"]);
 }
 
 /// A port of the pod answers.

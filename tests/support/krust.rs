@@ -192,17 +192,22 @@ impl Krust {
         let settings = self.environment.iter().rev();
         let mut ranges = settings.filter(|(name, _)| name == "KRUST_NETWORK__SERVICE_RANGE");
         let range = ranges.next().map_or("10.43.0.0/16", |(_, range)| range.as_str());
-        let quiet = |program: &str, arguments: &[&str]| {
-            let mut command = Command::new(program);
-            // It may not have come so far.
-            let _ = command.args(arguments).stderr(Stdio::null()).status();
-        };
-        let table = format!("krust_{}", range.replace(['.', '/'], "_"));
-        quiet("nft", &["delete", "table", "ip", &table]);
-        if let Some(Ok(base)) = range.split('/').next().map(str::parse::<std::net::Ipv4Addr>) {
-            let dns = std::net::Ipv4Addr::from(u32::from(base) + 10);
-            quiet("ip", &["address", "delete", &format!("{dns}/32"), "dev", "lo"]);
-        }
+        forget_services(range);
+    }
+}
+
+/// Takes away what a krust with this range of Services has set on this machine.
+pub fn forget_services(range: &str) {
+    let quiet = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        // It may not have come so far.
+        let _ = command.args(arguments).stderr(Stdio::null()).status();
+    };
+    let table = format!("krust_{}", range.replace(['.', '/'], "_"));
+    quiet("nft", &["delete", "table", "ip", &table]);
+    if let Some(Ok(base)) = range.split('/').next().map(str::parse::<std::net::Ipv4Addr>) {
+        let dns = std::net::Ipv4Addr::from(u32::from(base) + 10);
+        quiet("ip", &["address", "delete", &format!("{dns}/32"), "dev", "lo"]);
     }
 }
 

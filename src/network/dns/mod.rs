@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-const PORT: u16 = 53;
+pub const PORT: u16 = 53;
 /// Questions and connections that are worked on at the same time.
 const AT_ONCE_MAX: usize = 1024;
 /// A connection without a question is closed after this.

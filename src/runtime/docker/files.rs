@@ -61,7 +61,7 @@ impl PodFiles {
         match create_here(&path) {
             Ok(()) => {}
             Err(error) if out_of_sight(&error) => {
-                upload(engine, sandbox_id, DIRECTORY, &[Entry::file(name, 0o666)]).await?
+                upload(engine, sandbox_id, DIRECTORY, &[Entry::file(name, 0o666, &[])]).await?
             }
             Err(error) => return Err(failed("create", &path.display().to_string(), error.to_string())),
         }
@@ -118,36 +118,50 @@ fn tail_here(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(tail)
 }
 
-/// An empty file or directory to be made by [`upload`].
-pub(super) struct Entry {
-    name: String,
+#[derive(Clone, Copy)]
+pub(super) struct Owner {
+    pub mode: u32,
+    pub group: u64,
+}
+
+/// A file or an empty directory to be made by [`upload`].
+pub(super) struct Entry<'a> {
+    name: &'a str,
     kind: tar::EntryType,
-    mode: u32,
+    owner: Owner,
+    content: &'a [u8],
 }
 
-impl Entry {
-    pub fn file(name: &str, mode: u32) -> Self {
-        let kind = tar::EntryType::Regular;
-        let name = name.to_owned();
-        Self { name, kind, mode }
+impl<'a> Entry<'a> {
+    pub fn file(name: &'a str, mode: u32, content: &'a [u8]) -> Self {
+        Self {
+            name,
+            kind: tar::EntryType::Regular,
+            owner: Owner { mode, group: 0 },
+            content,
+        }
     }
 
-    pub fn directory(name: &str, mode: u32) -> Self {
-        let kind = tar::EntryType::Directory;
-        let name = name.to_owned();
-        Self { name, kind, mode }
+    pub fn directory(name: &'a str, owner: Owner) -> Self {
+        Self {
+            name,
+            kind: tar::EntryType::Directory,
+            owner,
+            content: &[],
+        }
     }
 }
 
-/// Makes empty files and directories in a directory of a container, by the engine.
-pub(super) async fn upload(engine: &Engine, container: &str, directory: &str, entries: &[Entry]) -> Result<()> {
+/// Makes files and directories in a directory of a container, by the engine.
+pub(super) async fn upload(engine: &Engine, container: &str, directory: &str, entries: &[Entry<'_>]) -> Result<()> {
     let mut archive = tar::Builder::new(Vec::new());
     let written = entries.iter().try_for_each(|entry| {
         let mut header = tar::Header::new_gnu();
-        header.set_size(0);
-        header.set_mode(entry.mode);
+        header.set_size(entry.content.len() as u64);
+        header.set_mode(entry.owner.mode);
+        header.set_gid(entry.owner.group);
         header.set_entry_type(entry.kind);
-        archive.append_data(&mut header, &entry.name, std::io::empty())
+        archive.append_data(&mut header, entry.name, entry.content)
     });
     let archive = written
         .and_then(|()| archive.into_inner())

@@ -4,21 +4,21 @@
 use super::{DockerRuntime, Engine, FileKind, Result, RuntimeError, failed, files, is_not_found, prepare};
 use bollard::container::PathStatResponse;
 use bollard::models::{HostConfig, Mount, MountType};
-use bollard::query_parameters::ContainerArchiveInfoOptionsBuilder;
+use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder};
+use futures_util::StreamExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Where the host's file is in the container.
 const VIEW: &str = "/look";
+/// More than the header of a file with what may stand before it.
+const ENTRY_BYTES: usize = 4096;
 /// Bits of Go's `os.FileMode`.
 const DIRECTORY: u32 = 1 << 31;
 const LINK: u32 = 1 << 27;
 const DEVICE: u32 = 1 << 26;
 const NAMED_PIPE: u32 = 1 << 25;
 const SOCKET: u32 = 1 << 24;
-const SET_UID: u32 = 1 << 23;
-const SET_GID: u32 = 1 << 22;
 const CHAR_DEVICE: u32 = 1 << 21;
-const STICKY: u32 = 1 << 20;
 const IRREGULAR: u32 = 1 << 19;
 
 impl DockerRuntime {
@@ -49,7 +49,7 @@ impl DockerRuntime {
                 None => false,
                 Some(view) => {
                     let name = name.to_string_lossy();
-                    let made = files::upload(&self.engine, &view, VIEW, &[files::Entry::file(&name, 0o644)]).await;
+                    let made = files::upload(&self.engine, &view, VIEW, &[files::Entry::file(&name, 0o644, &[])]).await;
                     prepare::remove_probe(&self.engine, &view).await;
                     made?;
                     true
@@ -100,8 +100,7 @@ impl DockerRuntime {
 }
 
 async fn make_in_view(engine: &Engine, view: &str, path: &Path) -> Result<()> {
-    let root = stat(engine, view, VIEW).await?;
-    let mode = root.map_or(0o755, |root| permissions(root.file_mode));
+    let owner = owner(engine, view).await?;
     let mut at = PathBuf::from(VIEW);
     let mut missing = Vec::new();
     for component in path.components().filter(|component| *component != Component::CurDir) {
@@ -118,17 +117,41 @@ async fn make_in_view(engine: &Engine, view: &str, path: &Path) -> Result<()> {
             // Whoever may write to the volume may have put it there.
             Some(found) if found & LINK != 0 => return refused("it leads through a symbolic link"),
             Some(_) => {}
-            None => missing.extend(at.strip_prefix(VIEW).ok().map(Path::to_owned)),
+            None => missing.extend(at.strip_prefix(VIEW).ok().map(|path| path.display().to_string())),
         }
     }
-    let entries: Vec<files::Entry> = missing
-        .iter()
-        .map(|path| files::Entry::directory(&path.display().to_string(), mode))
-        .collect();
+    let entries = missing.iter().map(|path: &String| files::Entry::directory(path, owner));
+    let entries: Vec<files::Entry<'_>> = entries.collect();
     match entries.is_empty() {
         true => Ok(()),
         false => files::upload(engine, view, VIEW, &entries).await,
     }
+}
+
+/// Mode and, where it passes it on, group of the view's directory.
+async fn owner(engine: &Engine, view: &str) -> Result<files::Owner> {
+    let options = DownloadFromContainerOptionsBuilder::default().path(VIEW).build();
+    let mut archive = engine.docker.download_from_container(view, Some(options));
+    let mut start = Vec::new();
+    // The directory's own entry is the first.
+    while start.len() < ENTRY_BYTES
+        && let Some(piece) = archive.next().await
+    {
+        start.extend(piece.map_err(|error| engine.error("look at", "container", view, error))?);
+    }
+    let read = || {
+        let mut archive = tar::Archive::new(start.as_slice());
+        let header = archive
+            .entries()?
+            .next()
+            .transpose()?
+            .map(|entry| entry.header().clone());
+        let header = header.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let mode = header.mode()? & 0o7777;
+        let group = if mode & 0o2000 == 0 { 0 } else { header.gid()? };
+        Ok(files::Owner { mode, group })
+    };
+    read().map_err(|error: std::io::Error| failed("look at", view, error.to_string()))
 }
 
 /// None if there is nothing.
@@ -152,13 +175,6 @@ fn kind(mode: u32) -> FileKind {
     }
 }
 
-/// As Unix has them.
-fn permissions(mode: u32) -> u32 {
-    let bits = [(SET_UID, 0o4000), (SET_GID, 0o2000), (STICKY, 0o1000)];
-    let special = bits.iter().filter(|(go, _)| mode & go != 0).map(|(_, unix)| unix);
-    special.fold(mode & 0o777, |bits, bit| bits | bit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,9 +183,7 @@ mod tests {
     fn modes_as_go_has_them() {
         for (mode, expected) in [
             (DIRECTORY | 0o755, FileKind::Directory),
-            (DIRECTORY | STICKY | 0o777, FileKind::Directory),
             (0o644, FileKind::File),
-            (SET_UID | 0o755, FileKind::File),
             (SOCKET | 0o660, FileKind::Socket),
             (DEVICE | CHAR_DEVICE | 0o666, FileKind::CharDevice),
             (DEVICE | 0o660, FileKind::BlockDevice),
@@ -177,7 +191,5 @@ mod tests {
         ] {
             assert_eq!(kind(mode), expected, "{mode:o}");
         }
-        assert_eq!(permissions(DIRECTORY | SET_GID | STICKY | 0o777), 0o3777);
-        assert_eq!(permissions(SET_UID | 0o755), 0o4755);
     }
 }

@@ -26,6 +26,8 @@ pub const TYPE_CONTAINER: &str = "container";
 pub const TYPE_PROBE: &str = "probe";
 /// Those that keep a file system in memory mounted.
 pub const TYPE_MEMORY: &str = "memory";
+/// Other processes of krust.
+pub const TYPE_COMPANION: &str = "companion";
 /// krust's path of what a volume in memory stands for.
 pub const MEMORY_PATH: &str = "krust.dev/path";
 

@@ -2,6 +2,7 @@
 //!
 //! State is the engine's: what belongs to this krust carries its cluster label and is found again after a restart.
 
+mod companion;
 mod container;
 mod events;
 mod exec;
@@ -177,6 +178,14 @@ impl Runtime for DockerRuntime {
         memory::find(&self.engine, &mut found).await?;
         *self.shared_directory.write() = Some(found);
         Ok(true)
+    }
+
+    async fn start_companion(&self, companion: &Companion) -> Result<bool> {
+        companion::start(&self.engine, companion).await
+    }
+
+    async fn stop_companion(&self, name: &str) -> Result<()> {
+        companion::stop(&self.engine, name).await
     }
 
     async fn look_at(&self, path: &Path) -> Result<Option<FileKind>> {

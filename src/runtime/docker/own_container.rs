@@ -2,7 +2,7 @@
 //! the sources of mounts on its own host.
 
 use super::{Engine, Result, RuntimeError};
-use bollard::models::MountPoint;
+use bollard::models::{ContainerInspectResponse, MountPoint};
 use bollard::query_parameters::InspectContainerOptions;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,26 +20,13 @@ impl SharedDirectory {
     /// Finds out how the engine calls a directory of ours. None if krust is not in a container of this engine, or
     /// the directory is in no volume or mount of it.
     pub async fn find(engine: &Engine, directory: &Path) -> Result<Option<SharedDirectory>> {
-        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let Some(id) = own_container_id(&mountinfo) else {
-            return Ok(None);
-        };
-        let found = engine
-            .docker
-            .inspect_container(&id, None::<InspectContainerOptions>)
-            .await;
-        match found.map_err(|error| engine.error("inspect", "container", &id, error)) {
-            Ok(found) => Ok(
-                translate(&found.mounts.unwrap_or_default(), directory).map(|on_engine| SharedDirectory {
-                    here: directory.to_owned(),
-                    on_engine,
-                    replaced: HashMap::new(),
-                }),
-            ),
-            // Another engine's.
-            Err(RuntimeError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let mounts = own_container(engine).await?.and_then(|found| found.mounts);
+        let on_engine = translate(&mounts.unwrap_or_default(), directory);
+        Ok(on_engine.map(|on_engine| SharedDirectory {
+            here: directory.to_owned(),
+            on_engine,
+            replaced: HashMap::new(),
+        }))
     }
 
     /// From now on another path of the engine's stands for one of ours; None: not any more.
@@ -74,6 +61,24 @@ impl SharedDirectory {
             true => root.display().to_string(),
             false => root.join(rest).display().to_string(),
         }
+    }
+}
+
+/// The container of this engine in which krust runs.
+pub(super) async fn own_container(engine: &Engine) -> Result<Option<ContainerInspectResponse>> {
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Some(id) = own_container_id(&mountinfo) else {
+        return Ok(None);
+    };
+    let found = engine
+        .docker
+        .inspect_container(&id, None::<InspectContainerOptions>)
+        .await;
+    match found.map_err(|error| engine.error("inspect", "container", &id, error)) {
+        Ok(found) => Ok(Some(found)),
+        // Another engine's.
+        Err(RuntimeError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

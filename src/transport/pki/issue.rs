@@ -62,6 +62,17 @@ impl Profile {
             client("admin", "kubernetes-admin"),
         ]
     }
+
+    /// For a client of the API that is kept nowhere.
+    pub fn of_user(user: &'static str) -> Profile {
+        Profile {
+            file: user,
+            common_name: user.to_owned(),
+            organization: None,
+            usage: ExtendedKeyUsagePurpose::ClientAuth,
+            names: ServerNames::default(),
+        }
+    }
 }
 
 /// The certificate authority.
@@ -150,7 +161,7 @@ impl Authority {
         Ok((pair, true))
     }
 
-    fn issue(&self, profile: &Profile) -> Result<PemPair, PkiError> {
+    pub fn issue(&self, profile: &Profile) -> Result<PemPair, PkiError> {
         let failed = |error| issue_error(profile.file, error);
         let key = generate_key(profile.file)?;
         let mut params = CertificateParams::default();

@@ -87,6 +87,11 @@ impl Pki {
         self.admin.pair()
     }
 
+    /// A client certificate for another process; valid for a year.
+    pub fn client(&self, user: &'static str) -> Result<PemPair, PkiError> {
+        self.authority.issue(&Profile::of_user(user))
+    }
+
     /// TLS of the API server: client certificates are asked for, not demanded.
     pub fn api_server_tls(&self) -> Result<ServerTls, PkiError> {
         ServerTls::new("apiserver", &self.authority, &self.api_server)
