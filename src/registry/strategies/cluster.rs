@@ -29,7 +29,7 @@ pub fn ingress() -> Stored {
         .create_rules(networking::ingress_create)
         .status_rules(networking::ingress_status)
         .status(|| json!({"loadBalancer": {}}))
-        .unattended("ingresses are stored, but no controller acts on them yet")
+        .unattended("no controller of this server acts on ingresses, one that is installed may")
 }
 
 pub fn ingress_class() -> Stored {
@@ -45,7 +45,7 @@ pub fn ingress_class() -> Stored {
             let controller = |class| at(class, &["spec", "controller"]);
             Vec::from_iter(immutable(controller(new), controller(old), "spec.controller"))
         })
-        .unattended("ingress classes are stored, but no controller acts on them yet")
+        .unattended("no controller of this server acts on ingress classes, one that is installed may")
 }
 
 pub fn network_policy() -> Stored {
@@ -53,7 +53,7 @@ pub fn network_policy() -> Stored {
         .generation()
         .defaults(default_network_policy)
         .rules(networking::network_policy)
-        .unattended("network policies are stored, but not enforced yet")
+        .unattended("network policies are not enforced by this server")
 }
 
 pub fn service_cidr() -> Stored {
