@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// How long a node that is not ready may keep a volume that nobody there needs.
-pub const PATIENCE: Duration = Duration::from_mins(6);
+pub const PATIENCE: Duration = Duration::from_secs(6 * 60);
 
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn patience_ends_after_six_minutes_from_the_first_request() {
         let (mut memory, start) = (Memory::default(), Instant::now());
-        let after = |minutes: u64| start + Duration::from_mins(minutes);
+        let after = |minutes: u64| start + Duration::from_secs(minutes * 60);
         let leaving = ["a".to_owned()];
         let left = memory.note_leaving("n", &leaving, start).unwrap();
         assert_eq!(left.as_millis(), 360_001);

@@ -370,7 +370,7 @@ pub struct DynamicResourcesArgs {
 impl Default for DynamicResourcesArgs {
     fn default() -> Self {
         Self {
-            binding_timeout: Duration::from_mins(10),
+            binding_timeout: Duration::from_secs(600),
         }
     }
 }
