@@ -2,15 +2,19 @@
 """Runs schemathesis over a server's own OpenAPI documents: no answer may be a 5xx, and nothing may panic.
 
     scripts/fuzz-openapi.py target/x86_64-unknown-linux-gnu/debug/krust [--seconds 10] [--only apps/v1]
+    scripts/fuzz-openapi.py target/x86_64-unknown-linux-gnu/debug/krust --together 150
+    scripts/fuzz-openapi.py --install
 
 It installs a pinned schemathesis into target/tools, starts a server without a runtime in a directory of its own,
-and spends the given seconds on every document. Left out are the paths that need a kubelet, which this server has
+and spends the given seconds on every document, or on all of them together: then the operations of the documents come
+in a mixed order, which is always the same, and what the time is too short for is left out. Left out are the paths that need a kubelet, which this server has
 not. A 504 is what a resourceVersion of the future gets, as upstream, and counts as an answer.
 """
 
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -103,6 +107,20 @@ def prepare(document):
     return document
 
 
+def merged(documents):
+    """One document of the paths of all, mixed; the same name is the same schema in each."""
+    whole, paths = None, []
+    for document in documents:
+        if whole is None:
+            whole = document
+        for kind, parts in document.get("components", {}).items():
+            whole["components"].setdefault(kind, {}).update(parts)
+        paths += document["paths"].items()
+    random.Random(1).shuffle(paths)
+    whole["paths"] = dict(paths)
+    return whole
+
+
 def run(command, server, key, document, seconds, directory):
     path = os.path.join(directory, key.replace("/", "_") + ".json")
     with open(path, "w") as file:
@@ -127,6 +145,14 @@ def run_phase(command, server, path, phase, seconds, directory):
     return int(generated.group(1)) if generated else 0
 
 
+def documents(server, options):
+    """What to run, by name."""
+    keys = sorted(json.loads(server.get("/openapi/v3"))["paths"])
+    keys = [key for key in keys if not options.only or key.removeprefix("apis/") in options.only]
+    found = ((key, json.loads(server.get(f"/openapi/v3/{key}"))) for key in keys)
+    return [(f"{len(keys)} documents", merged(document for _, document in found))] if options.together else found
+
+
 def take(path):
     """The text of a file, which is gone afterwards; empty if there is none."""
     try:
@@ -140,23 +166,26 @@ def take(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("binary")
+    parser.add_argument("binary", nargs="?")
+    parser.add_argument("--install", action="store_true", help="only install schemathesis")
     parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--together", type=int, help="seconds for all documents as one")
     parser.add_argument("--only", action="append", help="a document, as api/v1 or apps/v1")
     options = parser.parse_args()
     command = install()
+    if options.install:
+        return
+    if not options.binary:
+        parser.error("which krust?")
     directory = tempfile.mkdtemp(prefix="krust-fuzz-")
     with open(os.path.join(directory, "krust_check.py"), "w") as file:
         file.write(CHECK)
     server = Server(os.path.abspath(options.binary), directory)
     failed = []
     try:
-        for key in sorted(json.loads(server.get("/openapi/v3"))["paths"]):
+        for key, document in documents(server, options):
             name = key.removeprefix("apis/")
-            if options.only and name not in options.only:
-                continue
-            document = json.loads(server.get(f"/openapi/v3/{key}"))
-            sent = run(command, server, key, document, options.seconds, directory)
+            sent = run(command, server, key, document, options.together or options.seconds, directory)
             errors = take(os.path.join(directory, "server-errors.txt"))
             good = sent > 0 and not errors
             print(f"{'ok    ' if good else 'FAILED'} {name}: {sent} requests", flush=True)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Puts the client libraries that the tests run against the server into target/tools: Python's into `python` (a
-# virtual environment), JavaScript's into `javascript`. What was installed from the same lists is kept.
+# virtual environment), JavaScript's into `javascript`; and schemathesis, which makes up requests. What was installed
+# from the same lists is kept.
 set -eu
 cd "$(dirname "$0")/.."
 lists=tests/clients
@@ -43,5 +44,6 @@ javascript() {
     echo "installed $tools/javascript"
 }
 
+persistently scripts/fuzz-openapi.py --install
 once "$tools/python.installed" "$lists/requirements.txt" -- python
 once "$tools/javascript.installed" "$lists/package.json" "$lists/package-lock.json" -- javascript

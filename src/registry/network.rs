@@ -253,6 +253,30 @@ pub fn canonical_cidr(path: &str, text: &str) -> Vec<FieldError> {
     }
 }
 
+/// The address of an interface with the length of its prefix, which keeps the bits behind it: `10.9.8.7/24`.
+pub fn canonical_interface(path: &str, text: &str) -> Vec<FieldError> {
+    let parsed = text.split_once('/').and_then(|(address, bits)| {
+        let address = parse_sloppy(address)?;
+        let bits: u8 = bits.parse().ok()?;
+        (bits <= Family::of(address).bits()).then_some((address, bits))
+    });
+    let Some((address, bits)) = parsed else {
+        let detail = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+        return vec![FieldError::invalid(path, text, detail)];
+    };
+    let bits = if is_mapped(address) {
+        bits.saturating_sub(96)
+    } else {
+        bits
+    };
+    let form = format!("{}/{bits}", canonical(address));
+    if form == text {
+        return Vec::new();
+    }
+    let detail = format!("must be in canonical form ({form:?})");
+    vec![FieldError::invalid(path, text, &detail)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -129,6 +129,32 @@ pub fn object_meta_update(metadata: &Object, old: &Object) -> Vec<FieldError> {
     errors
 }
 
+/// What the path behind the domain of [`domain_path`] is made of.
+const HTTP_PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+
+/// `example.com/name`: a domain and a path, as controllers are named.
+pub fn domain_path(value: &str, path: &str) -> Vec<FieldError> {
+    if value.is_empty() {
+        return vec![FieldError::required(path, "")];
+    }
+    let parts = value.split_once('/');
+    let Some((domain, rest)) = parts.filter(|(domain, rest)| !domain.is_empty() && !rest.is_empty()) else {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        return vec![FieldError::invalid(path, value, detail)];
+    };
+    let problems = dns1123_subdomain(domain, false);
+    let mut errors: Vec<FieldError> = problems
+        .iter()
+        .map(|problem| FieldError::invalid(path, domain, problem))
+        .collect();
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    if !rest.bytes().all(known) {
+        let detail = regex_error("Invalid path", HTTP_PATH, &[]);
+        errors.push(FieldError::invalid(path, rest, &detail));
+    }
+    errors
+}
+
 /// `field is immutable` unless both are equal.
 pub fn immutable(value: Option<&Value>, old: Option<&Value>, path: &str) -> Option<FieldError> {
     (value != old).then(|| FieldError::invalid(path, value.cloned().unwrap_or_default(), IMMUTABLE))

@@ -80,7 +80,7 @@ impl Storage {
         self.cache.resource(resource).changed(namespace)
     }
 
-    /// Changes strictly after `from`. `Compacted` if they are not all remembered, `Future` if `from` is yet to come.
+    /// Changes strictly after `from`. `from` may be yet to come. `Compacted` if they are not all remembered.
     pub fn watch(&self, resource: &str, namespace: Option<&str>, from: u64) -> Result<Watch, StorageError> {
         Watch::new(self.cache.resource(resource), namespace, from)
     }

@@ -17,27 +17,25 @@ pub struct Watch {
     namespace: Option<String>,
     /// Everything up to here was handed out.
     cursor: u64,
+    /// What was asked for: nothing up to here is handed out.
+    after: u64,
 }
 
 impl Watch {
-    /// Changes strictly after `from`.
+    /// Changes strictly after `from`, which may be yet to come.
     pub(super) fn new(resource: Arc<ResourceCache>, namespace: Option<&str>, from: u64) -> Result<Watch, StorageError> {
-        {
+        let current = {
             let state = resource.read();
             let current = resource.position.revision();
-            if from > current {
-                return Err(StorageError::Future {
-                    requested: from,
-                    current,
-                });
-            }
             compacted(&state, from)?;
-        }
+            current
+        };
         add(&resource.metrics.watches, 1);
         Ok(Watch {
             resource,
             namespace: namespace.map(str::to_owned),
-            cursor: from,
+            cursor: from.min(current),
+            after: from,
         })
     }
 
@@ -70,11 +68,8 @@ impl Watch {
                 break;
             }
             self.cursor = event.revision();
-            if self
-                .namespace
-                .as_deref()
-                .is_none_or(|namespace| *event.entry.key.namespace == *namespace)
-            {
+            let namespace = self.namespace.as_deref();
+            if self.cursor > self.after && namespace.is_none_or(|namespace| *event.entry.key.namespace == *namespace) {
                 events.push(event.clone());
             }
         }
@@ -96,11 +91,12 @@ impl Watch {
     /// while only other resources change.
     pub fn revision(&self) -> u64 {
         let state = self.resource.read();
-        if state.changed > self.cursor {
+        let told = if state.changed > self.cursor {
             self.cursor
         } else {
             self.resource.position.revision()
-        }
+        };
+        told.max(self.after)
     }
 }
 

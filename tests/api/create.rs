@@ -211,3 +211,48 @@ async fn what_the_server_decides_goes_by_what_admission_made() {
     assert_eq!(made["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1");
     assert_eq!(made["status"], json!({"phase": "Pending", "qosClass": "Burstable"}));
 }
+
+#[tokio::test]
+async fn bodies_of_other_kinds_are_named() {
+    let server = Server::start().await;
+    let uri = "/api/v1/namespaces/default/configmaps";
+    for (version, kind, expected) in [
+        (
+            "v1",
+            "Service",
+            "Service in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Service) to (core.ConfigMap): \
+             unknown conversion",
+        ),
+        (
+            "v1",
+            "Nonsense",
+            "Nonsense in version \"v1\" cannot be handled as a ConfigMap: no kind \"Nonsense\" is registered for version \
+             \"v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+        (
+            "apps/v2",
+            "ConfigMap",
+            "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \
+             \"apps/v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+    ] {
+        let body = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}});
+        let status = server.post(uri, body).await.failure(400, "BadRequest");
+        assert_eq!(status["message"], expected);
+    }
+    let autoscaler = json!({
+        "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
+        "spec": {"maxReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "d"}},
+    });
+    let status = server
+        .post(
+            "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+            autoscaler,
+        )
+        .await
+        .failure(400, "BadRequest");
+    assert_eq!(
+        status["message"],
+        "the API version in the data (autoscaling/v1) does not match the expected API version (autoscaling/v2)"
+    );
+}

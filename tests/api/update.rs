@@ -90,3 +90,23 @@ async fn status_and_the_rest_are_written_apart() {
     );
     assert_eq!(updated["metadata"]["labels"]["new"], "label");
 }
+
+#[tokio::test]
+async fn a_put_that_creates_drops_the_version() {
+    let server = Server::start().await;
+    let class = json!({
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runc",
+        "metadata": {"name": "a", "resourceVersion": "5"},
+    });
+    let uri = "/apis/node.k8s.io/v1/runtimeclasses/a";
+    let created = server.put(uri, class.clone()).await.expect(201);
+    assert_ne!(created["metadata"]["resourceVersion"], "5");
+    let status = server
+        .post("/apis/node.k8s.io/v1/runtimeclasses", class)
+        .await
+        .failure(400, "BadRequest");
+    assert_eq!(
+        status["message"],
+        "resourceVersion should not be set on objects to be created"
+    );
+}

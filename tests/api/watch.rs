@@ -185,3 +185,27 @@ async fn a_version_whose_history_is_gone_is_told_in_the_stream() {
     );
     assert_eq!(events.next().await, None);
 }
+
+#[tokio::test]
+async fn a_watch_from_the_future_hears_what_comes_behind_it() {
+    let server = Server::start().await;
+    let first = server.config_map("a", json!({})).await;
+    let uri = format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", revision(&first) + 1);
+    let mut events = server.watch(&uri, JSON).await;
+    server.config_map("b", json!({})).await;
+    server.config_map("c", json!({})).await;
+    assert_eq!(events.next_name().await, pair("ADDED", "c"));
+    // The state is no older than the version: that cannot be kept, and the stream says so.
+    let uri = format!(
+        "{CONFIG_MAPS}?watch=1&resourceVersion=999999&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&\
+         allowWatchBookmarks=true"
+    );
+    let mut events = server.watch(&uri, JSON).await;
+    let event = events.next().await.unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["code"]),
+        (&json!("ERROR"), &json!(504))
+    );
+    let cause = &event["object"]["details"]["causes"][0];
+    assert_eq!(cause["reason"], "ResourceVersionTooLarge");
+}

@@ -13,6 +13,7 @@ mod clients;
 mod commands;
 mod containerd;
 mod custom_resources;
+mod fuzz;
 mod helm;
 mod identity;
 mod image;

@@ -6,6 +6,7 @@ use crate::apiserver::codec::protobuf;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::FieldValidation;
+use crate::registry::Registry;
 use crate::registry::custom::CustomKind;
 use crate::registry::schema;
 use crate::registry::strategy::Object;
@@ -19,6 +20,9 @@ use std::sync::Arc;
 
 /// The largest body of a request.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Where upstream's scheme of types is made, which its errors say.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
 
 /// How much of an unrecognisable body an error shows.
 const SUMMARY_BYTES_MAX: usize = 30;
@@ -269,16 +273,44 @@ pub fn check_type(group_version: String, kind: &str, object: &mut Object) -> Res
 
 /// Compares the type that a body names with the one of the URL; what it does not name is right.
 fn compare_type(group_version: &str, kind: &str, body_version: &str, body_kind: &str) -> Result<(), ApiError> {
-    if !body_kind.is_empty() && body_kind != kind {
-        let version = body_version.rsplit('/').next().unwrap_or_default();
-        return Err(ApiError::bad_request(format!(
-            "{body_kind} in version {version:?} cannot be handled as a {kind}: the URL is that of another kind"
-        )));
+    let named = if body_version.is_empty() {
+        group_version
+    } else {
+        body_version
+    };
+    let found = if body_kind.is_empty() { kind } else { body_kind };
+    if (named, found) == (group_version, kind) {
+        return Ok(());
     }
-    if !body_version.is_empty() && body_version != group_version {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({body_version}) does not match the expected API version ({group_version})"
-        )));
+    let (group, version) = named.split_once('/').unwrap_or(("", named));
+    let registry = Registry::builtin();
+    let url_group = group_version.split_once('/').map_or("", |(group, _)| group);
+    let is_builtin = registry.is_builtin_group(url_group);
+    let problem = match registry.lookup_kind(group, version, found) {
+        _ if !is_builtin && named != group_version => None,
+        Some(_) if found == kind => None,
+        Some(_) => {
+            let internal = internal_package(url_group);
+            Some(format!(
+                "converting ({version}.{found}) to ({internal}.{kind}): unknown conversion"
+            ))
+        }
+        None => Some(format!(
+            "no kind {found:?} is registered for version {named:?} in scheme {SCHEME:?}"
+        )),
+    };
+    Err(ApiError::bad_request(match problem {
+        Some(problem) => format!("{found} in version {version:?} cannot be handled as a {kind}: {problem}"),
+        None => {
+            format!("the API version in the data ({named}) does not match the expected API version ({group_version})")
+        }
+    }))
+}
+
+/// The Go package of a group's internal types, as upstream's errors show it.
+fn internal_package(group: &str) -> &str {
+    match group.split('.').next().unwrap_or_default() {
+        "" | "events" => "core",
+        first => first,
     }
-    Ok(())
 }

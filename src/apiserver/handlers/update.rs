@@ -36,6 +36,9 @@ pub async fn handle(ctx: &Context, kind: &Kind, target: Target, body: Body) -> R
         Some(written) => (written, StatusCode::OK),
         None if target == Target::Main && kind.strategy.allow_create_on_update() => {
             may_create(ctx)?;
+            // A version is no condition here: it is dropped, not refused as by POST.
+            let mut object = object;
+            engine::metadata::of_mut(&mut object).remove("resourceVersion");
             (
                 engine::create(ctx, kind, object, options.dry_run).await?,
                 StatusCode::CREATED,

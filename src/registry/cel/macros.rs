@@ -111,9 +111,21 @@ pub(super) fn expand(
         ("transformMapEntry", 3 | 4) => transform(&mut maker, target, arguments, Into::Entries)?,
         ("optMap" | "optFlatMap", 2) => optional(&mut maker, target, arguments, name == "optMap")?,
         ("sortBy", 2) => sort_by(&mut maker, target, arguments)?,
+        ("bind", 3) if matches!(&target.kind, Kind::Ident(name) if &**name == "cel") => bind(&mut maker, arguments)?,
         _ => return Ok(Expanded::Call(Some(target), arguments)),
     };
     Ok(Expanded::Macro(expanded))
+}
+
+/// `cel.bind(name, value, result)`.
+fn bind(maker: &mut Maker<'_>, arguments: Vec<Expr>) -> Result<Expr, Problem> {
+    let offset = maker.offset;
+    let [name, value, result] = <[Expr; 3]>::try_from(arguments).map_err(|_| Problem {
+        offset,
+        message: "cel.bind() takes a name, a value and a result".to_owned(),
+    })?;
+    let name = variable(maker, &name)?;
+    Ok(maker.bind(&name, value, result))
 }
 
 fn has(maker: &mut Maker<'_>, mut arguments: Vec<Expr>) -> Result<Expanded, Problem> {

@@ -2,7 +2,7 @@
 //! devices (upstream: the defaults and validation of `pkg/apis/{networking,policy,scheduling,…}`).
 
 use super::pod::validate::{invalid, label_selector, quantity_value, supported, tolerations};
-use super::{Stored, autoscaling, devices, int_or_percent, networking};
+use super::{Stored, autoscaling, conditions, devices, int_or_percent, networking};
 use crate::registry::columns::{extension, network, policy};
 use crate::registry::field::FieldError;
 use crate::registry::formats::dns1123_label;
@@ -165,6 +165,7 @@ pub fn horizontal_pod_autoscaler() -> Stored {
     Stored::new(policy::HORIZONTAL_POD_AUTOSCALER)
         .defaults(autoscaling::defaults)
         .rules(autoscaling::validate)
+        .status_rules(|autoscaler, _| counts(autoscaler, &["currentReplicas", "desiredReplicas"]))
         .status(|| json!({"currentMetrics": null, "desiredReplicas": 0}))
 }
 
@@ -182,6 +183,7 @@ pub fn resource_claim() -> Stored {
         .defaults(devices::claim_defaults)
         .rules(devices::claim)
         .update_rules(devices::fixed_spec)
+        .status_rules(devices::status)
         .status(|| json!({}))
         .unattended(NO_DEVICES)
 }
@@ -262,7 +264,14 @@ fn disruption_budget(budget: &Object) -> Vec<FieldError> {
 }
 
 fn disruption_budget_status(budget: &Object) -> Vec<FieldError> {
+    let mut errors = map(budget, &["status"]).map_or_else(Vec::new, |status| conditions::validate(status, "status"));
     let fields = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
-    let check = |field: &&str| non_negative(at(budget, &["status", field]), &format!("status.{field}"));
+    errors.extend(counts(budget, &fields));
+    errors
+}
+
+/// Numbers of the status that are not below zero.
+fn counts(object: &Object, fields: &[&str]) -> Vec<FieldError> {
+    let check = |field: &&str| non_negative(at(object, &["status", field]), &format!("status.{field}"));
     fields.iter().filter_map(check).collect()
 }

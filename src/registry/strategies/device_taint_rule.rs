@@ -1,15 +1,17 @@
 //! DeviceTaintRules (upstream: `pkg/registry/resource/devicetaintrule`, `pkg/apis/resource/validation`).
 
+use super::conditions;
+use super::devices::{driver_name, pool_name, taint};
+use super::pod::validate::invalid;
 use super::stored::{Printer, Stored};
 use crate::registry::columns::{age, column, name_column, since};
 use crate::registry::field::FieldError;
-use crate::registry::formats::{dns1123_subdomain, label_key, label_value};
-use crate::registry::json::{child, map, text};
+use crate::registry::formats::dns1123_label;
+use crate::registry::json::{at, child, items, map, text};
 use crate::registry::strategy::Object;
-use serde_json::json;
+use serde_json::{Value, json};
 
-const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
-const POOL_BYTES_MAX: usize = 253;
+const CONDITIONS_MAX: usize = 8;
 
 pub fn strategy() -> Stored {
     Stored::new(PRINTER)
@@ -21,6 +23,7 @@ pub fn strategy() -> Stored {
             }
         })
         .rules(validate)
+        .status_rules(|rule, _| validate_status(rule))
         .status(|| json!({}))
 }
 
@@ -55,43 +58,32 @@ const PRINTER: Printer = Printer {
 fn validate(rule: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let empty = Object::new();
-    let selector = map(rule, &["spec", "deviceSelector"]).unwrap_or(&empty);
-    let invalid = |path: &str, value: &str, problems: Vec<String>| {
-        let error = |problem: &String| FieldError::invalid(path, value, problem);
-        problems.iter().map(error).collect::<Vec<_>>()
-    };
-    if let driver @ 1.. = text(selector, &["driver"]).len() {
-        let path = "spec.deviceSelector.driver";
-        if driver > 63 {
-            errors.push(FieldError::too_long(path, 63));
-        }
-        let driver = text(selector, &["driver"]);
-        errors.extend(invalid(path, driver, dns1123_subdomain(&driver.to_lowercase(), false)));
-    }
-    let pool = text(selector, &["pool"]);
-    if pool.len() > POOL_BYTES_MAX {
-        errors.push(FieldError::too_long("spec.deviceSelector.pool", POOL_BYTES_MAX));
-    }
-    if !pool.is_empty() {
-        for part in pool.split('/') {
+    let path = "spec.deviceSelector";
+    if let Some(selector) = map(rule, &["spec", "deviceSelector"]) {
+        let part = |field: &str| at(selector, &[field]).and_then(Value::as_str);
+        errors.extend(part("driver").map_or_else(Vec::new, |name| driver_name(name, &format!("{path}.driver"))));
+        errors.extend(part("pool").map_or_else(Vec::new, |name| pool_name(name, &format!("{path}.pool"))));
+        if let Some(device) = part("device") {
             errors.extend(invalid(
-                "spec.deviceSelector.pool",
-                part,
-                dns1123_subdomain(part, false),
+                &format!("{path}.device"),
+                device,
+                &dns1123_label(device, false),
             ));
         }
     }
-    let taint = map(rule, &["spec", "taint"]).unwrap_or(&empty);
-    match text(taint, &["key"]) {
-        "" => errors.push(FieldError::required("spec.taint.key", "")),
-        key => errors.extend(invalid("spec.taint.key", key, label_key(key))),
-    }
-    let value = text(taint, &["value"]);
-    errors.extend(invalid("spec.taint.value", value, label_value(value)));
-    match text(taint, &["effect"]) {
-        "" => errors.push(FieldError::required("spec.taint.effect", "")),
-        effect if EFFECTS.contains(&effect) => {}
-        effect => errors.push(FieldError::not_supported("spec.taint.effect", effect, &EFFECTS)),
+    let found = map(rule, &["spec", "taint"]).unwrap_or(&empty);
+    errors.extend(taint(found, "spec.taint"));
+    errors
+}
+
+fn validate_status(rule: &Object) -> Vec<FieldError> {
+    let Some(status) = map(rule, &["status"]) else {
+        return Vec::new();
+    };
+    let mut errors = conditions::validate(status, "status");
+    let count = items(status, &["conditions"]).len();
+    if count > CONDITIONS_MAX {
+        errors.push(FieldError::too_many("status.conditions", count, CONDITIONS_MAX));
     }
     errors
 }

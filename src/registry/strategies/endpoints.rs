@@ -19,6 +19,7 @@ const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
 const HINTS_MAX: usize = 8;
+const TOPOLOGY_MAX: usize = 16;
 
 /// The strategy of Endpoints.
 pub fn endpoints() -> Stored {
@@ -211,6 +212,10 @@ fn endpoint_errors(endpoint: &Object, kind: &str, path: &str) -> Vec<FieldError>
         ));
     }
     if let Some(topology) = map(endpoint, &["deprecatedTopology"]) {
+        if topology.len() > TOPOLOGY_MAX {
+            let path = format!("{path}.deprecatedTopology");
+            errors.push(FieldError::too_many(path, topology.len(), TOPOLOGY_MAX));
+        }
         errors.extend(labels(topology, &format!("{path}.deprecatedTopology")));
     }
     if let Some(hostname) = endpoint.get("hostname").and_then(Value::as_str) {

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod certificates;
 pub mod cluster;
 pub mod component_status;
+mod conditions;
 pub mod config_map;
 pub mod definition;
 pub mod device_taint_rule;

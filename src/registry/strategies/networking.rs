@@ -9,7 +9,7 @@ use crate::registry::formats::{
 use crate::registry::json::{at, integer, is_set, items, map, number, objects, text};
 use crate::registry::network::{Cidr, canonical, canonical_cidr, is_dual_stack, legacy_cidr, legacy_ip};
 use crate::registry::strategy::Object;
-use crate::registry::validation::immutable;
+use crate::registry::validation::{IMMUTABLE, domain_path};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -74,9 +74,10 @@ pub fn ingress(ingress: &Object) -> Vec<FieldError> {
 /// The class stands in the field, or, as it did before, in an annotation.
 pub fn ingress_create(ingress: &Object) -> Vec<FieldError> {
     let annotation = at(ingress, &["metadata", "annotations", CLASS_ANNOTATION]).and_then(Value::as_str);
+    let field = at(ingress, &["spec", "ingressClassName"]).and_then(Value::as_str);
     match annotation {
-        Some(class) if at(ingress, &["spec", "ingressClassName"]).is_some() => {
-            let detail = "can not be set when the class field is also set";
+        Some(class) if field.is_some_and(|field| field != class) => {
+            let detail = "must match `ingressClassName` when both are specified";
             vec![FieldError::invalid(
                 format!("annotations.{CLASS_ANNOTATION}"),
                 class,
@@ -188,26 +189,13 @@ fn backend(backend: &Object, path: &str) -> Vec<FieldError> {
         (None, None) => {
             errors.push(FieldError::invalid(path, "", "resource or service backend is required"));
         }
-        (Some(resource), None) => {
-            let path = format!("{path}.resource");
-            let group = text(resource, &["apiGroup"]);
-            if !group.is_empty() {
-                errors.extend(invalid(
-                    &format!("{path}.apiGroup"),
-                    group,
-                    &dns1123_subdomain(group, false),
-                ));
-            }
-            for field in ["kind", "name"] {
-                errors.extend(segment(resource, field, &path));
-            }
-        }
+        (Some(resource), None) => errors.extend(typed(resource, &format!("{path}.resource"))),
         (None, Some(service)) => {
-            let path = format!("{path}.service");
+            let at = |field: &str| format!("{path}.service.{field}");
             match text(service, &["name"]) {
-                "" => errors.push(FieldError::required(format!("{path}.name"), "")),
+                "" => errors.push(FieldError::required(at("name"), "")),
                 name if dns1123_label(name, false).is_empty() => {}
-                name => errors.extend(invalid(&format!("{path}.name"), name, &dns1035_label(name, false))),
+                name => errors.extend(invalid(&at("name"), name, &dns1035_label(name, false))),
             }
             let (name, port) = (text(service, &["port", "name"]), number(service, &["port", "number"]));
             match (name, port) {
@@ -216,14 +204,26 @@ fn backend(backend: &Object, path: &str) -> Vec<FieldError> {
                 }
                 ("", port) => {
                     for problem in port_number(port) {
-                        errors.push(FieldError::invalid(format!("{path}.port.number"), port, &problem));
+                        errors.push(FieldError::invalid(at("port.number"), port, &problem));
                     }
                 }
-                (name, 0) => errors.extend(invalid(&format!("{path}.port.name"), name, &port_name(name))),
+                (name, 0) => errors.extend(invalid(&at("port.name"), name, &port_name(name))),
                 _ => errors.push(FieldError::invalid(path, "", "cannot set both port name & port number")),
             }
         }
     }
+    errors
+}
+
+/// Group, kind and name of an object.
+fn typed(reference: &Object, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Some(group) = at(reference, &["apiGroup"]).and_then(Value::as_str) {
+        let problems = dns1123_subdomain(group, false);
+        errors.extend(invalid(&format!("{path}.apiGroup"), group, &problems));
+    }
+    errors.extend(segment(reference, "kind", path));
+    errors.extend(segment(reference, "name", path));
     errors
 }
 
@@ -242,35 +242,16 @@ pub fn ingress_class(class: &Object) -> Vec<FieldError> {
     if controller.len() > CONTROLLER_BYTES_MAX {
         errors.push(FieldError::too_long("spec.controller", CONTROLLER_BYTES_MAX));
     }
-    match controller.split_once('/') {
-        _ if controller.is_empty() => errors.push(FieldError::required("spec.controller", "")),
-        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
-            errors.extend(invalid("spec.controller", domain, &dns1123_subdomain(domain, false)));
-        }
-        _ => {
-            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            errors.push(FieldError::invalid("spec.controller", controller, detail));
-        }
-    }
+    errors.extend(domain_path(controller, "spec.controller"));
     let Some(parameters) = map(class, &["spec", "parameters"]) else {
         return errors;
     };
     let path = "spec.parameters";
-    let group = text(parameters, &["apiGroup"]);
-    if !group.is_empty() {
-        errors.extend(invalid(
-            &format!("{path}.apiGroup"),
-            group,
-            &dns1123_subdomain(group, false),
-        ));
-    }
-    for field in ["kind", "name"] {
-        errors.extend(segment(parameters, field, path));
-    }
+    errors.extend(typed(parameters, path));
     errors.extend(one_of(parameters, "scope", &["Cluster", "Namespace"], path));
     let namespace = at(parameters, &["namespace"]).and_then(Value::as_str);
     match (text(parameters, &["scope"]), namespace) {
-        ("Namespace", None | Some("")) => {
+        ("Namespace", None) => {
             let detail = "`parameters.scope` is set to 'Namespace'";
             errors.push(FieldError::required(format!("{path}.namespace"), detail));
         }
@@ -311,14 +292,14 @@ pub fn network_policy(policy: &Object) -> Vec<FieldError> {
     for (index, kind) in types.iter().enumerate() {
         if !matches!(kind.as_str(), Some("Ingress" | "Egress")) {
             let path = format!("spec.policyTypes[{index}]");
-            errors.push(FieldError::not_supported(path, kind.clone(), &["Egress", "Ingress"]));
+            errors.push(FieldError::not_supported(path, kind.clone(), &["Ingress", "Egress"]));
         }
     }
     errors
 }
 
 fn policy_port(port: &Object, path: &str) -> Vec<FieldError> {
-    let mut errors = Vec::from_iter(supported(port, "protocol", &["SCTP", "TCP", "UDP"], path));
+    let mut errors = Vec::from_iter(supported(port, "protocol", &["TCP", "UDP", "SCTP"], path));
     let (field, end) = (format!("{path}.port"), integer(port, &["endPort"]));
     let end_path = format!("{path}.endPort");
     match port.get("port") {
@@ -344,10 +325,10 @@ fn policy_port(port: &Object, path: &str) -> Vec<FieldError> {
                 }
             }
         }
-        None if end.is_some() => {
-            errors.push(FieldError::required(field, "must be specified when `endPort` is set"));
+        None => {
+            let detail = "may not be specified when `port` is not specified";
+            errors.extend(end.map(|end| FieldError::invalid(end_path, end, detail)));
         }
-        None => {}
     }
     errors
 }
@@ -406,8 +387,9 @@ pub fn service_cidr(range: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     match ranges.len() {
         0 => errors.push(FieldError::required(path, "at least one CIDR required")),
-        count if count > 2 => {
-            errors.push(FieldError::too_many(path, count, 2));
+        3.. => {
+            let shown = json!({"CIDRs": ranges});
+            errors.push(FieldError::invalid(path, shown, "may only hold up to 2 values"));
             return errors;
         }
         _ => {}
@@ -417,7 +399,7 @@ pub fn service_cidr(range: &Object) -> Vec<FieldError> {
     }
     let addresses = ranges.iter().filter_map(|range| range.split('/').next());
     if ranges.len() == 2 && !is_dual_stack(addresses) {
-        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96";
+        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         errors.push(FieldError::invalid(path, json!(ranges), detail));
     }
     errors
@@ -425,12 +407,15 @@ pub fn service_cidr(range: &Object) -> Vec<FieldError> {
 
 /// A second range may come, the first stays.
 pub fn service_cidr_update(range: &Object, old: &Object) -> Vec<FieldError> {
-    let cidrs = |object| at(object, &["spec", "cidrs"]);
     let (new, before) = (items(range, &["spec", "cidrs"]), items(old, &["spec", "cidrs"]));
-    if before.len() == 1 && new.len() == 2 && new[0] == before[0] {
-        return Vec::new();
+    if new.len() != before.len() && (before.len(), new.len()) != (1, 2) {
+        return vec![FieldError::invalid("spec.cidrs", new.to_vec(), IMMUTABLE)];
     }
-    Vec::from_iter(immutable(cidrs(range), cidrs(old), "spec.cidrs"))
+    let pairs = new.iter().zip(before).enumerate();
+    pairs
+        .filter(|(_, (new, before))| new != before)
+        .map(|(index, (new, _))| FieldError::invalid(format!("spec.cidrs[{index}]"), new.clone(), IMMUTABLE))
+        .collect()
 }
 
 /// The name of an IPAddress is the address.

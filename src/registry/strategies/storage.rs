@@ -178,7 +178,12 @@ fn attachment_spec(attachment: &Object) -> Vec<FieldError> {
                 errors.extend(invalid(&path, name, &dns1123_subdomain(name, false)));
             }
         }
-        (None, Some(inline)) => errors.extend(volumes::volume_spec(inline, true, &format!("{path}.inlineVolumeSpec"))),
+        (None, Some(inline)) => errors.extend(volumes::volume_spec(
+            inline,
+            "",
+            true,
+            &format!("{path}.inlineVolumeSpec"),
+        )),
     }
     let node = text(spec, &["nodeName"]);
     errors.extend(invalid("spec.nodeName", node, &dns1123_subdomain(node, false)));

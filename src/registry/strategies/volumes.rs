@@ -4,9 +4,10 @@
 use super::Stored;
 use super::pod::validate::{invalid, label_selector, node_selector, one_of, quantity_value};
 use super::volume_sources::{self, Owner};
+use crate::quantity::Quantity;
 use crate::registry::columns::core as printers;
 use crate::registry::field::FieldError;
-use crate::registry::formats::{dns1123_label, dns1123_subdomain};
+use crate::registry::formats::{dns1123_label, dns1123_subdomain, label_key};
 use crate::registry::json::{at, child, child_or_new, default_text, is_set, items, map, quantity, text};
 use crate::registry::strategy::Object;
 use crate::registry::validation::immutable;
@@ -14,6 +15,14 @@ use serde_json::{Map, Value, json};
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
+const EXPAND_SECRET: &str = "controllerExpandSecretRef";
+const RESIZE_STATUSES: [&str; 5] = [
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
 const RECLAIM_POLICIES: [&str; 3] = ["Delete", "Recycle", "Retain"];
 /// The sources of a persistent volume, in the order in which upstream looks for them.
 const SOURCES: [&str; 22] = [
@@ -52,9 +61,9 @@ pub fn persistent_volume() -> Stored {
                 host_path.entry("type").or_insert(json!(""));
             }
         })
-        .rules(|volume| match map(volume, &["spec"]) {
-            Some(spec) => volume_spec(spec, false, "spec"),
-            None => volume_spec(&Map::new(), false, "spec"),
+        .rules(|volume| {
+            let (empty, name) = (Map::new(), text(volume, &["metadata", "name"]));
+            volume_spec(map(volume, &["spec"]).unwrap_or(&empty), name, false, "spec")
         })
         .update_rules(volume_update)
         .status(|| json!({"phase": "Pending", "lastPhaseTransitionTime": now()}))
@@ -76,6 +85,7 @@ pub fn persistent_volume_claim() -> Stored {
             None => claim_spec(&Map::new(), "spec"),
         })
         .update_rules(claim_update)
+        .status_rules(|claim, _| claim_status(claim))
         .status(|| json!({"phase": "Pending"}))
 }
 
@@ -146,45 +156,57 @@ fn class_name(spec: &Object, field: &str, path: &str) -> Vec<FieldError> {
 }
 
 /// The spec of a persistent volume; `inline` is that of an attachment, which needs no more than its source.
-pub fn volume_spec(spec: &Object, inline: bool, path: &str) -> Vec<FieldError> {
+pub fn volume_spec(spec: &Object, name: &str, inline: bool, path: &str) -> Vec<FieldError> {
     let at = |field: &str| format!("{path}.{field}");
+    let not_inline = "may not be specified in the context of inline volumes";
     let mut errors = Vec::new();
     if inline {
-        for field in ["claimRef", "persistentVolumeReclaimPolicy", "capacity"] {
-            if is_set(spec, field) {
-                let detail = "may not be specified in the context of inline volumes";
-                errors.push(FieldError::forbidden(at(field), detail));
-            }
+        for field in ["claimRef", "capacity"].iter().filter(|field| is_set(spec, field)) {
+            errors.push(FieldError::forbidden(at(field), not_inline));
+        }
+        if !spec.contains_key("csi") {
+            let detail = "has to be specified in the context of inline volumes";
+            errors.push(FieldError::required(at("csi"), detail));
         }
     }
     errors.extend(access_modes(spec, path, ""));
     if !inline {
         errors.extend(capacity(spec, &at("capacity")));
-        let policy = text(spec, &["persistentVolumeReclaimPolicy"]);
-        if !policy.is_empty() && !RECLAIM_POLICIES.contains(&policy) {
-            let path = at("persistentVolumeReclaimPolicy");
-            errors.push(FieldError::not_supported(path, policy, &RECLAIM_POLICIES));
-        }
     }
-    if let Some(affinity) = map(spec, &["nodeAffinity"]) {
+    let (policy, policy_path) = (
+        text(spec, &["persistentVolumeReclaimPolicy"]),
+        at("persistentVolumeReclaimPolicy"),
+    );
+    if inline && !matches!(policy, "" | "Retain") {
+        let detail = "may only be Retain in the context of inline volumes";
+        errors.push(FieldError::forbidden(policy_path, detail));
+    } else if !policy.is_empty() && !RECLAIM_POLICIES.contains(&policy) {
+        errors.push(FieldError::not_supported(policy_path, policy, &RECLAIM_POLICIES));
+    }
+    if inline && spec.contains_key("nodeAffinity") {
+        errors.push(FieldError::forbidden(at("nodeAffinity"), not_inline));
+    } else if let Some(affinity) = map(spec, &["nodeAffinity"]) {
         let path = at("nodeAffinity.required");
         match map(affinity, &["required"]) {
             Some(selector) => errors.extend(node_selector(selector, &path)),
             None => errors.push(FieldError::required(path, "must specify required node constraints")),
         }
     }
-    errors.extend(volume_source(spec, path));
+    errors.extend(volume_source(spec, name, path));
     if text(spec, &["hostPath", "path"]) == "/" && text(spec, &["persistentVolumeReclaimPolicy"]) == "Recycle" {
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
         errors.push(FieldError::forbidden(at("persistentVolumeReclaimPolicy"), detail));
     }
-    errors.extend(class_name(spec, "storageClassName", path));
     if inline && is_set(spec, "storageClassName") {
-        let detail = "may not be specified in the context of inline volumes";
-        errors.push(FieldError::forbidden(at("storageClassName"), detail));
+        errors.push(FieldError::forbidden(at("storageClassName"), not_inline));
+    } else {
+        errors.extend(class_name(spec, "storageClassName", path));
     }
     let mode = text(spec, &["volumeMode"]);
-    if !mode.is_empty() && !VOLUME_MODES.contains(&mode) {
+    if inline && !matches!(mode, "" | "Filesystem") {
+        let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.push(FieldError::forbidden(at("volumeMode"), detail));
+    } else if !mode.is_empty() && !VOLUME_MODES.contains(&mode) {
         errors.push(FieldError::not_supported(at("volumeMode"), mode, &VOLUME_MODES));
     }
     if let Some(Value::String(class)) = spec.get("volumeAttributesClassName") {
@@ -216,7 +238,7 @@ fn capacity(spec: &Object, path: &str) -> Vec<FieldError> {
     errors
 }
 
-fn volume_source(spec: &Object, path: &str) -> Vec<FieldError> {
+fn volume_source(spec: &Object, volume: &str, path: &str) -> Vec<FieldError> {
     let (mut errors, mut found) = (Vec::new(), false);
     for name in SOURCES {
         let Some(source) = map(spec, &[name]) else { continue };
@@ -228,7 +250,12 @@ fn volume_source(spec: &Object, path: &str) -> Vec<FieldError> {
         }
         found = true;
         let path = format!("{path}.{}", volume_sources::path_name(name));
-        errors.extend(volume_sources::errors(name, source, &path, Owner::PersistentVolume("")));
+        errors.extend(volume_sources::errors(
+            name,
+            source,
+            &path,
+            Owner::PersistentVolume(volume),
+        ));
     }
     if !found {
         errors.push(FieldError::required(path, "must specify a volume type"));
@@ -246,7 +273,13 @@ fn volume_update(new: &Object, old: &Object) -> Vec<FieldError> {
         SOURCES.map(|name| spec.get(name).cloned())
     };
     let mut errors = Vec::new();
-    if source(new) != source(old) {
+    let mut comparable = new.clone();
+    // The secret for growing a volume may be named later.
+    if at(old, &["spec", "csi"]).is_some() && at(old, &["spec", "csi", EXPAND_SECRET]).is_none() {
+        let csi = child(&mut comparable, "spec").and_then(|spec| child(spec, "csi"));
+        csi.and_then(|csi| csi.remove(EXPAND_SECRET));
+    }
+    if source(&comparable) != source(old) {
         let detail = "spec.persistentvolumesource is immutable after creation";
         errors.push(FieldError::forbidden("spec.persistentvolumesource", detail));
     }
@@ -254,13 +287,26 @@ fn volume_update(new: &Object, old: &Object) -> Vec<FieldError> {
     errors.extend(immutable(
         field(new, "volumeMode"),
         field(old, "volumeMode"),
-        "spec.volumeMode",
+        // Upstream leaves the spec out of these paths.
+        "volumeMode",
     ));
     if field(old, "nodeAffinity").is_some() {
-        let path = "spec.nodeAffinity";
+        let path = "nodeAffinity";
         errors.extend(immutable(field(new, "nodeAffinity"), field(old, "nodeAffinity"), path));
     }
+    errors.extend(attributes_class(new, old));
     errors
+}
+
+/// Once there is a class of attributes, there is always one.
+fn attributes_class(new: &Object, old: &Object) -> Option<FieldError> {
+    let path = ["spec", "volumeAttributesClassName"];
+    let class = |object| at(object, &path).filter(|class| !class.is_null());
+    class(old)?;
+    let detail = "update from non-nil value to nil is forbidden";
+    class(new)
+        .is_none()
+        .then(|| FieldError::forbidden(path.join("."), detail))
 }
 
 /// The spec of a claim, also in templates (upstream: `ValidatePersistentVolumeClaimSpec`).
@@ -285,20 +331,12 @@ pub fn claim_spec(spec: &Object, path: &str) -> Vec<FieldError> {
     }
     if let (Some(source), Some(reference)) = (source, reference) {
         let same = |field: &str| text(source, &[field]) == text(reference, &[field]);
+        // Upstream's value is a path here, of which its JSON shows nothing.
         if is_set(reference, "namespace") {
             let detail = "may not be specified when dataSourceRef.namespace is specified";
-            errors.push(FieldError::invalid(
-                format!("{path}.dataSource"),
-                source.clone(),
-                detail,
-            ));
+            errors.push(FieldError::invalid(path, json!({}), detail));
         } else if !["apiGroup", "kind", "name"].into_iter().all(same) {
-            let detail = "must match dataSourceRef";
-            errors.push(FieldError::invalid(
-                format!("{path}.dataSource"),
-                source.clone(),
-                detail,
-            ));
+            errors.push(FieldError::invalid(path, json!({}), "must match dataSourceRef"));
         }
     }
     errors
@@ -317,7 +355,11 @@ fn data_source(source: &Object, path: &str) -> Vec<FieldError> {
         errors.push(FieldError::invalid(path, kind, detail));
     }
     if !group.is_empty() {
-        errors.extend(invalid(path, group, &dns1123_subdomain(group, false)));
+        errors.extend(invalid(
+            &format!("{path}.apiGroup"),
+            group,
+            &dns1123_subdomain(group, false),
+        ));
     }
     if let Some(namespace) = source
         .get("namespace")
@@ -350,20 +392,66 @@ fn claim_update(claim: &Object, old: &Object) -> Vec<FieldError> {
     }
     let bound = text(old, &["status", "phase"]) == "Bound";
     let resources = |claim| at(claim, &["spec", "resources"]);
-    if new != before || (!bound && resources(claim) != resources(old)) {
+    let class = |claim| at(claim, &["spec", "volumeAttributesClassName"]).filter(|class| !class.is_null());
+    let mut errors = Vec::new();
+    let others = resources(claim) != resources(old) || class(claim) != class(old);
+    if new != before || (!bound && others) {
         let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName \
             for bound claims";
-        return vec![FieldError::forbidden("spec", detail)];
+        errors.push(FieldError::forbidden("spec", detail));
     }
     let request = |claim| at(claim, &["spec", "resources", "requests", "storage"]).and_then(quantity);
     let has = at(old, &["status", "capacity", "storage"]).and_then(quantity);
-    let mut errors = Vec::new();
     if let (Some(wanted), Some(before)) = (request(claim), request(old))
         && wanted < before
-        && has.is_none_or(|has| wanted <= has)
+        && wanted <= has.unwrap_or(Quantity::ZERO)
     {
         let detail = "field can not be less than status.capacity";
         errors.push(FieldError::forbidden("spec.resources.requests.storage", detail));
+    }
+    let mode = |claim| at(claim, &["spec", "volumeMode"]);
+    errors.extend(immutable(mode(claim), mode(old), "volumeMode"));
+    errors.extend(attributes_class(claim, old));
+    if class(old).is_some() && class(claim).is_some_and(|class| class == "") && class(old) != class(claim) {
+        let detail = "update from non-nil value to an empty string is forbidden";
+        errors.push(FieldError::forbidden("spec.volumeAttributesClassName", detail));
+    }
+    errors
+}
+
+fn claim_status(claim: &Object) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let amounts = |field: &str| map(claim, &["status", field]).into_iter().flatten();
+    let negative = |value: &Value, path: &str| {
+        let amount = quantity(value).filter(|amount| amount.is_negative())?;
+        let detail = "must be a valid resource quantity";
+        Some(FieldError::invalid(path, amount.to_string(), detail))
+    };
+    for (name, value) in amounts("capacity") {
+        errors.extend(negative(value, &format!("status.capacity[{name}]")));
+    }
+    for (name, value) in amounts("allocatedResourceStatuses") {
+        let path = "status.allocatedResourceStatus";
+        errors.extend(claim_resource(name, path));
+        if !value.as_str().is_some_and(|status| RESIZE_STATUSES.contains(&status)) {
+            errors.push(FieldError::not_supported(path, name.as_str(), &RESIZE_STATUSES));
+        }
+    }
+    for (name, value) in amounts("allocatedResources") {
+        let wrong = claim_resource(name, "status.allocatedResources");
+        if wrong.is_empty() {
+            errors.extend(negative(value, &format!("status.allocatedResources[{name}]")));
+        }
+        errors.extend(wrong);
+    }
+    errors
+}
+
+/// What a claim can be resized in: its storage, or something of a driver's.
+fn claim_resource(name: &str, path: &str) -> Vec<FieldError> {
+    let errors = invalid(path, name, &label_key(name));
+    if errors.is_empty() && crate::usage::is_native(name) && name != "storage" {
+        return vec![FieldError::not_supported(path, name, &["storage"])];
     }
     errors
 }

@@ -100,7 +100,3 @@ pub fn stateful_set(object: &Object, old: &Object) -> Vec<FieldError> {
     errors.extend(collisions(object, old));
     errors
 }
-
-pub fn job(object: &Object, _old: &Object) -> Vec<FieldError> {
-    counts(object, &["active", "ready", "terminating", "succeeded", "failed"])
-}

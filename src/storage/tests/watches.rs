@@ -34,13 +34,14 @@ async fn a_watch_can_begin_at_any_remembered_revision_and_before_the_resource_ex
         assert!(revisions.into_iter().eq(from + 1..=6), "from {from}");
     }
     assert_eq!(early.next().await.unwrap().len(), 5);
-    assert!(matches!(
-        storage.watch("configmaps", None, 7),
-        Err(StorageError::Future {
-            requested: 7,
-            current: 6
-        })
-    ));
+    // What is yet to come begins behind its revision.
+    let mut future = storage.watch("configmaps", None, 7).unwrap();
+    assert_eq!(future.revision(), 7);
+    for name in ["seventh", "eighth"] {
+        write(&storage, create(name, "x")).await;
+    }
+    let events = future.next().await.unwrap();
+    assert_eq!(events.iter().map(|event| event.revision()).collect::<Vec<_>>(), [8]);
 }
 
 #[tokio::test]

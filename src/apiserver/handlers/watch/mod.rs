@@ -64,8 +64,8 @@ pub async fn handle(ctx: &Context, kind: &Arc<Kind>, request: &Request) -> Resul
             let stream = WatchStream::new(writer, selection, initial, watch, span);
             websocket::respond(socket, Source::Stream(Box::new(stream)), format)
         }
-        (Opened::Expired(error), None) => body(format, Body::from_bytes(writer.error(&error))),
-        (Opened::Expired(error), Some(socket)) => {
+        (Opened::Refused(error), None) => body(format, Body::from_bytes(writer.error(&error))),
+        (Opened::Refused(error), Some(socket)) => {
             websocket::respond(socket, Source::Last(writer.error(&error)), format)
         }
     })
@@ -83,25 +83,28 @@ fn body(format: Format, body: Body) -> Response {
 
 enum Opened {
     Stream(Initial, crate::storage::Watch),
-    /// The history after the client's version is gone; it learns so from the stream.
-    Expired(ApiError),
+    /// The client's version is too old or too new; it learns so from the stream.
+    Refused(ApiError),
 }
 
 /// Opens the store's watch, and takes the state that the client is to be sent first.
 async fn open(ctx: &Context, kind: &Kind, options: &ListOptions) -> Result<Opened, ApiError> {
     let (resource, namespace) = (kind.storage_resource, ctx.list_namespace(kind));
     let revision = parse_revision(&options.resource_version)?;
-    if let Some(revision) = revision {
-        super::wait_for_revision(ctx, revision).await?;
-    }
     // Who names no version gets the state first, and is told where it ends (upstream's WatchList default).
     let state_first = options.send_initial_events.unwrap_or(revision.is_none());
     if let Some(revision) = revision.filter(|_| !state_first) {
         return match ctx.storage().watch(resource, namespace, revision) {
             Ok(watch) => Ok(Opened::Stream(Initial::none(), watch)),
-            Err(error @ StorageError::Compacted { .. }) => Ok(Opened::Expired(ApiError::from_storage(error, kind))),
+            Err(error @ StorageError::Compacted { .. }) => Ok(Opened::Refused(ApiError::from_storage(error, kind))),
             Err(error) => Err(ApiError::from_storage(error, kind)),
         };
+    }
+    // The state is at least as new as the version; changes alone can be waited for, however long it takes.
+    if let Some(revision) = revision
+        && let Err(error) = super::wait_for_revision(ctx, revision).await
+    {
+        return Ok(Opened::Refused(error));
     }
     let failed = |error| ApiError::from_storage(error, kind);
     let (mut snapshot, watch) = ctx.storage().list_and_watch(resource, namespace).map_err(failed)?;

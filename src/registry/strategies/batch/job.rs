@@ -2,15 +2,16 @@
 
 use super::policies;
 use crate::registry::field::FieldError;
-use crate::registry::formats::{dns1123_label, dns1123_subdomain};
+use crate::registry::formats::dns1123_label;
 use crate::registry::json::{at, boolean, integer, map, number, restore, text, texts};
-use crate::registry::strategies::pod::validate::{invalid, label_selector, supported};
+use crate::registry::strategies::pod::validate::{label_selector, supported};
 use crate::registry::strategies::workloads::{selector_misses, template_errors};
 use crate::registry::strategy::Object;
-use crate::registry::validation::{immutable, non_negative};
+use crate::registry::validation::{domain_path, immutable, non_negative};
 use serde_json::{Map, Value, json};
 
 const INDEXED_PARALLELISM_MAX: i64 = 100_000;
+const FAILED_INDEXES_MAX: i64 = 100_000;
 const MANY_COMPLETIONS: i64 = 100_000;
 const MANY_COMPLETIONS_BOUND: i64 = 10_000;
 const MANAGED_BY_BYTES_MAX: usize = 63;
@@ -23,16 +24,6 @@ pub fn validate(job: &Object) -> Vec<FieldError> {
     let empty = Map::new();
     let spec = map(job, &["spec"]).unwrap_or(&empty);
     let mut errors = Vec::new();
-    let completions = number(spec, &["completions"]);
-    if is_indexed(spec) && completions > 0 {
-        // The name of the last pod.
-        let name = text(job, &["metadata", "name"]);
-        let pod = format!("{name}-{}", completions - 1);
-        if !dns1123_label(&pod, false).is_empty() {
-            let detail = format!("will not able to create pod with invalid DNS name: {pod}");
-            errors.push(FieldError::invalid("metadata.name", name, &detail));
-        }
-    }
     errors.extend(generated_selector(job, spec));
     errors.extend(job_spec(spec, "spec"));
     match map(spec, &["selector"]) {
@@ -40,6 +31,16 @@ pub fn validate(job: &Object) -> Vec<FieldError> {
         Some(selector) => {
             errors.extend(label_selector(selector, "spec.selector"));
             errors.extend(selector_misses(spec, selector));
+        }
+    }
+    let completions = number(spec, &["completions"]);
+    if is_indexed(spec) && completions > 0 {
+        // The name of the last pod.
+        let name = text(job, &["metadata", "name"]);
+        let pod = format!("{name}-{}", completions - 1);
+        if !dns1123_label(&pod, false).is_empty() {
+            let detail = format!("will not able to create pod with invalid DNS label: {pod}");
+            errors.push(FieldError::invalid("metadata.name", name, &detail));
         }
     }
     errors
@@ -102,6 +103,10 @@ pub fn job_spec(spec: &Object, path: &str) -> Vec<FieldError> {
         "maxFailedIndexes",
     ] {
         errors.extend(non_negative(spec.get(field), &at_field(field)));
+    }
+    if spec.contains_key("maxFailedIndexes") && !spec.contains_key("backoffLimitPerIndex") {
+        let detail = "when maxFailedIndexes is specified";
+        errors.push(FieldError::required(at_field("backoffLimitPerIndex"), detail));
     }
     if let Some(manager) = at(spec, &["managedBy"]).and_then(Value::as_str) {
         errors.extend(domain_path(manager, &at_field("managedBy")));
@@ -169,9 +174,9 @@ fn indexes(spec: &Object, path: &str) -> Vec<FieldError> {
             let detail = "must be less than or equal to completions";
             errors.push(FieldError::invalid(at_field("maxFailedIndexes"), failed, detail));
         }
-        if per_index.is_none() {
-            let detail = "when maxFailedIndexes is specified";
-            errors.push(FieldError::required(at_field("backoffLimitPerIndex"), detail));
+        if failed > FAILED_INDEXES_MAX {
+            let detail = format!("must be less than or equal to {FAILED_INDEXES_MAX}");
+            errors.push(FieldError::invalid(at_field("maxFailedIndexes"), failed, &detail));
         }
     }
     if per_index.is_some() && completions > MANY_COMPLETIONS {
@@ -179,35 +184,17 @@ fn indexes(spec: &Object, path: &str) -> Vec<FieldError> {
             "must be less than or equal to {MANY_COMPLETIONS_BOUND} when completions are above {MANY_COMPLETIONS} and \
              used with backoff limit per index"
         );
-        match failed {
-            None => {
-                let detail = format!("must be specified when completions is above {MANY_COMPLETIONS}");
-                errors.push(FieldError::required(at_field("maxFailedIndexes"), &detail));
-            }
-            Some(failed) if failed > MANY_COMPLETIONS_BOUND => {
-                errors.push(FieldError::invalid(at_field("maxFailedIndexes"), failed, &detail));
-            }
-            Some(_) => {}
+        if failed.is_none() {
+            let detail = format!("must be specified when completions is above {MANY_COMPLETIONS}");
+            errors.push(FieldError::required(at_field("maxFailedIndexes"), &detail));
         }
-        if parallelism > MANY_COMPLETIONS_BOUND {
-            errors.push(FieldError::invalid(at_field("parallelism"), parallelism, &detail));
+        for (field, value) in [("parallelism", Some(parallelism)), ("maxFailedIndexes", failed)] {
+            if let Some(value) = value.filter(|value| *value > MANY_COMPLETIONS_BOUND) {
+                errors.push(FieldError::invalid(at_field(field), value, &detail));
+            }
         }
     }
     errors
-}
-
-/// `example.com/name`: a domain and a path.
-fn domain_path(value: &str, path: &str) -> Vec<FieldError> {
-    if value.is_empty() {
-        return vec![FieldError::required(path, "")];
-    }
-    let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-    match value.split_once('/') {
-        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
-            invalid(path, domain, &dns1123_subdomain(domain, false))
-        }
-        _ => vec![FieldError::invalid(path, value, detail)],
-    }
 }
 
 /// What of the pods of a suspended Job, which has none yet, may change.

@@ -1,15 +1,15 @@
 //! Jobs and CronJobs (upstream: `pkg/apis/batch/v1/defaults.go`, `pkg/registry/batch/{job,cronjob}/strategy.go`).
 //!
 //! - `job.rs`: what a Job may be and what an update may change, `policies.rs`: its policies for failure and success.
-//! - `cron_job.rs`: CronJobs.
+//! - `status.rs`: what the status of a Job may say. `cron_job.rs`: CronJobs.
 
 pub mod cron_job;
 mod job;
 mod policies;
+mod status;
 
 pub use cron_job::cron_job;
 
-use super::workload_status;
 use super::workloads::template_defaults;
 use crate::registry::columns::workloads as printers;
 use crate::registry::field::FieldError;
@@ -68,7 +68,7 @@ impl Strategy for JobStrategy {
     fn validate_update(&self, object: &Object, old: &Object, target: Target) -> Vec<FieldError> {
         match target {
             Target::Main => job::update(object, old),
-            Target::Status => workload_status::job(object, old),
+            Target::Status => status::update(object, old),
             Target::Subresource(_) => Vec::new(),
         }
     }

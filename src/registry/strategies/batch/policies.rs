@@ -29,7 +29,7 @@ pub fn default(spec: &mut Object) {
 }
 
 /// An error that shows no value.
-fn wrong(path: &str, detail: &str) -> FieldError {
+pub fn wrong(path: &str, detail: &str) -> FieldError {
     FieldError {
         kind: ErrorType::Invalid,
         path: path.to_owned(),
@@ -220,7 +220,7 @@ pub fn success(spec: &Object, path: &str) -> Vec<FieldError> {
 }
 
 /// How many indexes a text like `1,3-5` names, all below `completions` and in order.
-fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+pub fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
     if text.is_empty() {
         return Ok(0);
     }

@@ -273,3 +273,97 @@ fn autoscalers_are_checked() {
     let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
     assert_eq!(created["spec"]["metrics"], json!([metric]));
 }
+
+#[test]
+fn statuses_of_jobs_are_checked() {
+    let jobs = kind("batch", "v1", "jobs");
+    let (created, _) = create(
+        &jobs,
+        &json!({
+            "metadata": {"name": "j", "uid": "u"},
+            "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}},
+        }),
+    );
+    let with = |status: &Value| {
+        let mut job = created.clone();
+        job["status"] = status.clone();
+        super::object(&job)
+    };
+    let check = |new: &Value, old: &Value| -> String {
+        let target = crate::registry::strategy::Target::Status;
+        let errors = jobs.strategy.validate_update(&with(new), &with(old), target);
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        errors.join("\n")
+    };
+    let conditions = |kinds: &[&str]| -> Value {
+        kinds
+            .iter()
+            .map(|kind| json!({"type": kind, "status": "True"}))
+            .collect()
+    };
+    let started = json!({"startTime": "2026-01-01T00:00:00Z"});
+    let and = |more: Value| {
+        let mut status = started.clone();
+        status
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().cloned().unwrap());
+        status
+    };
+    let complete = and(json!({
+        "conditions": conditions(&["SuccessCriteriaMet", "Complete"]), "completionTime": "2026-01-01T00:01:00Z", "succeeded": 1,
+    }));
+    let failed = and(json!({"conditions": conditions(&["FailureTarget", "Failed"])}));
+    for good in [&started, &complete, &failed] {
+        assert_eq!(check(good, &started), "");
+        assert_eq!(check(good, good), "");
+    }
+    let cases = [
+        (
+            and(json!({"conditions": conditions(&["Failed"])})),
+            started.clone(),
+            "status.conditions: Invalid value: cannot set Failed=True condition without the FailureTarget=true condition",
+        ),
+        (
+            and(json!({"conditions": conditions(&["Complete", "SuccessCriteriaMet"])})),
+            started.clone(),
+            "status.completionTime: Required value: completionTime is required for Complete jobs",
+        ),
+        (
+            and(json!({"completionTime": "2026-01-01T00:01:00Z"})),
+            started.clone(),
+            "status.completionTime: Invalid value: \"2026-01-01T00:01:00Z\": cannot set completionTime when there is no \
+             Complete=True condition",
+        ),
+        (
+            and(json!({"active": 1, "ready": 2})),
+            started.clone(),
+            "status.ready: Invalid value: 2: cannot set more ready pods than active",
+        ),
+        (
+            and(json!({"failed": 1})),
+            and(json!({"failed": 2})),
+            "status.failed: Invalid value: 1: cannot decrease the failed counter",
+        ),
+        (
+            and(json!({"completedIndexes": "1"})),
+            started.clone(),
+            "status.completedIndexes: Invalid value: \"1\": error parsing completedIndexes: too large index: \"1\"\n\
+             status.completedIndexes: Invalid value: \"1\": cannot set non-empty completedIndexes when non-indexed \
+             completion mode",
+        ),
+        (
+            json!({}),
+            started.clone(),
+            "status.startTime: Required value: startTime cannot be removed for unsuspended job",
+        ),
+        (
+            and(json!({"uncountedTerminatedPods": {"succeeded": ["a"], "failed": ["a"]}})),
+            started.clone(),
+            "status.uncountedTerminatedPods.failed[0]: Duplicate value: \"a\"",
+        ),
+    ];
+    for (new, old, expected) in &cases {
+        assert_eq!(check(new, old), *expected);
+    }
+}

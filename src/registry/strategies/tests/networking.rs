@@ -41,7 +41,7 @@ fn ingresses_are_checked() {
             }),
             (
                 paths(json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "s"}}})),
-                { "spec.rules[0].http.paths[0].backend.service: Required value: port name or number is required" },
+                { "spec.rules[0].http.paths[0].backend: Required value: port name or number is required" },
             ),
             (
                 json!({"spec": {"defaultBackend": service, "rules": [{"host": "10.0.0.1"}]}}),
@@ -55,6 +55,10 @@ fn ingresses_are_checked() {
             (json!({"spec": {"controller": "example.com/c"}}), ""),
             (json!({"spec": {"controller": "c"}}), {
                 "spec.controller: Invalid value: \"c\": must be a domain-prefixed path (such as \"acme.io/foo\")"
+            }),
+            (json!({"spec": {"controller": "example.com/a b"}}), {
+                "spec.controller: Invalid value: \"a b\": Invalid path (regex used for validation is \
+                 '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')"
             }),
             (
                 json!({"spec": {"controller": "e.com/c", "parameters": {"kind": "K", "name": "n", "scope": "Namespace"}}}),
@@ -76,7 +80,7 @@ fn network_policies_are_checked() {
                 "spec.ingress[0].ports[0].endPort: Invalid value: 70: must be greater than or equal to `port`"
             }),
             (ingress(json!({"ports": [{"endPort": 70}]})), {
-                "spec.ingress[0].ports[0].port: Required value: must be specified when `endPort` is set"
+                "spec.ingress[0].ports[0].endPort: Invalid value: 70: may not be specified when `port` is not specified"
             }),
             (
                 ingress(json!({"from": [{}]})),
@@ -93,9 +97,16 @@ fn network_policies_are_checked() {
                 },
             ),
             (json!({"spec": {"podSelector": {}, "policyTypes": ["Both"]}}), {
-                "spec.policyTypes[0]: Unsupported value: \"Both\": supported values: \"Egress\", \"Ingress\""
+                "spec.policyTypes[0]: Unsupported value: \"Both\": supported values: \"Ingress\", \"Egress\""
             }),
         ],
+    );
+    let ports = |port: Value| ingress(json!({"ports": [port]}));
+    table(
+        &policies,
+        vec![(ports(json!({"port": 80, "protocol": "ICMP"})), {
+            "spec.ingress[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"TCP\", \"UDP\", \"SCTP\""
+        })],
     );
     let (created, _) = create(
         &policies,
@@ -118,12 +129,29 @@ fn service_ranges_are_checked() {
             ),
             (json!({"spec": {"cidrs": ["10.0.0.0/16", "10.1.0.0/16"]}}), {
                 "spec.cidrs: Invalid value: [\"10.0.0.0/16\",\"10.1.0.0/16\"]: may specify no more than one IP for each IP \
-             family, i.e 192.168.0.0/24 and 2001:db8::/96"
+             family, i.e 192.168.0.0/24 and 2001:db8::/64"
             }),
             (json!({"spec": {"cidrs": ["10.0.0.1/16"]}}), {
                 "spec.cidrs[0]: Invalid value: \"10.0.0.1/16\": must not have bits set beyond the prefix length"
             }),
+            (
+                json!({"spec": {"cidrs": ["10.0.0.0/16", "fd00::/112", "10.1.0.0/16"]}}),
+                {
+                    "spec.cidrs: Invalid value: {\"CIDRs\":[\"10.0.0.0/16\",\"fd00::/112\",\"10.1.0.0/16\"]}: may only hold up \
+                 to 2 values"
+                },
+            ),
         ],
+    );
+    let range = |cidrs: Value| json!({"spec": {"cidrs": cidrs}});
+    let one = range(json!(["10.0.0.0/16"]));
+    assert_eq!(
+        update(&ranges, &range(json!(["10.0.0.0/16", "fd00::/112"])), &one),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        update(&ranges, &range(json!(["10.1.0.0/16"])), &one),
+        ["spec.cidrs[0]: Invalid value: \"10.1.0.0/16\": field is immutable"]
     );
 }
 

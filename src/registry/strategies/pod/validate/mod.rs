@@ -20,7 +20,7 @@ use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, dns1123_subdomain, ip_address, label_key, label_value, range_error};
 use crate::registry::json::{boolean, integer, is_set, items, map, objects, text};
 use crate::registry::strategy::Object;
-use crate::registry::validation::labels;
+use crate::registry::validation::{annotations as annotations_at, labels};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -216,30 +216,30 @@ fn resource_claims(spec: &Object, is_mirror: bool, path: &str) -> Vec<FieldError
 pub fn claim_template(template: &Object, path: &str) -> Vec<FieldError> {
     let empty = Object::new();
     let metadata = map(template, &["metadata"]).unwrap_or(&empty);
-    let mut errors = Vec::new();
-    if let Some(found) = map(metadata, &["annotations"]) {
-        errors.extend(crate::registry::validation::annotations(
-            found,
-            &format!("{path}.metadata.annotations"),
-        ));
-    }
-    if let Some(found) = map(metadata, &["labels"]) {
-        errors.extend(labels(found, &format!("{path}.metadata.labels")));
-    }
-    let others = metadata
-        .keys()
-        .filter(|field| !matches!(field.as_str(), "annotations" | "labels"));
-    for field in others.filter(|field| is_set(metadata, field)) {
-        errors.push(FieldError::forbidden(
-            format!("{path}.metadata.{field}"),
-            "cannot be set",
-        ));
-    }
+    let mut errors = claim_metadata(metadata, &format!("{path}.metadata"));
     let spec = map(template, &["spec"]).unwrap_or(&empty);
     errors.extend(crate::registry::strategies::volumes::claim_spec(
         spec,
         &format!("{path}.spec"),
     ));
+    errors
+}
+
+/// The metadata of a template, which can only have labels and annotations.
+pub fn claim_metadata(metadata: &Object, path: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Some(found) = map(metadata, &["annotations"]) {
+        errors.extend(annotations_at(found, &format!("{path}.annotations")));
+    }
+    if let Some(found) = map(metadata, &["labels"]) {
+        errors.extend(labels(found, &format!("{path}.labels")));
+    }
+    let others = metadata
+        .keys()
+        .filter(|field| !matches!(field.as_str(), "annotations" | "labels"));
+    for field in others.filter(|field| is_set(metadata, field)) {
+        errors.push(FieldError::forbidden(format!("{path}.{field}"), "cannot be set"));
+    }
     errors
 }
 
