@@ -96,11 +96,11 @@ async fn a_put_that_creates_drops_the_version() {
     let server = Server::start().await;
     let class = json!({
         "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "runc",
-        "metadata": {"name": "a", "resourceVersion": "5"},
+        "metadata": {"name": "a", "resourceVersion": "999999"},
     });
     let uri = "/apis/node.k8s.io/v1/runtimeclasses/a";
     let created = server.put(uri, class.clone()).await.expect(201);
-    assert_ne!(created["metadata"]["resourceVersion"], "5");
+    assert_ne!(created["metadata"]["resourceVersion"], "999999");
     let status = server
         .post("/apis/node.k8s.io/v1/runtimeclasses", class)
         .await

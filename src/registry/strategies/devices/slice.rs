@@ -89,7 +89,7 @@ fn pool(spec: &Object) -> Vec<FieldError> {
 }
 
 /// What of `fields` is said of `owner` for the nodes, in upstream's quotes, and what is wrong with it.
-pub fn nodes<'a>(owner: &Object, fields: &[&'a str], empty: &str, path: &str) -> (Vec<String>, Vec<FieldError>) {
+pub fn nodes(owner: &Object, fields: &[&str], empty: &str, path: &str) -> (Vec<String>, Vec<FieldError>) {
     let (mut said, mut errors) = (Vec::new(), Vec::new());
     for field in fields {
         let Some(value) = at(owner, &[field]).filter(|value| !value.is_null()) else {
