@@ -14,6 +14,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,13 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The first of the ports of the node that pods have.
 const HOST_PORTS: u16 = 18_000;
+/// How much more the directories of krust and its engine may hold after any number of kills.
+const FILES_MAX: i64 = 256 << 20;
 /// Pods that there are at most at a time.
 const SLOTS: usize = 6;
 
 #[derive(Clone, Copy, Debug)]
-enum Engine {
+pub enum Engine {
     Docker,
     Containerd,
 }
@@ -76,14 +79,19 @@ impl Engine {
         matches!(self, Self::Containerd)
     }
 
+    fn directory(self) -> &'static Path {
+        match self {
+            Self::Docker => dockerd::shared().directory(),
+            Self::Containerd => containerd::shared().directory(),
+        }
+    }
+
     /// Everything that pods have on this machine, a line each.
     fn inventory(self, krust: &Krust) -> BTreeSet<String> {
-        let (directory, bridge) = match self {
-            Self::Docker => (dockerd::shared().directory(), dockerd::shared().bridge()),
-            Self::Containerd => (
-                containerd::shared().directory(),
-                containerd::shared().pod_bridge.as_str(),
-            ),
+        let directory = self.directory();
+        let bridge = match self {
+            Self::Docker => dockerd::shared().bridge(),
+            Self::Containerd => containerd::shared().pod_bridge.as_str(),
         };
         let mut found = BTreeSet::new();
         let mut add = |kind: &str, what: &str| {
@@ -149,6 +157,17 @@ impl Engine {
     }
 }
 
+/// Files that go meanwhile count for nothing.
+fn bytes_below(directory: &Path) -> i64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) if found.is_file() => found.blocks() as i64 * 512,
+        _ => 0,
+    });
+    bytes.sum()
+}
+
 fn entries(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries
@@ -158,7 +177,7 @@ fn entries(directory: &Path) -> Vec<String> {
 
 /// What a pod does, and what must come of it.
 #[derive(Clone, Copy, Debug)]
-enum Shape {
+pub enum Shape {
     Runs,
     /// An init container that must run only once.
     Prepares,
@@ -274,8 +293,8 @@ struct Known {
     containers: Vec<String>,
 }
 
-struct World {
-    krust: Krust,
+pub struct World {
+    pub krust: Krust,
     engine: Engine,
     random: StdRng,
     pods: BTreeMap<String, Known>,
@@ -290,12 +309,12 @@ static DOCKER: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 static CONTAINERD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 impl World {
-    fn api(client: &Client) -> Api<Pod> {
+    pub fn api(client: &Client) -> Api<Pod> {
         Api::namespaced(client.clone(), "default")
     }
 
     /// A server on an engine that has run a pod: what only the first one leaves is there.
-    async fn new(engine: Engine) -> (Self, BTreeSet<String>) {
+    pub async fn new(engine: Engine) -> (Self, BTreeSet<String>) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let alone = match engine {
             Engine::Docker => DOCKER.lock().await,
@@ -331,7 +350,7 @@ impl World {
         }
     }
 
-    async fn create(&mut self, client: &Client, shape: Shape) {
+    pub async fn create(&mut self, client: &Client, shape: Shape) {
         let name = format!("{}-{}", format!("{shape:?}").to_lowercase(), self.made);
         self.made += 1;
         let made = Self::api(client)
@@ -378,7 +397,7 @@ impl World {
     }
 
     /// Waits until all pods are as they must be.
-    async fn settle(&mut self, client: &Client) {
+    pub async fn settle(&mut self, client: &Client) {
         let api = Self::api(client);
         let begun = Instant::now();
         loop {
@@ -443,6 +462,11 @@ impl World {
         }
     }
 
+    /// What the files of krust and its engine hold.
+    fn file_bytes(&self) -> i64 {
+        bytes_below(self.engine.directory()) + bytes_below(self.krust.data_dir())
+    }
+
     /// The inventory, once it is as wished.
     async fn inventory_at_rest(&self, good: impl Fn(&BTreeSet<String>) -> bool) -> BTreeSet<String> {
         let begun = Instant::now();
@@ -457,12 +481,23 @@ impl World {
         }
     }
 
+    /// Takes all pods away.
+    pub async fn take_away(&mut self, client: &Client) {
+        self.delete_all(client).await;
+        self.settle(client).await;
+    }
+
     /// Takes all pods away, and looks for what they left.
-    async fn end(mut self, before: &BTreeSet<String>) {
+    pub async fn end(mut self, before: &BTreeSet<String>) {
         let client = client(&self.krust).await;
-        self.delete_all(&client).await;
-        self.settle(&client).await;
+        self.take_away(&client).await;
         let after = self.inventory_at_rest(|now| now.is_subset(before)).await;
+        println!(
+            "{:?}: {} things before, {} after",
+            self.engine,
+            before.len(),
+            after.len()
+        );
         let left: Vec<_> = after.difference(before).collect();
         assert!(left.is_empty(), "left behind: {left:#?}");
     }
@@ -471,7 +506,12 @@ impl World {
 async fn kills_of_krust(engine: Engine) {
     let rounds = rounds(12);
     let (mut world, before) = World::new(engine).await;
-    for _ in 0..rounds {
+    let files_before = world.file_bytes();
+    for round in 0..rounds {
+        if round % 20 == 19 {
+            let mib = (world.file_bytes() - files_before) / (1 << 20);
+            println!("{engine:?}: {round} kills, {} pods, {mib} MiB more files", world.made);
+        }
         let client = client(&world.krust).await;
         world.act(&client).await;
         // Half of them early, when most happens.
@@ -490,7 +530,9 @@ async fn kills_of_krust(engine: Engine) {
     }
     let client = client(&world.krust).await;
     world.settle(&client).await;
-    println!("{rounds} kills, {} pods", world.made);
+    let files = world.file_bytes() - files_before;
+    println!("{engine:?}: {rounds} kills, {} pods, {files} B more files", world.made);
+    assert!(files < FILES_MAX, "{files} B of files are left");
     world.end(&before).await;
 }
 

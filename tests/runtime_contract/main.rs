@@ -65,7 +65,7 @@ contract! {
 
 // What needs a kernel, so not on the fake.
 mod kernel {
-    use super::cases::security;
+    use super::cases::{network, security};
     use super::subject;
 
     macro_rules! on_kernels {
@@ -107,5 +107,6 @@ mod kernel {
         security::huge_pages_have_limits,
         security::one_container_sees_anothers_processes,
         security::logs_do_not_grow_without_bound,
+        network::host_ports,
     }
 }

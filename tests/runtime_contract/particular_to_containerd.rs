@@ -51,11 +51,6 @@ fn images_as_directories() {
 }
 
 #[test]
-fn host_ports() {
-    test(async |subject: &Subject| crate::cases::network::host_ports(subject).await);
-}
-
-#[test]
 fn everything_is_found_again() {
     test(async |subject: &Subject| {
         let config = subject.pod("found");

@@ -2,14 +2,25 @@
 
 use crate::subject::{PATIENCE, Subject, is_not_found};
 use krust::runtime::*;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const SERVER: &str = "echo ready; exec httpd -f -p 8080 -h /etc";
 
+/// A port that nobody has, and that nobody is given: one that the kernel hands out to whoever connects somewhere may be gone
+/// before the engine, which takes its time, listens at it. Connections of the tests beside this one are many.
 fn free_port() -> u16 {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().port()
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * 31 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(FIRST + number % COUNT).unwrap();
+        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Who answers at the port; None if nobody does.
