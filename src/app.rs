@@ -8,6 +8,7 @@
 mod data_dir;
 mod device_expressions;
 mod kubeconfig;
+mod machine;
 mod namespaces;
 mod network;
 mod node;
@@ -51,6 +52,7 @@ use crate::{client, controllers, scheduler, storage};
 use data_dir::{DataDir, DataDirError};
 pub use kubeconfig::{ADMIN_KUBECONFIG, CONTEXT};
 pub use service_network::{Apart, run_apart as run_service_network};
+use signals::Told;
 
 /// The release of Kubernetes whose API this is.
 pub const KUBERNETES_VERSION: &str = "v1.37.0";
@@ -142,7 +144,7 @@ async fn run_parts(
 ) -> Result<(), AppError> {
     let chosen = tokio::select! {
         chosen = node::choose_runtime(settings, core) => chosen?,
-        () = signals.stop() => return Ok(()),
+        _ = signals.stop() => return Ok(()),
     };
     let stop = parts.stop.clone();
     if settings.scheduler.enabled {
@@ -178,12 +180,29 @@ async fn run_parts(
     };
     let controllers = controllers::run(clients, tokens, core.pki.clone(), selection, stop.clone());
     parts.tasks.spawn("controllers", controllers);
-    if let Some(chosen) = &chosen {
-        node::start(settings, core, chosen, parts).await?;
-    }
+    let node_shutdown = match &chosen {
+        Some(chosen) => Some(node::start(settings, core, chosen, parts).await?),
+        None => None,
+    };
     announce(core, chosen.as_ref());
     tokio::select! {
-        () = signals.stop() => {
+        told = signals.stop() => {
+            if let Some(shutdown) = node_shutdown.filter(|shutdown| shutdown.is_configured())
+                && (told == Told::PowerFails || machine::is_shutting_down().await)
+            {
+                tracing::info!("the machine shuts down: ending its pods");
+                let mut end = std::pin::pin!(shutdown.run());
+                tokio::select! {
+                    () = &mut end => {}
+                    // That of the init system, after somebody else's: pods still have their time.
+                    _ = signals.stop() => {
+                        tracing::info!("pods are ending; once more, and it is at once");
+                        signals.exit_on_next();
+                        end.await;
+                        return Ok(());
+                    }
+                }
+            }
             tracing::info!("stopping; once more, and it is at once");
             signals.exit_on_next();
             Ok(())

@@ -67,6 +67,7 @@ fn kubelet_options(client: &Client, number: usize, files: &std::path::Path) -> K
         files: FileSharing::Shared,
         version: krust::app::KUBERNETES_VERSION.to_owned(),
         pods_max: PODS_OF_NODE as u32,
+        shutdown_periods: Vec::new(),
         eviction_hard: Vec::new(),
         policy: Default::default(),
         cluster_dns: Vec::new(),

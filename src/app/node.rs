@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::{AppError, Core, Parts, namespaces, service_network};
 use crate::config::{RuntimeKind, Settings};
 use crate::kubelet::eviction::threshold;
+use crate::kubelet::node_shutdown::{self, NodeShutdown};
 use crate::kubelet::static_pods::StaticPodOptions;
 use crate::kubelet::{self, FileSharing, Kubelet, KubeletOptions, PodPolicy};
 use crate::registry;
@@ -47,13 +48,13 @@ pub(super) async fn choose_runtime(settings: &Settings, core: &Core) -> Result<O
         .map_err(|error| AppError::Runtime(Box::new(error)))
 }
 
-/// Starts the kubelet.
+/// Starts the kubelet; the answer ends its pods when the machine goes down.
 pub(super) async fn start(
     settings: &Settings,
     core: &Core,
     chosen: &Chosen,
     parts: &mut Parts,
-) -> Result<(), AppError> {
+) -> Result<Arc<NodeShutdown>, AppError> {
     let name = node_name(&settings.node.name, core.data_dir.path())?;
     let node_ip = match settings.node.ip.as_str() {
         "" => None,
@@ -80,6 +81,15 @@ pub(super) async fn start(
             key: "node.eviction_hard",
             reason,
         })?,
+        shutdown_periods: node_shutdown::periods(
+            settings.node.shutdown_grace_period_seconds,
+            settings.node.shutdown_grace_period_critical_pods_seconds,
+            &settings.node.shutdown_grace_period_by_pod_priority,
+        )
+        .map_err(|reason| AppError::Setting {
+            key: "node.shutdown_grace_period_*",
+            reason,
+        })?,
         policy: PodPolicy {
             seccomp_default: settings.node.seccomp_default,
             allowed_unsafe_sysctls: settings.node.allowed_unsafe_sysctls.clone(),
@@ -94,6 +104,7 @@ pub(super) async fn start(
         }),
     };
     let kubelet = Kubelet::new(options);
+    let node_shutdown = kubelet.node_shutdown();
     let (sessions, stop) = (TaskTracker::new(), parts.stop.clone());
     let endpoint = kubelet::server::endpoint(
         kubelet.server_parts(),
@@ -119,7 +130,7 @@ pub(super) async fn start(
             tracing::error!(%error, "the kubelet failed");
         }
     });
-    Ok(())
+    Ok(node_shutdown)
 }
 
 /// What the API server does to a new pod: static pods run before it has seen them.

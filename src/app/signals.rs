@@ -1,12 +1,22 @@
-//! SIGTERM and SIGINT: the first ends the server in order, the second at once.
+//! SIGTERM, SIGINT and SIGPWR: the first ends the server in order, the second at once.
 
 use std::io;
 
+use nix::sys::signal::Signal::SIGPWR;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    power: Signal,
+}
+
+/// What a signal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Stop,
+    /// The machine goes down (SIGPWR).
+    PowerFails,
 }
 
 impl Signals {
@@ -14,14 +24,16 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            power: signal(SignalKind::from_raw(SIGPWR as i32))?,
         })
     }
 
     /// Returns with the next signal. Cancel-safe.
-    pub async fn stop(&mut self) {
+    pub async fn stop(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.power.recv() => Told::PowerFails,
         }
     }
 

@@ -90,6 +90,12 @@ pub struct NodeSettings {
     pub pods_max: u32,
     /// When pods are evicted, as upstream's `--eviction-hard`: `memory.available<100Mi,nodefs.available<10%`. Empty: never.
     pub eviction_hard: String,
+    /// When the machine shuts down its pods have so long to end. 0: they are left alone.
+    pub shutdown_grace_period_seconds: u32,
+    /// The last part of that time, for critical pods alone.
+    pub shutdown_grace_period_critical_pods_seconds: u32,
+    /// Instead of both: `PRIORITY=SECONDS,…`, a time for the pods from each priority to the next. Empty: none.
+    pub shutdown_grace_period_by_pod_priority: String,
     /// Containers that name no seccomp profile get the engine's own instead of none.
     pub seccomp_default: bool,
     /// Sysctls that pods may set although they concern others; a name may end in `*`.
@@ -188,6 +194,9 @@ impl Default for NodeSettings {
             kubelet_listen: ListenAddress::any(10250),
             pods_max: 110,
             eviction_hard: String::new(),
+            shutdown_grace_period_seconds: 0,
+            shutdown_grace_period_critical_pods_seconds: 0,
+            shutdown_grace_period_by_pod_priority: String::new(),
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
             container_log_bytes_max: 10 << 20,

@@ -10,6 +10,9 @@ pub fn describe(options: &KubeletOptions) -> Value {
         let (signal, value) = text.split_once('<').unwrap_or_default();
         (signal.to_owned(), json!(value))
     });
+    let periods = options.shutdown_periods.iter();
+    let periods =
+        periods.map(|period| json!({"priority": period.priority, "shutdownGracePeriodSeconds": period.seconds}));
     json!({
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -30,6 +33,7 @@ pub fn describe(options: &KubeletOptions) -> Value {
         "nodeLeaseDurationSeconds": 40,
         "nodeStatusReportFrequency": "5m0s",
         "nodeStatusUpdateFrequency": "10s",
+        "shutdownGracePeriodByPodPriority": periods.collect::<Vec<_>>(),
         "streamingConnectionIdleTimeout": "4h0m0s",
     })
 }

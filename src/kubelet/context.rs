@@ -7,6 +7,7 @@ use crate::kubelet::container::security::Seccomp;
 use crate::kubelet::dns;
 use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::images::Images;
+use crate::kubelet::node_shutdown::NodeShutdown;
 use crate::kubelet::pod;
 use crate::kubelet::pods::Pods;
 use crate::kubelet::sandbox::{self, SandboxError};
@@ -34,6 +35,7 @@ pub struct Context {
     pub node_memory_bytes: u64,
     pub figures: NodeFigures,
     pub pods_max: u32,
+    pub node_shutdown: Arc<NodeShutdown>,
     pub engine_starts: Semaphore,
     pub seccomp: Seccomp,
     pub policy: PodPolicy,

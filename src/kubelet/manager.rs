@@ -10,6 +10,7 @@ use crate::kubelet::context::{Context, ENGINE_STARTS_MAX};
 use crate::kubelet::eviction::Evictions;
 use crate::kubelet::images::Images;
 use crate::kubelet::node::{self, NodeAgent, status::figures};
+use crate::kubelet::node_shutdown::NodeShutdown;
 use crate::kubelet::plan::PodFailure;
 use crate::kubelet::pods::Pods;
 use crate::kubelet::record::Record;
@@ -57,6 +58,7 @@ pub async fn run(
     options: KubeletOptions,
     pods: Arc<Pods>,
     stats: Arc<Stats>,
+    node_shutdown: Arc<NodeShutdown>,
     shutdown: CancellationToken,
 ) -> Result<(), KubeletError> {
     let tasks = TaskTracker::new();
@@ -68,7 +70,7 @@ pub async fn run(
     );
     tasks.spawn(record_events.instrument(tracing::info_span!("events")));
     let informers = Informers::new(options.client.clone(), shutdown.clone());
-    let node = NodeAgent::new(&options, recorder.clone()).await?;
+    let node = NodeAgent::new(&options, recorder.clone(), node_shutdown.clone()).await?;
     let features = node.facts().features.clone();
     let context = Arc::new(Context {
         client: options.client.clone(),
@@ -90,6 +92,7 @@ pub async fn run(
         node_memory_bytes: node.facts().machine.memory_bytes,
         figures: figures(node.facts()),
         pods_max: options.pods_max,
+        node_shutdown,
         engine_starts: Semaphore::new(ENGINE_STARTS_MAX),
         seccomp: Seccomp {
             directory: options.data_dir.join("seccomp"),
@@ -321,6 +324,9 @@ impl Manager {
     fn rejection(&self, pod: &Pod) -> Option<PodFailure> {
         if pod::is_finished(pod) || pod.metadata.deletion_timestamp.is_some() {
             return None;
+        }
+        if let Some(failure) = self.context.node_shutdown.rejection() {
+            return Some(failure);
         }
         let unsafe_sysctls = &self.context.policy.allowed_unsafe_sysctls;
         if let Some(failure) =

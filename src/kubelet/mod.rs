@@ -19,6 +19,7 @@ mod images;
 mod lookup;
 mod manager;
 mod node;
+pub mod node_shutdown;
 mod objects;
 mod plan;
 mod pod;
@@ -39,6 +40,7 @@ mod worker;
 pub use lookup::{ContainerRef, LookupError, PodLookup};
 
 use crate::runtime::Runtime;
+use node_shutdown::NodeShutdown;
 use pods::Pods;
 use server::ServerParts;
 use server::auth::ApiAccess;
@@ -69,6 +71,8 @@ pub struct KubeletOptions {
     pub pods_max: u32,
     /// When pods are evicted; without any, they never are, and conditions follow upstream's defaults.
     pub eviction_hard: Vec<eviction::threshold::Threshold>,
+    /// How long pods have to end when the machine goes down; without any, they are left alone.
+    pub shutdown_periods: Vec<node_shutdown::Period>,
     pub policy: PodPolicy,
     /// The servers of the cluster's DNS: `clusterDNS`.
     pub cluster_dns: Vec<String>,
@@ -126,20 +130,28 @@ pub struct Kubelet {
     options: KubeletOptions,
     pods: Arc<Pods>,
     stats: Arc<Stats>,
+    node_shutdown: Arc<NodeShutdown>,
 }
 
 impl Kubelet {
     pub fn new(options: KubeletOptions) -> Self {
+        let pods = Arc::<Pods>::default();
         Self {
             stats: Stats::new(options.runtime.clone(), &options.data_dir),
+            node_shutdown: NodeShutdown::new(options.shutdown_periods.clone(), pods.clone()),
             options,
-            pods: Arc::default(),
+            pods,
         }
     }
 
     /// The pods that it looks after.
     pub fn lookup(&self) -> Arc<dyn PodLookup> {
         self.pods.clone()
+    }
+
+    /// Ends the pods while the kubelet runs.
+    pub fn node_shutdown(&self) -> Arc<NodeShutdown> {
+        self.node_shutdown.clone()
     }
 
     /// What [`server::endpoint`] speaks for.
@@ -156,7 +168,7 @@ impl Kubelet {
 
     /// Registers the node and runs its pods until `shutdown`; they keep running and are adopted by the next start.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), KubeletError> {
-        manager::run(self.options, self.pods, self.stats, shutdown).await
+        manager::run(self.options, self.pods, self.stats, self.node_shutdown, shutdown).await
     }
 }
 

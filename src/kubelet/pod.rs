@@ -6,6 +6,9 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+/// Pods of this priority and above are critical (upstream: `scheduling.SystemCriticalPriority`).
+pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
 /// What a container is to its pod; decides order, restarts and what its end means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

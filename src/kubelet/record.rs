@@ -4,10 +4,10 @@ use crate::kubelet::plan::PodFailure;
 use crate::kubelet::probes::Kind;
 use crate::runtime::ContainerState;
 use k8s_openapi::api::core::v1::Pod;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// News for a worker, merged until it looks: a busy pod takes no more room than a quiet one.
 #[derive(Debug, Default)]
@@ -46,6 +46,8 @@ pub struct View {
     pub containers: Vec<SeenContainer>,
     /// Waiting reasons by container name.
     pub waiting: BTreeMap<String, String>,
+    /// Nothing of the pod runs any more, and the API has heard of its end.
+    pub over: bool,
 }
 
 /// One pod of this node.
@@ -56,7 +58,7 @@ pub struct Record {
     mirror: Option<Mutex<Option<String>>>,
     mail: Mutex<Mail>,
     bell: Notify,
-    view: RwLock<View>,
+    view: watch::Sender<View>,
 }
 
 impl Record {
@@ -66,13 +68,14 @@ impl Record {
             sandboxes: Vec::new(),
             containers: Vec::new(),
             waiting: BTreeMap::new(),
+            over: false,
         };
         Self {
             uid,
             mirror: None,
             mail: Mutex::default(),
             bell: Notify::new(),
-            view: RwLock::new(view),
+            view: watch::Sender::new(view),
         }
     }
 
@@ -109,7 +112,7 @@ impl Record {
     }
 
     pub fn post_pod(&self, pod: Arc<Pod>) {
-        self.view.write().pod = pod.clone();
+        self.view.send_modify(|view| view.pod = pod.clone());
         self.post(|mail| mail.pod = Some(pod));
     }
 
@@ -155,14 +158,20 @@ impl Record {
     }
 
     pub fn view(&self) -> View {
-        self.view.read().clone()
+        self.view.borrow().clone()
     }
 
     pub fn pod(&self) -> Arc<Pod> {
-        self.view.read().pod.clone()
+        self.view.borrow().pod.clone()
     }
 
     pub fn set_view(&self, view: View) {
-        *self.view.write() = view;
+        self.view.send_replace(view);
+    }
+
+    /// Returns when the pod is over.
+    pub async fn over(&self) {
+        // The sender is ours: it does not go away meanwhile.
+        let _ = self.view.subscribe().wait_for(|view| view.over).await;
     }
 }

@@ -1,7 +1,8 @@
-//! `kill -9` at random moments, of krust and of the engine under it.
+//! `kill -9` at random moments, of krust and of the engine under it; and the machine's own end.
 //!
 //! `CRASH_ROUNDS` sets the number of kills of each test, `CRASH_SEED` the seed.
 
+mod node_shutdown;
 mod pods;
 mod store;
 #[path = "../support/mod.rs"]

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
 use krust::apiserver::{ApiServer, ApiServerOptions};
+use krust::kubelet::node_shutdown::{NodeShutdown, Period};
 use krust::kubelet::static_pods::StaticPodOptions;
 use krust::kubelet::{FileSharing, Kubelet, KubeletOptions, PodLookup};
 use krust::registry::Registry;
@@ -27,12 +28,15 @@ pub struct Cluster {
     pub runtime: Arc<FakeRuntime>,
     pub data: tempfile::TempDir,
     pub kubelet: Option<RunningKubelet>,
+    /// Of kubelets that start from now on.
+    pub shutdown_periods: Vec<Period>,
 }
 
 pub struct RunningKubelet {
     shutdown: CancellationToken,
     task: JoinHandle<()>,
     pub lookup: Arc<dyn PodLookup>,
+    pub node_shutdown: Arc<NodeShutdown>,
 }
 
 fn identity(user: &str, group: &str) -> InProcessIdentity {
@@ -73,6 +77,7 @@ impl Cluster {
             runtime,
             data: tempfile::tempdir().unwrap(),
             kubelet: None,
+            shutdown_periods: Vec::new(),
         };
         cluster.start_kubelet();
         cluster
@@ -90,6 +95,7 @@ impl Cluster {
             version: "v1.37.0-test".to_owned(),
             pods_max: 110,
             eviction_hard: Vec::new(),
+            shutdown_periods: self.shutdown_periods.clone(),
             policy: Default::default(),
             cluster_dns: Vec::new(),
             static_pods: Some(StaticPodOptions {
@@ -98,10 +104,15 @@ impl Cluster {
             }),
         });
         let shutdown = CancellationToken::new();
-        let lookup = kubelet.lookup();
+        let (lookup, node_shutdown) = (kubelet.lookup(), kubelet.node_shutdown());
         let run = kubelet.run(shutdown.clone());
         let task = tokio::spawn(async move { run.await.expect("the kubelet runs until it is stopped") });
-        self.kubelet = Some(RunningKubelet { shutdown, task, lookup });
+        self.kubelet = Some(RunningKubelet {
+            shutdown,
+            task,
+            lookup,
+            node_shutdown,
+        });
     }
 
     /// Where the files of static pods are.

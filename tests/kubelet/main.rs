@@ -3,6 +3,7 @@
 mod cluster;
 #[path = "../support/mounts.rs"]
 mod mounts;
+mod node_shutdown;
 mod probes;
 mod refusals;
 mod static_pods;

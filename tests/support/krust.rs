@@ -132,9 +132,14 @@ impl Krust {
 
     /// SIGTERM, and the exit code.
     pub fn stop(&mut self) -> Option<i32> {
+        self.stop_by(nix::sys::signal::SIGTERM)
+    }
+
+    /// The signal, and the exit code.
+    pub fn stop_by(&mut self, signal: nix::sys::signal::Signal) -> Option<i32> {
         let mut child = self.child.take().expect("krust is running");
         let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).expect("SIGTERM");
+        nix::sys::signal::kill(pid, signal).expect("the signal");
         let deadline = Instant::now() + STOP_MAX;
         loop {
             if let Some(status) = child.try_wait().expect("krust's state") {

@@ -2,6 +2,7 @@
 
 use super::threshold::{Met, Signal};
 use crate::kubelet::pod;
+use crate::kubelet::pod::CRITICAL_PRIORITY;
 use crate::kubelet::resources;
 use crate::kubelet::stats::files::PodFiles;
 use crate::quantity::{Format, Quantity};
@@ -9,9 +10,6 @@ use k8s_openapi::api::core::v1::Pod;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Pods of this priority and above stay (upstream: `scheduling.SystemCriticalPriority`).
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 /// What a pod uses; None of a figure that is not known.
 #[derive(Clone, Debug, Default)]

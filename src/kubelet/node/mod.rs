@@ -4,6 +4,7 @@ pub mod figures;
 pub mod status;
 
 use crate::client::events::{Level, Recorder};
+use crate::kubelet::node_shutdown::NodeShutdown;
 use crate::kubelet::{KubeletError, KubeletOptions};
 use crate::runtime::Runtime;
 use figures::{Machine, Usage};
@@ -37,6 +38,7 @@ pub struct NodeAgent {
     leases: Api<Lease>,
     runtime: Arc<dyn Runtime>,
     recorder: Recorder,
+    node_shutdown: Arc<NodeShutdown>,
     data_dir: PathBuf,
     facts: Facts,
     images_at: Instant,
@@ -49,13 +51,18 @@ struct Reported {
 }
 
 impl NodeAgent {
-    pub async fn new(options: &KubeletOptions, recorder: Recorder) -> Result<Self, KubeletError> {
+    pub async fn new(
+        options: &KubeletOptions,
+        recorder: Recorder,
+        node_shutdown: Arc<NodeShutdown>,
+    ) -> Result<Self, KubeletError> {
         let address = options.node_ip.unwrap_or_else(figures::default_address);
         let mut agent = Self {
             nodes: Api::all(options.client.clone()),
             leases: Api::namespaced(options.client.clone(), LEASE_NAMESPACE),
             runtime: options.runtime.clone(),
             recorder,
+            node_shutdown,
             data_dir: options.data_dir.clone(),
             facts: Facts {
                 name: options.node_name.clone(),
@@ -68,6 +75,7 @@ impl NodeAgent {
                 kubelet_port: options.listen.port(),
                 pods_max: options.pods_max,
                 eviction_hard: options.eviction_hard.clone(),
+                shutting_down: false,
                 features: options.runtime.features().await?,
             },
             images_at: Instant::now(),
@@ -104,10 +112,12 @@ impl NodeAgent {
         }
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let node_shutdown = self.node_shutdown.clone();
         loop {
             // The first tick is at once: the lease must be there soon after the node.
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = node_shutdown.begun.cancelled(), if !self.facts.shutting_down => self.begin_shutdown(),
                 () = shutdown.cancelled() => return,
             }
             if let Err(error) = self.renew_lease().await {
@@ -116,7 +126,19 @@ impl NodeAgent {
             self.look().await;
             if let Err(error) = self.report().await {
                 tracing::warn!(node = self.facts.name, error = %chain(&error), "The node's status could not be written");
+            } else if self.facts.shutting_down {
+                node_shutdown.told.cancel();
             }
+        }
+    }
+
+    /// The next report says so.
+    fn begin_shutdown(&mut self) {
+        self.facts.shutting_down = true;
+        let text = "Shutdown manager detected shutdown event";
+        if let Some(reported) = &self.reported {
+            self.recorder
+                .about(reference(&reported.node), Level::Normal, "NodeShutdown", text);
         }
     }
 

@@ -4,6 +4,7 @@
 use super::figures::{Machine, Usage};
 use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::eviction::threshold::{self, Threshold};
+use crate::kubelet::node_shutdown;
 use crate::kubelet::pod::api_time;
 use crate::quantity::{Format, Quantity};
 use crate::runtime::{Features, Image, RuntimeVersion};
@@ -40,6 +41,7 @@ pub struct Facts {
     pub kubelet_port: u16,
     pub pods_max: u32,
     pub eviction_hard: Vec<Threshold>,
+    pub shutting_down: bool,
     /// What the engine can do.
     pub features: Features,
 }
@@ -240,20 +242,15 @@ fn conditions(facts: &Facts, mut conditions: Vec<NodeCondition>, now: SystemTime
         let (reason, message) = if under { bad } else { good };
         (kind, under, reason.to_owned(), message.to_owned())
     };
-    let ready = match &facts.runtime {
-        Ok(_) => (
-            "Ready",
-            true,
-            "KubeletReady".to_owned(),
-            "kubelet is posting ready status".to_owned(),
-        ),
-        Err(error) => (
-            "Ready",
-            false,
-            "KubeletNotReady".to_owned(),
-            format!("container runtime is down: {error}"),
-        ),
+    let down = facts.runtime.as_ref().err();
+    let down = down.map(|error| format!("container runtime is down: {error}"));
+    let leaving = facts.shutting_down.then(|| node_shutdown::NOT_READY.to_owned());
+    let (reason, message) = match (down, leaving) {
+        (None, None) => ("KubeletReady", "kubelet is posting ready status".to_owned()),
+        (Some(down), Some(leaving)) => ("KubeletNotReady", format!("[{down}, {leaving}]")),
+        (Some(one), None) | (None, Some(one)) => ("KubeletNotReady", one),
     };
+    let ready = ("Ready", reason == "KubeletReady", reason.to_owned(), message);
     let ours = [
         pressure(
             "MemoryPressure",
@@ -359,6 +356,7 @@ mod tests {
             kubelet_port: 10250,
             pods_max: 110,
             eviction_hard: Vec::new(),
+            shutting_down: false,
             features: Features {
                 recursive_readonly_mounts: true,
                 handlers: vec!["runc".to_owned()],
@@ -432,5 +430,20 @@ mod tests {
         let ready = condition(&bad, "Ready");
         assert_eq!(ready.message.as_deref(), Some("container runtime is down: no socket"));
         assert_eq!(ready.last_transition_time, Some(api_time(at(120))));
+        facts.shutting_down = true;
+        let message = |facts: &Facts| {
+            let ready = condition(&status(facts, Some(&bad), at(130)), "Ready").clone();
+            assert_eq!(
+                (ready.status.as_str(), ready.reason.as_deref()),
+                ("False", Some("KubeletNotReady"))
+            );
+            ready.message.unwrap()
+        };
+        assert_eq!(
+            message(&facts),
+            "[container runtime is down: no socket, node is shutting down]"
+        );
+        facts.runtime = self::facts().runtime;
+        assert_eq!(message(&facts), "node is shutting down");
     }
 }

@@ -33,6 +33,11 @@ impl Finishing {
         self.delete != Stage::No
     }
 
+    /// The pod is deleted from the API.
+    pub fn is_deleted(&self) -> bool {
+        self.delete == Stage::Done
+    }
+
     pub fn due(&self) -> Option<SystemTime> {
         self.retry_at
     }

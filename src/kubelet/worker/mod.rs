@@ -21,7 +21,7 @@ use crate::kubelet::resize::{News, Room};
 use crate::kubelet::sandbox::SandboxError;
 use crate::kubelet::state::{Memory, PodRuntime, Step};
 use crate::kubelet::volumes::{VolumeError, Watches};
-use crate::kubelet::{pod, resources, status};
+use crate::kubelet::{node_shutdown, pod, resources, status};
 use crate::runtime::{ContainerStatus, RuntimeError, Sandbox};
 use execute::Killed;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
@@ -237,15 +237,19 @@ impl Worker {
     /// The kubelet ends the pod: it will be Failed.
     fn fail(&mut self, failure: PodFailure) {
         let level = match failure.reason {
-            "DeadlineExceeded" => Level::Normal,
-            _ => Level::Warning,
+            "DeadlineExceeded" => Some(Level::Normal),
+            // Only the events of its containers tell, as upstream.
+            node_shutdown::ENDED => None,
+            _ => Some(Level::Warning),
         };
-        // The event is the reason alone, as upstream.
-        let message = failure.message.as_str();
-        let message = message.strip_prefix("Pod was rejected: ").unwrap_or(message);
-        self.context
-            .recorder
-            .event_at(&*self.pod, None, level, failure.reason, message.to_owned());
+        if let Some(level) = level {
+            // The event is the reason alone, as upstream.
+            let message = failure.message.as_str();
+            let message = message.strip_prefix("Pod was rejected: ").unwrap_or(message);
+            self.context
+                .recorder
+                .event_at(&*self.pod, None, level, failure.reason, message.to_owned());
+        }
         self.failure = Some(failure);
     }
 
@@ -302,7 +306,16 @@ impl Worker {
             sandboxes: sandboxes.into_iter().map(|s| s.id.clone()).collect(),
             containers: containers.collect(),
             waiting,
+            over: plan.stopped && self.is_told(),
         });
+    }
+
+    /// Whether the API knows how the pod ended, or nobody can tell it.
+    fn is_told(&self) -> bool {
+        self.gone
+            || self.finishing.is_deleted()
+            || (pod::is_finished(&self.pod) && self.pod.metadata.deletion_timestamp.is_none())
+            || self.record.api_uid().is_none()
     }
 
     /// Events for back-offs that have just begun.
