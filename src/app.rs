@@ -7,6 +7,7 @@
 
 mod data_dir;
 mod device_expressions;
+mod extension_authentication;
 mod kubeconfig;
 mod machine;
 mod namespaces;
@@ -96,6 +97,8 @@ pub enum AppError {
         name: &'static str,
         source: Box<kube::Error>,
     },
+    #[error("cannot make the ConfigMap extension-apiserver-authentication: {0}")]
+    ExtensionAuthentication(#[source] Box<kube::Error>),
     #[error("cannot make {what}: {source}")]
     Network {
         what: &'static str,
@@ -271,6 +274,7 @@ impl Core {
         let kubelet_client = KubeletClient::new(pki.kubelet_client_config()?);
         let api = ApiServer::new(ApiServerOptions {
             kubelet_client: Some(kubelet_client),
+            front_proxy: Some(pki.front_proxy_identity()),
             authenticator: authenticator(settings, address, key)?,
             service_ranges: network::service_ranges(settings)?,
             node_ports: network::node_ports(settings)?,
@@ -295,7 +299,10 @@ impl Core {
             priority_classes::create(&client),
             storage_class::create(&client)
         )?;
-        network::create(&client, settings, &core.api, address).await?;
+        tokio::try_join!(
+            network::create(&client, settings, &core.api, address),
+            extension_authentication::create(&client, &core.pki)
+        )?;
         core.api.bootstrap().await.map_err(AppError::Roles)?;
         core.api.end_start();
         write_kubeconfig(&core.kubeconfig_path(), address, &core.pki)?;
@@ -320,6 +327,11 @@ impl Core {
         let client = core.client("system:apiserver", &["system:masters"]);
         let extensions = controllers::run_extensions(client, core.stop.clone());
         core.tasks.spawn("API extensions", extensions);
+        let aggregated = core.api.clone().aggregate(core.stop.clone());
+        core.tasks.spawn("API aggregation", aggregated);
+        let client = core.client("system:apiserver", &["system:masters"]);
+        let kept = extension_authentication::keep(client, core.pki.clone(), core.stop.clone());
+        core.tasks.spawn("extension authentication", kept);
         let client = core.client("system:apiserver", &["system:masters"]);
         let kept = network::keep(client, settings.clone(), core.api.clone(), address, core.stop.clone());
         core.tasks.spawn("service kubernetes", kept);
@@ -355,6 +367,7 @@ impl Core {
         if let Some(kubelets) = &self.api.kubelet_client {
             kubelets.close().await;
         }
+        self.api.aggregator.close().await;
         self.tasks.drain(limit + Duration::from_secs(1)).await;
         self.storage.close().await;
         tracing::info!("stopped");

@@ -1,10 +1,14 @@
 //! The API server in this process, verb by verb, on a SQLite file (no socket, no node).
 
+#[path = "support/flunders.rs"]
+mod flunders;
 #[path = "api/harness.rs"]
 mod harness;
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/aggregation.rs"]
+mod aggregation;
 #[path = "api/apply.rs"]
 mod apply;
 #[path = "api/bad_requests.rs"]

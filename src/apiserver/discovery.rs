@@ -8,6 +8,7 @@ use super::codec::accept::Shape;
 use super::codec::respond::respond_value;
 use super::context::Context;
 use super::error::ApiError;
+use crate::registry::Group;
 use parking_lot::Mutex;
 use poem::Response;
 use poem::http::{HeaderValue, StatusCode, header};
@@ -21,7 +22,10 @@ pub struct Discovery {
     documents: [[Slot; 2]; 2],
 }
 
-type Slot = Mutex<Option<(u64, Arc<aggregated::Document>)>>;
+type Slot = Mutex<Option<(Generation, Arc<aggregated::Document>)>>;
+
+/// Of the registry, and of what other servers serve.
+type Generation = (u64, (u64, u64));
 
 /// Which of the two URLs an aggregated document is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,13 +41,7 @@ const AGGREGATED_VERSIONS: [&str; 2] = ["v2", "v2beta1"];
 /// `/`: what can be asked for.
 pub async fn root(ctx: &Context) -> Result<Response, ApiError> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".into(), "/apis".into()];
-    for group in ctx
-        .server
-        .registry
-        .groups()
-        .iter()
-        .filter(|group| !group.name.is_empty())
-    {
+    for group in groups(ctx).iter().filter(|group| !group.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(
             group
@@ -78,11 +76,11 @@ pub async fn apis(ctx: &Context) -> Result<Response, ApiError> {
     if let Some(response) = aggregated(ctx, Root::Groups) {
         return Ok(response);
     }
-    plain(ctx, &legacy::groups(&ctx.server.registry)).await
+    plain(ctx, &legacy::groups(&groups(ctx))).await
 }
 
 pub async fn group(ctx: &Context, name: &str) -> Result<Response, ApiError> {
-    let document = legacy::group(&ctx.server.registry, name).ok_or_else(ApiError::unknown_path)?;
+    let document = legacy::group(&groups(ctx), name).ok_or_else(ApiError::unknown_path)?;
     plain(ctx, &document).await
 }
 
@@ -93,20 +91,31 @@ pub async fn resources(ctx: &Context, group: &str, version: &str) -> Result<Resp
     plain(ctx, &document.filter(|_| named).ok_or_else(ApiError::unknown_path)?).await
 }
 
+/// All groups, those of other servers included.
+fn groups(ctx: &Context) -> Vec<Group> {
+    ctx.server.aggregator.groups(ctx.server.registry.groups())
+}
+
 async fn plain(ctx: &Context, value: &Value) -> Result<Response, ApiError> {
     let negotiated = ctx.negotiate(Shape::Plain)?;
     respond_value(&ctx.query, &ctx.headers, &negotiated, StatusCode::OK, value).await
 }
 
 fn document(ctx: &Context, root: Root, version: usize) -> Arc<aggregated::Document> {
-    let snapshot = ctx.server.registry.snapshot();
+    let (snapshot, aggregator) = (ctx.server.registry.snapshot(), &ctx.server.aggregator);
+    let current = (snapshot.generation, aggregator.generation());
     let mut slot = ctx.server.discovery.documents[root as usize][version].lock();
     match &*slot {
-        Some((generation, document)) if *generation == snapshot.generation => document.clone(),
+        Some((generation, document)) if *generation == current => document.clone(),
         _ => {
             let version = AGGREGATED_VERSIONS[version];
-            let document = Arc::new(aggregated::Document::new(&snapshot, version, root == Root::Core));
-            *slot = Some((snapshot.generation, document.clone()));
+            let document = Arc::new(aggregated::Document::new(
+                &snapshot,
+                aggregator,
+                version,
+                root == Root::Core,
+            ));
+            *slot = Some((current, document.clone()));
             document
         }
     }

@@ -314,6 +314,13 @@ impl ApiError {
         Self::new(503, "ServiceUnavailable", message)
     }
 
+    /// The server of another API group is not there: plain text, as everything that is not of that server itself.
+    pub fn no_service(message: impl fmt::Display) -> Self {
+        let mut error = Self::new(503, "ServiceUnavailable", format!("{message}\n"));
+        error.0.plain_text = true;
+        error
+    }
+
     pub fn timeout(message: impl fmt::Display, retry_after_seconds: u32) -> Self {
         let details = Details {
             retry_after_seconds,

@@ -11,10 +11,12 @@
 //!    [`resource_metrics`]: what pods and nodes use, from their kubelets.
 //! 7. [`custom_resources`]: which custom kinds there are; [`conversion`]: who else brings them from one version to another.
 //!    [`webhook_client`]: calls to webhooks; [`service_endpoints`]: where services are.
-//! 8. [`openapi`]: the documents that describe it all.
-//! 9. [`error`]: every refusal; the only place where a Status is built.
+//! 8. [`aggregation`]: groups that other servers serve.
+//! 9. [`openapi`]: the documents that describe it all.
+//! 10. [`error`]: every refusal; the only place where a Status is built.
 
 pub mod admission;
+pub mod aggregation;
 pub mod allocation;
 pub mod authentication;
 pub mod authorization;
@@ -46,8 +48,10 @@ use crate::registry::Registry;
 use crate::registry::network::Cidr;
 use crate::storage::Storage;
 use crate::transport::dial::KubeletClient;
+use crate::transport::trust::Identity;
 use admission::policy::Policies;
 use admission::webhook::Webhooks;
+use aggregation::Aggregator;
 use allocation::Allocators;
 use authentication::jwt::SigningKey;
 use authentication::service_accounts::{ISSUER, TokenAuthority};
@@ -77,6 +81,8 @@ pub struct ApiServerOptions {
     pub authenticator: Authenticator,
     /// Calls the kubelets; None where there are none (tests, `runtime = none`).
     pub kubelet_client: Option<KubeletClient>,
+    /// What is shown to the servers of other API groups, so that they believe who asks; None: nothing.
+    pub front_proxy: Option<Identity>,
     /// Requests served at once; more are told to come back. Watches and streams do not count.
     pub reading_requests_max: usize,
     pub writing_requests_max: usize,
@@ -96,6 +102,7 @@ impl ApiServerOptions {
             registry,
             authenticator: ephemeral_authenticator(),
             kubelet_client: None,
+            front_proxy: None,
             reading_requests_max: 400,
             writing_requests_max: 200,
             service_ranges: Cidr::parse(allocation::SERVICE_RANGE).into_iter().collect(),
@@ -125,6 +132,8 @@ pub struct ApiServer {
     /// Admission policies, as of the last committed write.
     pub policies: Follower<Policies>,
     pub webhooks: Follower<Webhooks>,
+    /// Other servers.
+    pub aggregator: Aggregator,
     in_flight: InFlight,
     discovery: Discovery,
     custom_resources: CustomResources,
@@ -150,6 +159,7 @@ impl ApiServer {
             authorizer: Authorizer::new(&options.storage),
             policies: Follower::new(options.storage.clone()),
             webhooks: Follower::new(options.storage.clone()),
+            aggregator: Aggregator::new(options.storage.clone(), options.front_proxy),
             storage: options.storage,
             registry: options.registry,
             kubelet_client: options.kubelet_client,
@@ -200,6 +210,11 @@ impl ApiServer {
     /// when nobody asks for anything.
     pub async fn follow_definitions(self: Arc<Self>, stop: CancellationToken) {
         stop.run_until_cancelled(custom_resources::follow(self)).await;
+    }
+
+    /// Looks at the servers of other API groups, until `stop`.
+    pub async fn aggregate(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(aggregation::run(self)).await;
     }
 
     /// Deletes events that nobody has written for this long, until `stop`.

@@ -1,10 +1,12 @@
 //! From a request to what serves it (upstream: `endpoints/installer.go` and the non-resource handlers).
 
+use super::aggregation::{self, ApiService};
 use super::authentication::discovery as oidc;
 use super::component_status;
 use super::context::Context;
 use super::error::ApiError;
 use super::handlers;
+use super::request::decode;
 use super::resource_metrics;
 use super::reviews;
 use super::subresources;
@@ -17,6 +19,9 @@ use std::sync::Arc;
 /// Serves a request that has passed the filters.
 pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, ApiError> {
     ctx.server.custom_resources.refresh(&ctx.server);
+    if let Some(service) = elsewhere(ctx) {
+        return aggregation::proxy::serve(ctx, &service, request).await;
+    }
     if !ctx.info.is_resource_request {
         return path(ctx, request).await;
     }
@@ -43,6 +48,18 @@ pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, 
     } else {
         subresources::dispatch(ctx, &kind, request).await
     }
+}
+
+/// Who serves what lies below `/apis/{group}/{version}`, and describes it, if that is another server.
+fn elsewhere(ctx: &Context) -> Option<Arc<ApiService>> {
+    let path = ctx.info.path.as_str();
+    let below = path
+        .strip_prefix("/openapi/v3")
+        .unwrap_or(path)
+        .strip_prefix("/apis/")?;
+    let (group, rest) = below.split_once('/')?;
+    let version = rest.split('/').next().filter(|version| !version.is_empty())?;
+    ctx.server.aggregator.remote(&decode(group), &decode(version))
 }
 
 /// The core group is below `/api`, all others below `/apis`.

@@ -2,30 +2,43 @@
 //! (upstream: `pkg/registry/core/service/storage`, `kube-aggregator/pkg/apiserver/resolvers.go`, `apiserver/pkg/util/proxy`).
 
 use crate::apiserver::error::ApiError;
-use crate::storage::Storage;
+use crate::storage::{Entry, Storage};
 use crate::transport::dial::Address;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use rand::seq::IndexedRandom;
 
-const SERVICES: &str = "services";
-const ENDPOINT_SLICES: &str = "endpointslices.discovery.k8s.io";
+pub const SERVICES: &str = "services";
+pub const ENDPOINT_SLICES: &str = "endpointslices.discovery.k8s.io";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// The endpoints of the port of this name that take requests.
 pub fn ready(storage: &Storage, namespace: &str, service: &str, port: &str) -> Result<Vec<Address>, ApiError> {
-    let slices = storage
+    let slices = slices(storage, namespace, service)?;
+    Ok(slices.iter().flat_map(|slice| ready_of(slice, port)).collect())
+}
+
+/// The service whose endpoints a slice has.
+pub fn service_of(slice: &Entry) -> Option<&str> {
+    let mut labels = slice.index.labels.iter();
+    let (_, name) = labels.find(|(key, _)| key == SERVICE_NAME_LABEL)?;
+    Some(name)
+}
+
+/// The slices of a service.
+pub fn slices(storage: &Storage, namespace: &str, service: &str) -> Result<Vec<EndpointSlice>, ApiError> {
+    let all = storage
         .list(ENDPOINT_SLICES, Some(namespace), None)
         .map_err(ApiError::internal)?;
-    let mut addresses = Vec::new();
-    for entry in &slices.entries {
-        let mut labels = entry.index.labels.iter();
-        if labels.any(|(key, value)| key == SERVICE_NAME_LABEL && value == service) {
-            let slice: EndpointSlice = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
-            addresses.extend(ready_of(&slice, port));
-        }
-    }
-    Ok(addresses)
+    let mine = all.entries.iter().filter(|entry| service_of(entry) == Some(service));
+    mine.map(|entry| serde_json::from_slice(&entry.bytes).map_err(ApiError::internal))
+        .collect()
+}
+
+/// A stored service.
+pub fn find(storage: &Storage, namespace: &str, name: &str) -> Option<Service> {
+    let entry = storage.get(SERVICES, namespace, name)?;
+    serde_json::from_slice(&entry.bytes).ok()
 }
 
 fn ready_of(slice: &EndpointSlice, port_name: &str) -> Vec<Address> {
@@ -55,10 +68,7 @@ fn ready_of(slice: &EndpointSlice, port_name: &str) -> Vec<Address> {
 
 /// One of the endpoints behind a service's port. Err is upstream's text.
 pub fn resolve(storage: &Storage, namespace: &str, name: &str, port: u16) -> Result<Address, String> {
-    let entry = storage
-        .get(SERVICES, namespace, name)
-        .ok_or_else(|| format!("service {name:?} not found"))?;
-    let service: Service = serde_json::from_slice(&entry.bytes).map_err(|error| error.to_string())?;
+    let service = find(storage, namespace, name).ok_or_else(|| format!("service {name:?} not found"))?;
     let spec = service.spec.unwrap_or_default();
     if spec.type_.as_deref() == Some("ExternalName") {
         return Ok(Address {

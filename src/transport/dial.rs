@@ -95,7 +95,7 @@ pub struct KubeletClient {
 
 /// The tasks that drive connections, and what ends them.
 #[derive(Clone, Default)]
-struct Connections {
+pub struct Connections {
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -120,16 +120,14 @@ impl KubeletClient {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         KubeletClient {
             tls: TlsConnector::from(Arc::new(config)),
-            unverified: TlsConnector::from(Arc::new(unverified::config())),
+            unverified: TlsConnector::from(Arc::new(unverified::config(None))),
             connections: Connections::default(),
         }
     }
 
     /// Ends every connection, sessions that are handed through included, and waits for it.
     pub async fn close(&self) {
-        self.connections.shutdown.cancel();
-        self.connections.tasks.close();
-        self.connections.tasks.wait().await;
+        self.connections.close().await;
     }
 
     /// Sends a request over TLS and returns the head of the answer with its body still streaming. Dropping the
@@ -189,27 +187,9 @@ impl KubeletClient {
         self.connections.upgrade(io, address, request).await
     }
 
-    /// Hands bytes through between a client that is about to be upgraded and a connection of ours, on a task of
-    /// this client. An end on one side is passed on to the other as a half-close; an error ends both.
-    pub fn pipe<C, Io, E>(&self, client: C, backend: TokioIo<Upgraded>)
-    where
-        C: Future<Output = Result<Io, E>> + Send + 'static,
-        Io: AsyncRead + AsyncWrite + Send + 'static,
-        E: fmt::Display + Send,
-    {
-        self.connections.spawn(async move {
-            let mut backend = backend;
-            match client.await {
-                Ok(client) => {
-                    let mut client = pin!(client);
-                    let copied = copy_bidirectional_with_sizes(&mut client, &mut backend, PIPE_BYTES, PIPE_BYTES).await;
-                    if let Err(error) = copied {
-                        tracing::debug!(%error, "a session was broken off");
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "a client left during its handshake"),
-            }
-        });
+    /// The connections of this client, which sessions that are handed through belong to.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
     }
 }
 
@@ -217,7 +197,16 @@ async fn connect(
     tls: &TlsConnector,
     address: &Address,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
-    let name = ServerName::try_from(address.host.clone()).map_err(|_| DialError::ServerName(address.host.clone()))?;
+    connect_as(tls, &address.host, address).await
+}
+
+/// Connects to a server whose certificate has another name than it was found by.
+pub(super) async fn connect_as(
+    tls: &TlsConnector,
+    name: &str,
+    address: &Address,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| DialError::ServerName(name.to_owned()))?;
     let tcp = connect_tcp(address).await?;
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.connect(name, tcp)).await {
         Ok(Ok(io)) => Ok(io),
@@ -255,7 +244,36 @@ pub(super) async fn connect_tcp(address: &Address) -> Result<TcpStream, DialErro
 }
 
 impl Connections {
-    async fn send<Io>(
+    pub(super) async fn close(&self) {
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Hands bytes through between a client that is about to be upgraded and a connection of ours, on a task of
+    /// theirs. An end on one side is passed on to the other as a half-close; an error ends both.
+    pub fn pipe<C, Io, E>(&self, client: C, backend: TokioIo<Upgraded>)
+    where
+        C: Future<Output = Result<Io, E>> + Send + 'static,
+        Io: AsyncRead + AsyncWrite + Send + 'static,
+        E: fmt::Display + Send,
+    {
+        self.spawn(async move {
+            let mut backend = backend;
+            match client.await {
+                Ok(client) => {
+                    let mut client = pin!(client);
+                    let copied = copy_bidirectional_with_sizes(&mut client, &mut backend, PIPE_BYTES, PIPE_BYTES).await;
+                    if let Err(error) = copied {
+                        tracing::debug!(%error, "a session was broken off");
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "a client left during its handshake"),
+            }
+        });
+    }
+
+    pub(super) async fn send<Io>(
         &self,
         io: Io,
         address: &Address,
@@ -283,7 +301,7 @@ impl Connections {
         sender.send_request(request).await.map_err(failed)
     }
 
-    async fn upgrade<Io>(
+    pub(super) async fn upgrade<Io>(
         &self,
         io: Io,
         address: &Address,

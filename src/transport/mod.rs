@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 pub mod dial;
+pub mod extension;
 pub mod listen;
 pub mod pki;
 pub mod plain;
 pub mod serve;
 mod socket;
+pub mod trust;
 mod unverified;
 pub mod webhook;
 

@@ -475,17 +475,17 @@ async fn instances_go_before_their_definition() {
 }
 
 #[tokio::test]
-async fn a_service_backed_api_service_says_that_it_is_not_served() {
+async fn whether_a_service_backed_api_service_is_available_is_not_known_at_first() {
     let server = Server::start().await;
     let answer = server.post("/apis/apiregistration.k8s.io/v1/apiservices", json!({
         "metadata": {"name": "v1.metrics.example.com"},
         "spec": {"group": "metrics.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100,
             "service": {"name": "s", "namespace": "default"}},
     })).await;
-    assert_eq!(answer.warnings().len(), 1);
+    assert_eq!(answer.warnings().len(), 0);
     let service = answer.expect(201);
     assert_eq!(service["spec"]["service"]["port"], 443);
-    assert_eq!(service["status"]["conditions"][0]["status"], "False");
+    assert_eq!(service["status"], json!({}));
 }
 
 #[tokio::test]

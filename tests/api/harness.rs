@@ -5,6 +5,7 @@ use futures_util::{Stream, StreamExt};
 use krust::apiserver::{ApiServer, ApiServerOptions};
 use krust::registry::Registry;
 use krust::storage::{Options, Storage};
+use krust::transport::trust::Identity;
 use krust::transport::{InProcessIdentity, Peer};
 use poem::endpoint::BoxEndpoint;
 use poem::http::{HeaderMap, Method, StatusCode};
@@ -99,6 +100,15 @@ impl Server {
     }
 
     async fn with(history_events_max: usize, plugins: &[&str]) -> Self {
+        Self::made(history_events_max, plugins, None).await
+    }
+
+    /// One that shows this to the servers of other API groups.
+    pub async fn with_front_proxy(identity: Identity) -> Self {
+        Self::made(Options::memory().history_events_max, &[], Some(identity)).await
+    }
+
+    async fn made(history_events_max: usize, plugins: &[&str], front_proxy: Option<Identity>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let registry = Registry::builtin();
         let options = Options {
@@ -107,6 +117,7 @@ impl Server {
         };
         let storage = Storage::open(options, registry.clone()).await.unwrap();
         let api = ApiServer::new(ApiServerOptions {
+            front_proxy,
             admission_plugins: plugins.iter().map(|name| (*name).to_owned()).collect(),
             ..ApiServerOptions::new(storage, registry)
         });

@@ -6,6 +6,8 @@
 //!   or for `--grpc-well-seconds N`.
 //! - `agnhost say WORDS` prints its arguments as JSON.
 //! - `agnhost webhook PORT CERTIFICATE KEY` answers reviews: see [`crate::agnhost_webhook`].
+//! - `agnhost flunders PORT CERTIFICATE KEY` serves an API group: see [`crate::flunders`]. It asks the API server which
+//!   front proxies to believe, with its pod's token.
 //! - `agnhost wait` does nothing until SIGTERM.
 //! - `agnhost dial http|udp HOST PORT REQUEST` and `agnhost resolve [--tcp] NAME TYPE` ask others and print the answer.
 //! - `agnhost check-token FILE AUDIENCE` looks a token's issuer up and checks the token with its keys.
@@ -57,12 +59,43 @@ pub fn main() -> ExitCode {
             }
             other => panic!("{other:?} are not a port, a certificate and a key"),
         },
+        Some("flunders") => return printed(flunders(&words[1..])),
         _ => {
             eprintln!("agnhost serve | say | webhook | wait");
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+fn flunders(words: &[String]) -> Result<String, String> {
+    let [port, certificate, key] = words else {
+        return Err(format!("{words:?} are not a port, a certificate and a key"));
+    };
+    let port: u16 = port.parse().map_err(|_| "a port".to_owned())?;
+    let read = |file: &String| std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
+    let (certificate, key) = (read(certificate)?, read(key)?);
+    let trusted = issuer::get(
+        "https://kubernetes.default.svc.cluster.local/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
+    )?;
+    let front_proxies = trusted["data"]["requestheader-client-ca-file"]
+        .as_str()
+        .ok_or("no front proxies")?;
+    let pem = crate::flunders::Pem {
+        certificate: &certificate,
+        key: &key,
+        front_proxies,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(async {
+        let listener = tokio::net::TcpListener::bind(("0.0.0.0", port)).await;
+        let listener = listener.map_err(|error| error.to_string())?;
+        println!("serving flunders");
+        Arc::new(crate::flunders::Flunders::default())
+            .serve(listener, pem)
+            .await;
+        Ok(String::new())
+    })
 }
 
 fn printed(answer: Result<String, String>) -> ExitCode {

@@ -1,11 +1,11 @@
 //! Custom resources whose versions a webhook converts.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, refused};
 use crate::custom_resources::{Definition, version};
-use crate::resource::{Resource, name};
+use crate::resource::{Resource, Watch, name};
 use crate::runner::{Test, pod_test};
 use crate::webhook_server::WebhookServer;
-use kube::api::ListParams;
+use kube::api::{ListParams, WatchParams};
 use serde_json::{Value, json};
 
 pub fn tests() -> Vec<Test> {
@@ -18,11 +18,19 @@ pub fn tests() -> Vec<Test> {
             "[sig-api-machinery] CustomResourceConversionWebhook [Privileged:ClusterAdmin] should be able to convert a non homogeneous list of CRs",
             converts_lists,
         ),
+        pod_test(
+            "[sig-api-machinery] CustomResourceFieldSelectors [Privileged:ClusterAdmin] CustomResourceFieldSelectors MUST list and watch custom resources matching the field selector",
+            selects,
+        ),
     ]
 }
 
 /// v1 is stored first and has `hostPort`; v2 has `host` and `port`.
 async fn definition(server: &WebhookServer, base: &str) -> Definition {
+    unserved(server, base).establish(&server.cluster).await
+}
+
+fn unserved(server: &WebhookServer, base: &str) -> Definition {
     let of = |fields: &[&str]| {
         let mut properties = json!({});
         fields
@@ -35,7 +43,7 @@ async fn definition(server: &WebhookServer, base: &str) -> Definition {
     definition.object["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
         "clientConfig": server.client_config("/crdconvert"), "conversionReviewVersions": ["v1", "v1beta1"],
     }});
-    definition.establish(&server.cluster).await
+    definition
 }
 
 fn is_first(definition: &Definition, object: &Value) {
@@ -91,5 +99,86 @@ async fn converts_lists(cluster: Cluster) {
         assert_eq!(names, ["stored-as-v1", "stored-as-v2"]);
         items.iter().for_each(|item| check(&definition, item));
     }
+    definition.delete(&cluster).await;
+}
+
+/// Each version has fields of its own to select by, and objects are converted before they are compared.
+async fn selects(cluster: Cluster) {
+    let server = WebhookServer::start(&cluster).await;
+    let mut definition = unserved(&server, "selected");
+    let versions = &mut definition.object["spec"]["versions"];
+    versions[0]["selectableFields"] = json!([{"jsonPath": ".hostPort"}]);
+    versions[1]["selectableFields"] = json!([{"jsonPath": ".host"}]);
+    let definition = definition.establish(&cluster).await;
+    let (first, second) = (
+        of_version(&server, &definition, "v1"),
+        of_version(&server, &definition, "v2"),
+    );
+    let create = async |name: &str, at: &str| {
+        let instance = definition.instance(name, json!({"hostPort": at}));
+        first.create(&instance).await.unwrap();
+    };
+    create("one", "host1:80").await;
+    create("two", "host1:8080").await;
+    create("three", "host2:80").await;
+    let listed = async |resource: &Resource, selector: &str| {
+        let list = resource.list(&ListParams::default().fields(selector)).await.unwrap();
+        let names: Vec<String> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| name(one).to_owned())
+            .collect();
+        names
+    };
+    assert_eq!(listed(&first, "hostPort=host1:80").await, ["one"]);
+    assert_eq!(listed(&first, "hostPort!=host1:80").await, ["three", "two"]);
+    assert_eq!(listed(&second, "host=host1").await, ["one", "two"]);
+    // A field of the other version is none of this one.
+    let other = first.list(&ListParams::default().fields("host=host1")).await;
+    let told = refused(other, 400, "BadRequest");
+    assert!(
+        told.message.contains("field label not supported: host"),
+        "{}",
+        told.message
+    );
+    let revision = first.list(&ListParams::default()).await.unwrap();
+    let revision = revision["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let follow = async |resource: &Resource, selector: &str| -> Watch {
+        let parameters = WatchParams::default().fields(selector);
+        resource.watch_with(&parameters, &revision).await
+    };
+    let (mut ports, mut hosts) = (
+        follow(&first, "hostPort=host1:80").await,
+        follow(&second, "host=host1").await,
+    );
+    async fn sees(watch: &mut Watch, kind: &str, expected: &str) -> Value {
+        let object = watch.expect(kind).await;
+        assert_eq!(name(&object), expected, "{object}");
+        object
+    }
+    create("four", "host1:80").await;
+    assert_eq!(sees(&mut ports, "ADDED", "four").await["hostPort"], "host1:80");
+    assert_eq!(sees(&mut hosts, "ADDED", "four").await["host"], "host1");
+    // From one selection into the other, and out of both.
+    first.merge("two", json!({"hostPort": "host1:80"})).await.unwrap();
+    sees(&mut ports, "ADDED", "two").await;
+    assert_eq!(sees(&mut hosts, "MODIFIED", "two").await["port"], "80");
+    second.merge("one", json!({"host": "host2"})).await.unwrap();
+    sees(&mut ports, "DELETED", "one").await;
+    sees(&mut hosts, "DELETED", "one").await;
+    // What was never selected is not seen to go.
+    first.delete("three").await.unwrap();
+    first.delete("four").await.unwrap();
+    sees(&mut ports, "DELETED", "four").await;
+    sees(&mut hosts, "DELETED", "four").await;
+    let uri = format!(
+        "/apis/{}/v2/namespaces/{}/{}?fieldSelector=host%3Dhost2",
+        definition.group,
+        server.namespace(),
+        definition.plural
+    );
+    cluster.send("DELETE", &uri, &[], "").await.expect(200);
+    assert_eq!(listed(&first, "").await, ["two"]);
     definition.delete(&cluster).await;
 }

@@ -18,7 +18,6 @@ pub fn check(words: &[String]) -> Result<String, String> {
     let [file, audience] = words else {
         return Err("check-token FILE AUDIENCE".to_owned());
     };
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let token = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     let parts: Vec<&str> = token.trim().split('.').collect();
     let [head, claims, signature] = parts[..] else {
@@ -59,7 +58,8 @@ fn decoded(part: &str) -> Result<Value, String> {
 }
 
 /// A document of the API server, by its certificate and with the pod's own token.
-fn get(url: &str) -> Result<Value, String> {
+pub fn get(url: &str) -> Result<Value, String> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let rest = url
         .strip_prefix("https://")
         .ok_or_else(|| format!("{url} is not secure"))?;

@@ -21,6 +21,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/flunders.rs"]
+mod flunders;
+
 mod agnhost;
 mod agnhost_webhook;
 mod arguments;
@@ -40,6 +43,7 @@ mod sets;
 mod webhook_server;
 
 mod account_pods;
+mod aggregator;
 mod apps;
 mod architecture;
 mod auth;
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
     }
     let tests = [
         account_pods::tests(),
+        aggregator::tests(),
         apps::tests(),
         architecture::tests(),
         auth::tests(),

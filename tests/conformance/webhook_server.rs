@@ -47,7 +47,7 @@ pub struct WebhookServer {
     authority: String,
 }
 
-fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
@@ -147,7 +147,7 @@ pub fn rule(group: &str, version: &str, resource: &str, operations: &[&str]) -> 
 }
 
 /// An authority, and a certificate of it for a server with its key.
-fn certificates(server: &str) -> (String, String, String) {
+pub fn certificates(server: &str) -> (String, String, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().unwrap();

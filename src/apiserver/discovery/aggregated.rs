@@ -1,6 +1,7 @@
 //! APIGroupDiscoveryList: everything in one document (upstream: `endpoints/discovery/aggregated`).
 
 use super::AGGREGATED_VERSIONS;
+use crate::apiserver::aggregation::Aggregator;
 use crate::registry::{Group, Kind, Snapshot};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -19,12 +20,12 @@ pub struct Document {
 
 impl Document {
     /// `core`: only the core group, as `/api` serves it; otherwise all others.
-    pub fn new(snapshot: &Snapshot, version: &str, core: bool) -> Self {
-        let items: Vec<Value> = snapshot
-            .groups()
+    pub fn new(snapshot: &Snapshot, aggregator: &Aggregator, version: &str, core: bool) -> Self {
+        let items: Vec<Value> = aggregator
+            .groups(snapshot.groups())
             .iter()
             .filter(|group| group.name.is_empty() == core)
-            .map(|group| describe(snapshot, group))
+            .map(|group| describe(snapshot, aggregator, group))
             .collect();
         let document = json!({
             "kind": KIND, "apiVersion": format!("{GROUP}/{version}"), "metadata": {}, "items": items,
@@ -65,11 +66,14 @@ pub fn preferred(accept: &str) -> Option<usize> {
     None
 }
 
-fn describe(snapshot: &Snapshot, group: &Group) -> Value {
+fn describe(snapshot: &Snapshot, aggregator: &Aggregator, group: &Group) -> Value {
     let versions: Vec<Value> = group
         .versions
         .iter()
         .map(|version| {
+            if let Some(elsewhere) = aggregator.discovery(group.name, version) {
+                return elsewhere;
+            }
             let kinds = snapshot.kinds_in(group.name, version);
             let resources: Vec<Value> = kinds.iter().map(|kind| resource(kind)).collect();
             json!({ "version": version, "resources": resources, "freshness": "Current" })
@@ -123,6 +127,7 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Value {
 mod tests {
     use super::*;
     use crate::registry::Registry;
+    use crate::storage::{Options, Storage};
 
     #[test]
     fn the_first_clause_that_can_be_served_counts() {
@@ -138,9 +143,11 @@ mod tests {
         assert_eq!(preferred("*/*"), None);
     }
 
-    #[test]
-    fn etag_and_type_are_upstreams() {
-        let document = Document::new(&Registry::builtin().snapshot(), "v2", true);
+    #[tokio::test]
+    async fn etag_and_type_are_upstreams() {
+        let storage = Storage::open(Options::memory(), Registry::builtin()).await.unwrap();
+        let aggregator = Aggregator::new(storage, None);
+        let document = Document::new(&Registry::builtin().snapshot(), &aggregator, "v2", true);
         assert_eq!(document.etag.len(), 130);
         assert_eq!(
             document.content_type,

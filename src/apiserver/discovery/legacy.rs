@@ -15,9 +15,8 @@ pub fn versions(registry: &Registry) -> Value {
     })
 }
 
-pub fn groups(registry: &Registry) -> Value {
-    let groups: Vec<Value> = registry
-        .groups()
+pub fn groups(groups: &[Group]) -> Value {
+    let groups: Vec<Value> = groups
         .iter()
         .filter(|group| !group.name.is_empty())
         .map(|group| describe(group, false))
@@ -25,9 +24,9 @@ pub fn groups(registry: &Registry) -> Value {
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
-pub fn group(registry: &Registry, name: &str) -> Option<Value> {
-    let group = registry.snapshot().group(name).filter(|_| !name.is_empty())?;
-    Some(describe(&group, true))
+pub fn group(groups: &[Group], name: &str) -> Option<Value> {
+    let group = groups.iter().find(|group| group.name == name && !name.is_empty())?;
+    Some(describe(group, true))
 }
 
 fn describe(group: &Group, typed: bool) -> Value {

@@ -1,12 +1,14 @@
 //! The documents as they are served: one per group-version for `/openapi/v3`, one for `/openapi/v2`
 //! (upstream: `kube-openapi/pkg/handler3` and `handler`).
 
+use super::merged::Extensions;
 use super::published::{self, Latest};
 use super::{custom, decorate, gnostic, swagger, table::Table};
 use crate::apiserver::version::git_version;
 use crate::registry::Registry;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
+use parking_lot::RwLock;
 use poem_openapi::OpenApiService;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -68,9 +70,10 @@ pub struct V2 {
 pub struct OpenApiDocuments {
     pub(super) registry: Arc<Registry>,
     v3: OnceCell<Arc<V3>>,
-    /// With the generation of the registry that it shows.
-    v2: Mutex<Option<(u64, Arc<V2>)>>,
+    /// With the generations of the registry and of other servers' documents that it shows.
+    v2: Mutex<Option<((u64, u64), Arc<V2>)>>,
     pub(super) latest: Latest,
+    pub(super) extensions: RwLock<Arc<Extensions>>,
 }
 
 impl OpenApiDocuments {
@@ -81,7 +84,13 @@ impl OpenApiDocuments {
             v3: OnceCell::new(),
             v2: Mutex::new(None),
             latest: Latest::default(),
+            extensions: RwLock::default(),
         })
+    }
+
+    /// From now on the documents tell this of other servers.
+    pub fn extend(&self, extensions: Extensions) {
+        *self.extensions.write() = Arc::new(extensions);
     }
 
     /// The documents of built-in kinds.
@@ -93,20 +102,20 @@ impl OpenApiDocuments {
     /// Everything in one document. Who comes while it is made waits for it.
     pub async fn v2(&self) -> Result<Arc<V2>, OpenApiError> {
         let mut made = self.v2.lock().await;
-        let snapshot = self.registry.snapshot();
+        let (snapshot, extensions) = (self.registry.snapshot(), self.extensions.read().clone());
+        let current = (snapshot.generation, extensions.generation);
         if let Some((generation, v2)) = &*made
-            && *generation == snapshot.generation
+            && *generation == current
         {
             return Ok(v2.clone());
         }
-        let generation = snapshot.generation;
         let fresh = self
             .make(move |mut whole| {
                 published::extend(&mut whole, &snapshot);
-                v2(&whole)
+                v2(&whole, &extensions)
             })
             .await?;
-        *made = Some((generation, fresh.clone()));
+        *made = Some((current, fresh.clone()));
         Ok(fresh)
     }
 
@@ -129,8 +138,9 @@ fn whole(registry: &Registry) -> Result<Value, OpenApiError> {
     Ok(document)
 }
 
-fn v2(whole: &Value) -> Result<V2, OpenApiError> {
-    let swagger = swagger::from_v3(whole);
+fn v2(whole: &Value, extensions: &Extensions) -> Result<V2, OpenApiError> {
+    let mut swagger = swagger::from_v3(whole);
+    extensions.merge_into(&mut swagger);
     Ok(V2 {
         json: Document::json(&swagger)?,
         protobuf: Document::new(&gnostic::encode(&swagger))?,

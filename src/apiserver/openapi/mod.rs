@@ -8,7 +8,8 @@
 //! 4. [`decorate`]: Kubernetes' extensions and texts, which poem-openapi cannot express.
 //! 5. [`documents`]: cut by group-version for `/openapi/v3`; [`swagger`] and [`gnostic`] for `/openapi/v2`.
 //! 6. [`custom`]: what is said of custom resources; [`published`]: all documents together, by their hashes.
-//! 7. [`endpoint`] and [`docs`]: what HTTP clients and readers get.
+//! 7. [`merged`]: what the servers of other groups say of them.
+//! 8. [`endpoint`] and [`docs`]: what HTTP clients and readers get.
 
 mod custom;
 mod decorate;
@@ -17,6 +18,7 @@ mod docs;
 mod documents;
 mod endpoint;
 mod gnostic;
+mod merged;
 mod operations;
 mod parameters;
 mod published;
@@ -28,3 +30,4 @@ mod tests;
 
 pub use documents::{Document, OpenApiDocuments, OpenApiError};
 pub use endpoint::serve;
+pub use merged::Extensions;

@@ -6,6 +6,7 @@
 
 use super::custom;
 use super::documents::{Document, OpenApiDocuments, OpenApiError, V3};
+use super::merged::Extensions;
 use crate::apiserver::version::git_version;
 use crate::registry::{Kind, Snapshot};
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
@@ -19,7 +20,7 @@ use tokio::sync::OnceCell;
 
 /// The documents of one generation of the registry.
 pub struct Published {
-    generation: u64,
+    generation: (u64, u64),
     /// What `/openapi/v3` answers.
     pub index: Document,
     builtin: Arc<V3>,
@@ -42,21 +43,26 @@ impl OpenApiDocuments {
     /// What is published now.
     pub async fn published(&self) -> Result<Arc<Published>, OpenApiError> {
         let builtin = self.v3().await?;
-        let snapshot = self.registry.snapshot();
+        let (snapshot, extensions) = (self.registry.snapshot(), self.extensions.read().clone());
         let mut latest = self.latest.0.lock();
         if let Some(published) = &*latest
-            && published.generation == snapshot.generation
+            && published.generation == (snapshot.generation, extensions.generation)
         {
             return Ok(published.clone());
         }
-        let published = Arc::new(Published::new(builtin, &snapshot, latest.as_deref())?);
+        let published = Arc::new(Published::new(builtin, &snapshot, &extensions, latest.as_deref())?);
         *latest = Some(published.clone());
         Ok(published)
     }
 }
 
 impl Published {
-    fn new(builtin: Arc<V3>, snapshot: &Snapshot, before: Option<&Self>) -> Result<Self, OpenApiError> {
+    fn new(
+        builtin: Arc<V3>,
+        snapshot: &Snapshot,
+        extensions: &Extensions,
+        before: Option<&Self>,
+    ) -> Result<Self, OpenApiError> {
         let mut custom = BTreeMap::new();
         for (name, group) in snapshot.custom_groups() {
             for version in group.versions() {
@@ -79,12 +85,16 @@ impl Published {
         let hashes = builtin.documents.iter().map(|(key, document)| (key, &document.hash));
         let custom_hashes = custom.iter().map(|(key, document)| (key, &document.hash));
         // What a definition adds to a built-in group-version stands in the same document.
-        let paths: BTreeMap<&String, Value> = hashes
+        let mut paths: BTreeMap<&String, Value> = hashes
             .chain(custom_hashes)
             .map(|(key, hash)| (key, json!({"serverRelativeURL": url(key, hash)})))
             .collect();
+        // Other servers serve the documents of their groups themselves.
+        for (key, url) in &extensions.v3 {
+            paths.insert(key, json!({"serverRelativeURL": url}));
+        }
         Ok(Self {
-            generation: snapshot.generation,
+            generation: (snapshot.generation, extensions.generation),
             index: Document::json(&json!({"paths": paths}))?,
             builtin,
             custom,

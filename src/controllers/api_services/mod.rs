@@ -41,8 +41,9 @@ pub async fn run(client: Client, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(work).await;
 }
 
-/// The group-versions that do not come from definitions.
+/// The group-versions that come neither from definitions nor from other servers.
 async fn builtin(client: &Client) -> kube::Result<BTreeSet<GroupVersion>> {
+    let mut elsewhere = elsewhere(client).await?;
     let definitions: Vec<Definition> = Api::all(client.clone()).list(&ListParams::default()).await?.items;
     let custom: BTreeSet<GroupVersion> = definitions.iter().flat_map(plan::served).collect();
     let groups = client.list_api_groups().await?.groups;
@@ -54,12 +55,21 @@ async fn builtin(client: &Client) -> kube::Result<BTreeSet<GroupVersion>> {
             .into_iter()
             .map(move |version| (name.clone(), version.version))
     });
+    let versions: BTreeSet<GroupVersion> = versions.collect();
+    // Both before and after: one that came or went meanwhile is none of this server's either.
+    elsewhere.extend(self::elsewhere(client).await?);
     let core = client.list_core_api_versions().await?.versions;
     let core = core.into_iter().map(|version| (String::new(), version));
     Ok(core
         .chain(versions)
-        .filter(|version| !custom.contains(version))
+        .filter(|version| !custom.contains(version) && !elsewhere.contains(version))
         .collect())
+}
+
+/// The group-versions that other servers serve.
+async fn elsewhere(client: &Client) -> kube::Result<BTreeSet<GroupVersion>> {
+    let services: Vec<APIService> = Api::all(client.clone()).list(&ListParams::default()).await?.items;
+    Ok(services.iter().filter_map(plan::elsewhere).collect())
 }
 
 struct Controller {

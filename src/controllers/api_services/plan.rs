@@ -62,6 +62,15 @@ pub fn served(definition: &Definition) -> impl Iterator<Item = GroupVersion> {
     versions.map(|version| (definition.spec.group.clone(), version.name.clone()))
 }
 
+/// The group-version of an APIService that names a Service.
+pub fn elsewhere(service: &APIService) -> Option<GroupVersion> {
+    let spec = service.spec.as_ref().filter(|spec| spec.service.is_some())?;
+    Some((
+        spec.group.clone().unwrap_or_default(),
+        spec.version.clone().unwrap_or_default(),
+    ))
+}
+
 /// From what there is to what there should be.
 pub fn steps(builtin: &BTreeSet<GroupVersion>, custom: &BTreeSet<GroupVersion>, there: &[APIService]) -> Vec<Step> {
     let known: BTreeSet<String> = there.iter().map(ResourceExt::name_any).collect();
@@ -76,7 +85,9 @@ pub fn steps(builtin: &BTreeSet<GroupVersion>, custom: &BTreeSet<GroupVersion>, 
     let wanted: BTreeSet<String> = builtin.iter().chain(custom).map(name).collect();
     let left = there.iter().filter(|service| {
         let managed = service.labels().get(MANAGED).map(String::as_str);
-        matches!(managed, Some(CONTINUOUSLY | ON_START)) && !wanted.contains(&service.name_any())
+        // Who gave a group-version to another server has taken it from here.
+        let is_ours = matches!(managed, Some(CONTINUOUSLY | ON_START)) && elsewhere(service).is_none();
+        is_ours && !wanted.contains(&service.name_any())
     });
     steps.extend(left.map(|service| Step::Delete(service.name_any())));
     steps
@@ -131,6 +142,7 @@ fn version_priority(version: &str) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::ServiceReference;
     use serde_json::json;
 
     fn versions(list: &[(&str, &str)]) -> BTreeSet<GroupVersion> {
@@ -178,12 +190,15 @@ mod tests {
 
     #[test]
     fn only_what_was_made_here_is_removed() {
-        let there = ["v1.example.com", "v1.other.com"].map(|name| {
+        let there = ["v1.example.com", "v1.other.com", "v1.elsewhere.com"].map(|name| {
             let managed = service(&("x".into(), "v1".into()), CONTINUOUSLY);
             let mut there = managed;
             there.metadata.name = Some(name.to_owned());
             if name == "v1.other.com" {
                 there.metadata.labels = None;
+            }
+            if name == "v1.elsewhere.com" {
+                there.spec.as_mut().unwrap().service = Some(ServiceReference::default());
             }
             there
         });

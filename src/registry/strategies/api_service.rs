@@ -1,6 +1,6 @@
 //! APIServices (upstream: `kube-aggregator/pkg/registry/apiservice`, `pkg/apis/apiregistration/validation`).
 //!
-//! Local ones say which group-versions this server serves. Requests are not passed on to others yet.
+//! Local ones say which group-versions this server serves itself; requests for others are passed on to their Services.
 
 use crate::registry::columns::{Column, age, column, name_column};
 use crate::registry::field::FieldError;
@@ -11,9 +11,6 @@ use serde_json::{Value, json};
 
 const GROUP_PRIORITY_MAX: i64 = 20_000;
 const VERSION_PRIORITY_MAX: i64 = 1000;
-/// Of an APIService that names a Service.
-const NOT_PROXIED: &str =
-    "requests for this APIService are not passed on to its Service: aggregation is not served yet";
 
 pub struct ApiServiceStrategy;
 
@@ -21,11 +18,10 @@ fn is_local(object: &Object) -> bool {
     map(object, &["spec", "service"]).is_none()
 }
 
-fn condition(status: &str, reason: &str, message: &str) -> Value {
+fn local_condition() -> Value {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    json!({
-        "type": "Available", "status": status, "lastTransitionTime": now, "reason": reason, "message": message,
-    })
+    let message = "Local APIServices are always available";
+    json!({"type": "Available", "status": "True", "lastTransitionTime": now, "reason": "Local", "message": message})
 }
 
 impl Strategy for ApiServiceStrategy {
@@ -42,11 +38,12 @@ impl Strategy for ApiServiceStrategy {
     }
 
     fn prepare_for_create(&self, object: &mut Object) {
-        let condition = match is_local(object) {
-            true => condition("True", "Local", "Local APIServices are always available"),
-            false => condition("False", "FailedDiscoveryCheck", NOT_PROXIED),
+        // Whether others are available is seen when they are tried.
+        let status = match is_local(object) {
+            true => json!({"conditions": [local_condition()]}),
+            false => json!({}),
         };
-        object.insert("status".into(), json!({"conditions": [condition]}));
+        object.insert("status".into(), status);
     }
 
     fn prepare_for_update(&self, object: &mut Object, old: &Object, target: Target) {
@@ -129,13 +126,6 @@ impl Strategy for ApiServiceStrategy {
                 FieldError::not_supported(path, text(condition, &["status"]), &["True", "False", "Unknown"])
             })
             .collect()
-    }
-
-    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
-        match is_local(object) {
-            true => Vec::new(),
-            false => vec![NOT_PROXIED.to_owned()],
-        }
     }
 
     fn allow_unconditional_update(&self) -> bool {
@@ -244,7 +234,7 @@ mod tests {
             .unwrap()
             .clone();
         ApiServiceStrategy.prepare_for_create(&mut remote);
-        let expected = [json!("n/s"), json!("False (FailedDiscoveryCheck)")];
+        let expected = [json!("n/s"), json!("Unknown")];
         assert_eq!(ApiServiceStrategy.cells(&remote, 0)[1..3], expected);
     }
 }

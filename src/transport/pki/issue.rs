@@ -17,8 +17,6 @@ use super::names::ServerNames;
 use super::store::{self, PemPair};
 use super::{PkiError, tls};
 
-const AUTHORITY_FILE: &str = "ca";
-const AUTHORITY_NAME: &str = "kubernetes";
 const AUTHORITY_VALIDITY: Duration = Duration::days(3650);
 /// The same key is certified again when less is left: kubeconfigs that hold the older certificate go on.
 const AUTHORITY_RENEWAL: Duration = Duration::days(730);
@@ -27,6 +25,16 @@ const VALIDITY: Duration = Duration::days(365);
 const RENEWAL: Duration = Duration::days(60);
 /// For peers whose clock is behind ours.
 const CLOCK_SKEW: Duration = Duration::hours(1);
+
+/// An authority: its file without extension, and its common name.
+pub(super) type AuthorityProfile = (&'static str, &'static str);
+/// Signs servers and clients of the cluster.
+pub(super) const CLUSTER: AuthorityProfile = ("ca", "kubernetes");
+/// Signs only the proxy that names users to the servers of other API groups.
+pub(super) const FRONT_PROXY: AuthorityProfile = ("front-proxy-ca", "front-proxy-ca");
+
+/// File and common name of the front proxy's certificate.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 
 /// A certificate that this server wants to have.
 pub(super) struct Profile {
@@ -63,7 +71,7 @@ impl Profile {
         ]
     }
 
-    /// For a client of the API that is kept nowhere.
+    /// For a client whose name is all that it says.
     pub fn of_user(user: &'static str) -> Profile {
         Profile {
             file: user,
@@ -83,8 +91,8 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    pub fn load_or_create(directory: &Path) -> Result<Authority, PkiError> {
-        let (certificate_path, key_path) = store::paths(directory, AUTHORITY_FILE);
+    pub fn load_or_create(directory: &Path, (file, name): AuthorityProfile) -> Result<Authority, PkiError> {
+        let (certificate_path, key_path) = store::paths(directory, file);
         let kept = (store::read(&certificate_path)?, store::read(&key_path)?);
         let key = match &kept {
             (_, Some(key)) => KeyPair::from_pem(key).map_err(|error| unusable(&key_path, error))?,
@@ -96,7 +104,7 @@ impl Authority {
                 });
             }
             (None, None) => {
-                let key = generate_key(AUTHORITY_NAME)?;
+                let key = generate_key(name)?;
                 store::write(&key_path, &key.serialize_pem())?;
                 key
             }
@@ -104,8 +112,8 @@ impl Authority {
         let pem = match kept.0 {
             Some(pem) if !needs_renewal(&certificate_path, &pem, AUTHORITY_RENEWAL)? => pem,
             _ => {
-                let certificate = authority_params().self_signed(&key);
-                let pem = certificate.map_err(|error| issue_error(AUTHORITY_NAME, error))?.pem();
+                let certificate = authority_params(name).self_signed(&key);
+                let pem = certificate.map_err(|error| issue_error(name, error))?.pem();
                 store::write(&certificate_path, &pem)?;
                 pem
             }
@@ -229,10 +237,10 @@ impl Authority {
     }
 }
 
-fn authority_params() -> CertificateParams {
+fn authority_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     validity(&mut params, AUTHORITY_VALIDITY);
-    params.distinguished_name = subject(AUTHORITY_NAME, None);
+    params.distinguished_name = subject(name, None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,

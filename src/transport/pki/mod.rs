@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::trust::Identity;
+pub use issue::FRONT_PROXY_CLIENT;
 pub use names::{BadName, ServerNames, in_container};
 pub use store::{PemPair, write_private};
 pub use tls::ServerTls;
 
-use issue::{Authority, Profile};
+use issue::{Authority, CLUSTER, FRONT_PROXY, Profile};
 use tls::Swappable;
 
 /// How often certificates are compared with the clock and with the machine's addresses. Nothing else reports that a
@@ -53,6 +55,8 @@ pub struct Pki {
     kubelet: Swappable,
     kubelet_client: Swappable,
     admin: Swappable,
+    front_proxy_authority: Authority,
+    front_proxy: Swappable,
 }
 
 impl Pki {
@@ -60,13 +64,17 @@ impl Pki {
     /// `extra_names` come on top of the machine's own names and addresses.
     pub fn load_or_create(directory: &Path, extra_names: ServerNames) -> Result<Pki, PkiError> {
         store::create_private_directory(directory)?;
-        let authority = Authority::load_or_create(directory)?;
+        let authority = Authority::load_or_create(directory, CLUSTER)?;
         let names = ServerNames::of_machine().and(&extra_names);
         let [api_server, kubelet, kubelet_client, admin] = Profile::all(&names).map(|profile| {
             let (pair, _) = authority.load_or_issue(directory, &profile)?;
             Swappable::new(profile.file, pair)
         });
+        let front_proxy_authority = Authority::load_or_create(directory, FRONT_PROXY)?;
+        let (pair, _) = front_proxy_authority.load_or_issue(directory, &Profile::of_user(FRONT_PROXY_CLIENT))?;
         Ok(Pki {
+            front_proxy_authority,
+            front_proxy: Swappable::new(FRONT_PROXY_CLIENT, pair)?,
             directory: directory.to_owned(),
             authority,
             extra_names,
@@ -107,6 +115,16 @@ impl Pki {
         tls::client_config(&self.authority, &self.kubelet_client)
     }
 
+    /// The certificate of the authority by which the front proxy is known.
+    pub fn front_proxy_authority_pem(&self) -> &str {
+        self.front_proxy_authority.certificate_pem()
+    }
+
+    /// What the API server shows the servers of other API groups.
+    pub fn front_proxy_identity(&self) -> Identity {
+        Arc::new(self.front_proxy.clone())
+    }
+
     /// Signs the PEM request of somebody else, for these usages and at most for so long.
     pub fn sign(&self, request: &[u8], usages: &[String], lifetime: Duration) -> Result<String, PkiError> {
         let lifetime = time::Duration::try_from(lifetime).unwrap_or(time::Duration::MAX);
@@ -124,6 +142,12 @@ impl Pki {
                 slot.swap(profile.file, pair)?;
                 renewed.push(profile.file);
             }
+        }
+        let profile = Profile::of_user(FRONT_PROXY_CLIENT);
+        let (pair, fresh) = self.front_proxy_authority.load_or_issue(&self.directory, &profile)?;
+        if fresh {
+            self.front_proxy.swap(profile.file, pair)?;
+            renewed.push(profile.file);
         }
         Ok(renewed)
     }

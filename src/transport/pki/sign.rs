@@ -326,6 +326,7 @@ fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::pki::issue::CLUSTER;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
     use x509_parser::pem::parse_x509_pem;
 
@@ -363,7 +364,7 @@ mod tests {
     #[test]
     fn a_certificate_says_what_was_asked_and_allowed() {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::load_or_create(directory.path()).unwrap();
+        let authority = Authority::load_or_create(directory.path(), CLUSTER).unwrap();
         let key = KeyPair::generate().unwrap();
         let usages = ["digital signature", "key encipherment", "client auth", "server auth"].map(str::to_owned);
         let now = OffsetDateTime::from_unix_timestamp(OffsetDateTime::now_utc().unix_timestamp()).unwrap();

@@ -18,7 +18,15 @@ fn files_are_private_and_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let pki = directory.path().join("pki");
     let first = Pki::load_or_create(&pki, names(&[])).unwrap();
-    let kept = ["ca", "apiserver", "kubelet", "apiserver-kubelet-client", "admin"];
+    let kept = [
+        "ca",
+        "apiserver",
+        "kubelet",
+        "apiserver-kubelet-client",
+        "admin",
+        "front-proxy-ca",
+        "front-proxy-client",
+    ];
     for file in kept
         .iter()
         .flat_map(|name| [format!("{name}.crt"), format!("{name}.key")])
@@ -26,7 +34,7 @@ fn files_are_private_and_survive_a_restart() {
         let mode = fs::metadata(pki.join(&file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
-    assert_eq!(fs::read_dir(&pki).unwrap().count(), 10, "no temporary file is left");
+    assert_eq!(fs::read_dir(&pki).unwrap().count(), 14, "no temporary file is left");
     let second = Pki::load_or_create(&pki, names(&[])).unwrap();
     assert_eq!(first.authority_pem(), second.authority_pem());
     assert_eq!(first.admin(), second.admin());

@@ -77,7 +77,7 @@ pub async fn handle(
             let upgraded = request
                 .take_upgrade()
                 .map_err(|_| ApiError::bad_request("Upgrade request required"))?;
-            kubelets.pipe(upgraded, io);
+            kubelets.connections().pipe(upgraded, io);
             let mut response = Response::builder()
                 .status(StatusCode::SWITCHING_PROTOCOLS)
                 .body(Body::empty());
@@ -139,7 +139,7 @@ pub(super) async fn refusal(answer: poem::http::Response<Incoming>, pod: &str) -
 }
 
 /// A backend's answer as ours, its body still streaming.
-pub(super) fn relay(answer: poem::http::Response<Incoming>) -> Response {
+pub(in crate::apiserver) fn relay(answer: poem::http::Response<Incoming>) -> Response {
     let (mut head, body) = answer.into_parts();
     // Of that connection, not of ours.
     for hop_by_hop in [header::CONNECTION, header::TRANSFER_ENCODING] {

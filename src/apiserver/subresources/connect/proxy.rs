@@ -7,7 +7,7 @@ use super::{is_upgrade, relay};
 use crate::apiserver::error::ApiError;
 use crate::apiserver::request::RequestInfo;
 use crate::storage::Storage;
-use crate::transport::dial::{DialError, KubeletClient, RequestBody, UpgradeAnswer, empty_body};
+use crate::transport::dial::{Address, Connections, DialError, KubeletClient, RequestBody, UpgradeAnswer, empty_body};
 use poem::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use poem::{Body, Request, Response};
 
@@ -39,19 +39,46 @@ pub async fn handle(
     let prefix = prefix.to_owned();
     let backend = backend::find(storage, &info.resource, &info.namespace, &info.name)?;
     let path = if rest.is_empty() { "/" } else { rest };
+    let (forwarded, is_upgrade) = forward(request, with_query(path, request.uri()))?;
+    let unreachable =
+        |error: DialError| ApiError::service_unavailable(format!("error trying to reach service: {error}"));
+    if !is_upgrade {
+        let answer = match &backend {
+            Backend::Plain(address) => kubelets.request_plain(address, forwarded).await,
+            Backend::Unverified(address) => kubelets.request_unverified(address, forwarded).await,
+            Backend::Kubelet(address) => kubelets.request(address, forwarded).await,
+        };
+        let mut response = relay(answer.map_err(unreachable)?);
+        let (Backend::Plain(address) | Backend::Unverified(address) | Backend::Kubelet(address)) = &backend;
+        rewrite_location(response.headers_mut(), &prefix, address);
+        return Ok(response);
+    }
+    let answer = match &backend {
+        Backend::Plain(address) => kubelets.upgrade_plain(address, forwarded).await,
+        Backend::Unverified(address) => kubelets.upgrade_unverified(address, forwarded).await,
+        Backend::Kubelet(address) => kubelets.upgrade(address, forwarded).await,
+    };
+    switch(request, answer.map_err(unreachable)?, kubelets.connections())
+}
+
+/// The request as it goes on to another server, with its body; true: it asks for another protocol, and has none.
+pub(in crate::apiserver) fn forward(
+    request: &mut Request,
+    target: String,
+) -> Result<(poem::http::Request<RequestBody>, bool), ApiError> {
     let forwarded = poem::http::Request::builder()
         .method(request.method().clone())
-        .uri(with_query(path, request.uri()));
+        .uri(target);
     let mut headers = forwarded_headers(request.headers(), request.uri());
-    let upgrade = is_upgrade(request.headers());
-    if upgrade {
+    let is_upgrade = is_upgrade(request.headers());
+    if is_upgrade {
         for name in [header::CONNECTION, header::UPGRADE] {
             for value in request.headers().get_all(&name) {
                 headers.append(name.clone(), value.clone());
             }
         }
     }
-    let body: RequestBody = if upgrade {
+    let body: RequestBody = if is_upgrade {
         empty_body()
     } else {
         request.take_body().into()
@@ -60,30 +87,22 @@ pub async fn handle(
         .body(body)
         .map_err(|error| ApiError::bad_request(format!("the request makes no valid URL: {error}")))?;
     *forwarded.headers_mut() = headers;
-    let unreachable =
-        |error: DialError| ApiError::service_unavailable(format!("error trying to reach service: {error}"));
-    if !upgrade {
-        let answer = match &backend {
-            Backend::Plain(address) => kubelets.request_plain(address, forwarded).await,
-            Backend::Unverified(address) => kubelets.request_unverified(address, forwarded).await,
-            Backend::Kubelet(address) => kubelets.request(address, forwarded).await,
-        };
-        let mut response = relay(answer.map_err(unreachable)?);
-        rewrite_location(response.headers_mut(), &prefix, &backend);
-        return Ok(response);
-    }
-    let answer = match &backend {
-        Backend::Plain(address) => kubelets.upgrade_plain(address, forwarded).await,
-        Backend::Unverified(address) => kubelets.upgrade_unverified(address, forwarded).await,
-        Backend::Kubelet(address) => kubelets.upgrade(address, forwarded).await,
-    };
-    match answer.map_err(unreachable)? {
+    Ok((forwarded, is_upgrade))
+}
+
+/// What the other server made of a request for another protocol: the client's connection is joined to one of `ours`.
+pub(in crate::apiserver) fn switch(
+    request: &Request,
+    answer: UpgradeAnswer,
+    ours: &Connections,
+) -> Result<Response, ApiError> {
+    match answer {
         UpgradeAnswer::Refused(answer) => Ok(relay(answer)),
         UpgradeAnswer::Switched { headers, io } => {
             let upgraded = request
                 .take_upgrade()
                 .map_err(|_| ApiError::bad_request("the connection cannot be upgraded"))?;
-            kubelets.pipe(upgraded, io);
+            ours.pipe(upgraded, io);
             let mut response = Response::builder()
                 .status(StatusCode::SWITCHING_PROTOCOLS)
                 .body(Body::empty());
@@ -135,11 +154,10 @@ fn forwarded_headers(from: &HeaderMap, uri: &Uri) -> HeaderMap {
 }
 
 /// A redirect to the backend itself becomes one to its place below the prefix.
-fn rewrite_location(headers: &mut HeaderMap, prefix: &str, backend: &Backend) {
+pub(in crate::apiserver) fn rewrite_location(headers: &mut HeaderMap, prefix: &str, address: &Address) {
     let Some(location) = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else {
         return;
     };
-    let (Backend::Plain(address) | Backend::Unverified(address) | Backend::Kubelet(address)) = backend;
     let path = match location.parse::<Uri>() {
         Ok(uri) => match uri.authority() {
             Some(authority) if authority.as_str() != address.to_string() => return,
@@ -158,7 +176,6 @@ fn rewrite_location(headers: &mut HeaderMap, prefix: &str, backend: &Backend) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::dial::Address;
 
     #[test]
     fn the_path_is_split_by_position() {
@@ -173,10 +190,10 @@ mod tests {
 
     #[test]
     fn redirects_of_the_backend_stay_below_the_prefix() {
-        let backend = Backend::Plain(Address {
+        let backend = Address {
             host: "10.0.0.1".to_owned(),
             port: 80,
-        });
+        };
         for (location, expected) in [
             ("/login?x=1", "/prefix/login?x=1"),
             ("http://10.0.0.1:80/login", "/prefix/login"),

@@ -1,0 +1,157 @@
+//! What the servers of other API groups have to know to believe the front proxy, in the ConfigMap that they read at their
+//! start (upstream: `pkg/controlplane/controller/clusterauthenticationtrust`).
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+use super::AppError;
+use super::namespaces::KUBE_SYSTEM;
+use crate::transport::pki::{FRONT_PROXY_CLIENT, Pki};
+
+const NAME: &str = "extension-apiserver-authentication";
+/// Somebody else may write at the same time.
+const ATTEMPTS_MAX: usize = 5;
+
+/// Makes it, or adds to it what it lacks.
+pub(super) async fn create(client: &Client, pki: &Pki) -> Result<(), AppError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), KUBE_SYSTEM);
+    let wanted = wanted(pki);
+    for _ in 0..ATTEMPTS_MAX {
+        match write(&api, &wanted).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
+            done => return done.map_err(|source| AppError::ExtensionAuthentication(Box::new(source))),
+        }
+    }
+    // Whoever writes that often is seen by `keep`.
+    Ok(())
+}
+
+async fn write(api: &Api<ConfigMap>, wanted: &BTreeMap<String, String>) -> kube::Result<()> {
+    let params = PostParams::default();
+    let Some(mut known) = api.get_opt(NAME).await? else {
+        let metadata = ObjectMeta {
+            name: Some(NAME.to_owned()),
+            ..ObjectMeta::default()
+        };
+        let map = ConfigMap {
+            metadata,
+            data: Some(wanted.clone()),
+            ..ConfigMap::default()
+        };
+        return api.create(&params, &map).await.map(drop);
+    };
+    let data = combined(known.data.as_ref(), wanted);
+    if known.data.as_ref() == Some(&data) {
+        return Ok(());
+    }
+    known.data = Some(data);
+    api.replace(NAME, &params, &known).await.map(drop)
+}
+
+/// Puts it right whenever somebody has changed it, until `stop`.
+pub(super) async fn keep(client: Client, pki: Arc<Pki>, stop: CancellationToken) {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), KUBE_SYSTEM);
+    let only_it = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+    let mut changes = std::pin::pin!(watcher(api, only_it).default_backoff());
+    loop {
+        let change = tokio::select! {
+            change = changes.next() => change,
+            () = stop.cancelled() => return,
+        };
+        match change {
+            // What was written here comes back, too, and then nothing is to be done.
+            Some(Ok(Event::Apply(_) | Event::Delete(_))) => {
+                if let Err(error) = create(&client, &pki).await {
+                    tracing::warn!(%error, "servers of other API groups may not find whom to believe");
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::debug!(%error, "the watch of {NAME} broke and is retried"),
+            None => return,
+        }
+    }
+}
+
+fn wanted(pki: &Pki) -> BTreeMap<String, String> {
+    let list = |text: &str| format!("[{text:?}]");
+    [
+        ("client-ca-file", pki.authority_pem().to_owned()),
+        (
+            "requestheader-client-ca-file",
+            pki.front_proxy_authority_pem().to_owned(),
+        ),
+        ("requestheader-allowed-names", list(FRONT_PROXY_CLIENT)),
+        ("requestheader-username-headers", list("X-Remote-User")),
+        ("requestheader-uid-headers", list("X-Remote-Uid")),
+        ("requestheader-group-headers", list("X-Remote-Group")),
+        ("requestheader-extra-headers-prefix", list("X-Remote-Extra-")),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// What is there stays, as other servers may have put it there: authorities follow one another, names are lists.
+fn combined(known: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut data = known.cloned().unwrap_or_default();
+    for (key, value) in wanted {
+        let text = data.entry(key.clone()).or_default();
+        if key.ends_with("-file") {
+            if !text.contains(value.trim()) {
+                text.push_str(value);
+            }
+            continue;
+        }
+        let read = |text: &str| serde_json::from_str::<Vec<String>>(text).unwrap_or_default();
+        let mut names = read(text);
+        let missing: Vec<String> = read(value).into_iter().filter(|name| !names.contains(name)).collect();
+        if !missing.is_empty() {
+            names.extend(missing);
+            *text = serde_json::to_string(&names).unwrap_or_default();
+        }
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let entries = entries.iter().copied();
+        entries.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn what_others_believe_stays() {
+        let wanted = map(&[
+            ("client-ca-file", "OURS\n"),
+            ("requestheader-allowed-names", "[\"ours\"]"),
+        ]);
+        assert_eq!(combined(None, &wanted), wanted);
+        assert_eq!(combined(Some(&wanted), &wanted), wanted);
+        let known = map(&[
+            ("client-ca-file", "THEIRS\n"),
+            ("requestheader-allowed-names", "[\"theirs\"]"),
+            ("more", "1"),
+        ]);
+        let both = map(&[
+            ("client-ca-file", "THEIRS\nOURS\n"),
+            ("requestheader-allowed-names", "[\"theirs\",\"ours\"]"),
+            ("more", "1"),
+        ]);
+        assert_eq!(combined(Some(&known), &wanted), both);
+        assert_eq!(combined(Some(&both), &wanted), both);
+        let broken = map(&[("requestheader-allowed-names", "ours")]);
+        assert_eq!(
+            combined(Some(&broken), &wanted)["requestheader-allowed-names"],
+            "[\"ours\"]"
+        );
+    }
+}
