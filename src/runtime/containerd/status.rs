@@ -63,8 +63,10 @@ impl Parts {
         if record::end(&container).is_some() {
             return Ok(has_ended);
         }
+        // The time of the start is recorded before it: without one, what ended had not begun.
+        let has_begun = record::started_at(&container).is_some();
         let end = match task {
-            Some(task) if has_ended => {
+            Some(task) if has_ended && has_begun => {
                 let mut end = end_of(&task);
                 let pod_uid = record::label(&container, record::POD_UID);
                 if end.exit_code != 0 && files::was_oom_killed(&self.engine, pod_uid, id) {
@@ -72,13 +74,13 @@ impl Parts {
                 }
                 end
             }
-            None if record::started_at(&container).is_some() => End {
+            None if has_begun => End {
                 exit_code: LOST_CODE,
                 finished_at: SystemTime::now(),
                 reason: LOST_REASON.to_string(),
                 message: "the container's process is gone, and nobody saw how it ended".to_string(),
             },
-            _ => return Ok(false),
+            _ => return Ok(has_ended),
         };
         self.engine.change(id, Change::End(end)).await?;
         self.events.tell(RuntimeEventKind::ContainerExited, id);
@@ -120,7 +122,8 @@ fn describe(container: &Container, task: Option<&Process>) -> Option<ContainerSt
         // Its shim does not answer in time: it does what it did.
         (None, Some(Status::Unknown)) if started_at.is_some() => (ContainerState::Running, None),
         (None, Some(Status::Unknown)) => (ContainerState::Created, None),
-        (None, None) if started_at.is_none() => (ContainerState::Created, None),
+        // Killed before it began, by a removal that was cut off.
+        (None, None | Some(Status::Stopped)) if started_at.is_none() => (ContainerState::Created, None),
         (None, None | Some(Status::Stopped)) => return None,
     };
     let oom_killed = record::label(container, record::OOM) == "true";
@@ -179,6 +182,12 @@ mod tests {
             (started.clone(), Status::Running, true, Some(ContainerState::Running)),
             (started.clone(), Status::Unknown, true, Some(ContainerState::Running)),
             (started.clone(), Status::Stopped, false, None),
+            (
+                Container::default(),
+                Status::Stopped,
+                false,
+                Some(ContainerState::Created),
+            ),
         ] {
             let task = Process {
                 status: status.into(),
