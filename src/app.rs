@@ -8,6 +8,7 @@
 mod data_dir;
 mod device_expressions;
 mod extension_authentication;
+pub mod images;
 mod kubeconfig;
 mod machine;
 mod namespaces;
@@ -112,6 +113,8 @@ pub enum AppError {
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot serve the cluster's DNS: {0}")]
     Dns(#[from] crate::network::dns::DnsError),
+    #[error(transparent)]
+    Images(#[from] crate::runtime::RuntimeError),
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
     #[error("a step of the start broke off: {0}")]

@@ -245,3 +245,31 @@ fn files_with_secrets_are_for_their_owner() {
         assert_eq!(mode(&path), 0, "{} is open to others", path.display());
     }
 }
+
+#[test]
+fn archives_that_are_none_are_refused_before_an_engine_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(path("text"), "no archive").unwrap();
+    fs::write(path("zstd"), b"\x28\xb5\x2f\xfd and so on").unwrap();
+    let layer = support::images::busybox_archive(&[]);
+    let image = support::images::Image::new("app:1", &layer);
+    fs::write(path("nameless"), image.nameless_archive()).unwrap();
+    fs::write(path("good"), image.docker_archive()).unwrap();
+    let load = |arguments: &[&str]| refusal(&[&["image", "load"], arguments].concat(), &[]);
+    let absent = path("absent");
+    assert!(load(&[&absent]).contains(&format!("cannot load {absent}: No such file")));
+    assert!(
+        load(&[&path("text")]).contains("cannot read the archive"),
+        "{}",
+        load(&[&path("text")])
+    );
+    assert!(load(&[&path("zstd")]).contains("zstd, which is not supported; gzip is"));
+    assert!(load(&[&path("nameless")]).contains("--name"));
+    assert!(load(&[&path("good"), "--name", "Not A Name"]).contains("couldn't parse image name"));
+    assert!(load(&[&path("good"), "--name", "other:1"]).contains("--name is for archives with one image"));
+    assert!(load(&[&path("good"), "--runtime", "none"]).contains("runtime.kind"));
+    let nowhere = [("DOCKER_HOST", "unix:///nowhere/docker.sock")];
+    let text = refusal(&["image", "ls", "--runtime", "docker"], &nowhere);
+    assert!(text.contains("/nowhere/docker.sock"), "{text}");
+}

@@ -1,8 +1,9 @@
 //! This machine as a node: the container engine, and the kubelet on it (upstream: `cmd/kubelet/app`).
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -11,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::{AppError, Core, Parts, namespaces, service_network};
 use crate::config::{RuntimeKind, Settings};
 use crate::kubelet::eviction::threshold;
+use crate::kubelet::images::{ImagePolicy, garbage_plan};
 use crate::kubelet::node_shutdown::{self, NodeShutdown};
 use crate::kubelet::static_pods::StaticPodOptions;
 use crate::kubelet::{self, FileSharing, Kubelet, KubeletOptions, PodPolicy};
@@ -25,27 +27,84 @@ use crate::transport::serve::{PlainHttp, ServeOptions, serve};
 
 /// Connects to the engine that the settings name; `None` where they name none.
 pub(super) async fn choose_runtime(settings: &Settings, core: &Core) -> Result<Option<Chosen>, AppError> {
+    if settings.runtime.kind == RuntimeKind::None {
+        return Ok(None);
+    }
+    let cluster_id = namespaces::cluster_id(&core.client("system:apiserver", &["system:masters"])).await?;
+    let options = runtime_options(settings, cluster_id, core.data_dir.path().join("runtime"));
+    choose(&options)
+        .await
+        .map_err(|error| AppError::Runtime(Box::new(error)))
+}
+
+/// What the settings say of the engine.
+pub(super) fn runtime_options(settings: &Settings, cluster_id: String, state_dir: PathBuf) -> RuntimeOptions {
     let choice = match settings.runtime.kind {
         RuntimeKind::Docker => RuntimeChoice::Docker,
         RuntimeKind::Containerd => RuntimeChoice::Containerd,
         RuntimeKind::Auto => RuntimeChoice::Auto,
-        RuntimeKind::None => return Ok(None),
+        RuntimeKind::None => RuntimeChoice::None,
     };
     let set = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let options = RuntimeOptions {
+    RuntimeOptions {
         choice,
-        cluster_id: namespaces::cluster_id(&core.client("system:apiserver", &["system:masters"])).await?,
+        cluster_id,
         docker_host: set(&settings.runtime.docker_host),
         containerd_address: set(&settings.runtime.containerd_address),
         containerd_namespace: set(&settings.runtime.containerd_namespace),
+        containerd_image_namespaces: settings.runtime.containerd_image_namespaces.clone(),
         pod_range: set(&settings.runtime.pod_range),
         pod_bridge: set(&settings.runtime.pod_bridge),
         registries_dir: set(&settings.runtime.registries_dir).map(Into::into),
-        state_dir: core.data_dir.path().join("runtime"),
-    };
-    choose(&options)
-        .await
-        .map_err(|error| AppError::Runtime(Box::new(error)))
+        state_dir,
+    }
+}
+
+/// How images are got and removed.
+fn image_policy(settings: &Settings, data_dir: &Path) -> Result<ImagePolicy, AppError> {
+    let node = &settings.node;
+    let wrong = |key: &'static str, reason: String| AppError::Setting { key, reason };
+    let (high, low) = (node.image_gc_high_percent, node.image_gc_low_percent);
+    if high > 100 {
+        let reason = format!("{high} is not allowed: it must be between 0 and 100");
+        return Err(wrong("node.image_gc_high_percent", reason));
+    }
+    if low >= high {
+        let reason = format!("{low} is not allowed: it must be less than node.image_gc_high_percent, which is {high}");
+        return Err(wrong("node.image_gc_low_percent", reason));
+    }
+    let (age_min, age_max) = (node.image_gc_age_min_seconds, node.image_gc_age_max_seconds);
+    if age_max > 0 && age_max <= age_min {
+        let reason = format!("{age_max} is not allowed: it must be more than node.image_gc_age_min_seconds");
+        return Err(wrong("node.image_gc_age_max_seconds", reason));
+    }
+    let docker = std::env::var_os("DOCKER_CONFIG")
+        .filter(|set| !set.is_empty())
+        .map(PathBuf::from);
+    let home = std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from);
+    let directories = [
+        Some(data_dir.to_owned()),
+        Some(PathBuf::from("/var/lib/kubelet")),
+        docker.or_else(|| home.map(|home| home.join(".docker"))),
+        Some(PathBuf::from("/.docker")),
+    ];
+    Ok(ImagePolicy {
+        pulls_max: node.image_pulls_max,
+        credentials: directories
+            .into_iter()
+            .flatten()
+            .map(|path| path.join("config.json"))
+            .collect(),
+        garbage: garbage_plan::Policy {
+            high_percent: high,
+            low_percent: low,
+            age_min: Duration::from_secs(age_min),
+            age_max: Duration::from_secs(age_max),
+            ..garbage_plan::Policy::default()
+        },
+    })
 }
 
 /// Starts the kubelet; the answer ends its pods when the machine goes down.
@@ -97,6 +156,7 @@ pub(super) async fn start(
                 file_bytes_max: settings.node.container_log_bytes_max,
                 files_max: settings.node.container_log_files_max,
             },
+            images: image_policy(settings, core.data_dir.path())?,
         },
         static_pods: (!settings.node.static_pod_path.as_os_str().is_empty()).then(|| StaticPodOptions {
             directory: settings.node.static_pod_path.clone(),

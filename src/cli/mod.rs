@@ -1,6 +1,7 @@
 //! The commands, one file each (upstream: `cmd/`).
 
 mod cri_log;
+mod image;
 mod kubeconfig;
 mod merge;
 mod server;
@@ -20,6 +21,7 @@ Examples:
   kubectl --server=http://localhost:6443 get nodes
                                             as root, or as the user that runs the server
   krust kubeconfig --merge                  add the context krust to your own kubeconfig
+  krust image load app.tar                  give the engine an image; docker save app | krust image load - does the same
   docker run -d --name krust -p 6443:6443 -v /var/run/docker.sock:/var/run/docker.sock krust
   docker exec krust krust kubeconfig > kubeconfig
                                             the server in a container, its pods beside it
@@ -43,6 +45,9 @@ enum Command {
     Server(server::ServerArguments),
     /// Print a kubeconfig for the server on this machine, or add it to your own.
     Kubeconfig(kubeconfig::KubeconfigArguments),
+    /// Load images into the engine, and list them.
+    #[command(subcommand)]
+    Image(image::ImageCommand),
     /// Print the version of krust and of the Kubernetes API that it serves.
     Version,
     /// Lead connections to Services to their endpoints, and answer DNS; started by a server in a container.
@@ -66,6 +71,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Server(cli.server)) {
         Command::Server(arguments) => server::run(&arguments),
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Command::Image(command) => image::run(&command),
         Command::Version => version::run(),
         Command::ServiceNetwork(arguments) => service_network::run(&arguments),
         Command::CriLog(arguments) => cri_log::run(&arguments, false),

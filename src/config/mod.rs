@@ -69,6 +69,8 @@ pub struct RuntimeSettings {
     pub containerd_address: String,
     /// containerd's namespace for images and pods. Empty: `k8s.io`.
     pub containerd_namespace: String,
+    /// Further namespaces of containerd whose images may be used, like `default` (nerdctl's) or `moby` (Docker's).
+    pub containerd_image_namespaces: Vec<String>,
     /// IPv4 network of the pods that run on containerd. Empty: `10.42.0.0/24`.
     pub pod_range: String,
     /// Name of the network bridge of those pods. Empty: `krust0`.
@@ -104,6 +106,16 @@ pub struct NodeSettings {
     pub container_log_bytes_max: u64,
     /// So many log files are kept of a container.
     pub container_log_files_max: u32,
+    /// So many images are pulled at once; 0: as many as are asked for.
+    pub image_pulls_max: usize,
+    /// Unused images are removed when the disk is this full, in percent; 100: never.
+    pub image_gc_high_percent: u8,
+    /// Until it is this full.
+    pub image_gc_low_percent: u8,
+    /// Images that are younger stay.
+    pub image_gc_age_min_seconds: u64,
+    /// Images that nobody has used for longer are removed; 0: never.
+    pub image_gc_age_max_seconds: u64,
     /// A directory of files with pods that run here whatever the API says. Empty: none.
     pub static_pod_path: PathBuf,
     /// Where the volumes of the class `local-path` are made. Empty: `volumes` in the data directory.
@@ -201,6 +213,11 @@ impl Default for NodeSettings {
             allowed_unsafe_sysctls: Vec::new(),
             container_log_bytes_max: 10 << 20,
             container_log_files_max: 5,
+            image_pulls_max: 4,
+            image_gc_high_percent: 100,
+            image_gc_low_percent: 80,
+            image_gc_age_min_seconds: 120,
+            image_gc_age_max_seconds: 0,
             static_pod_path: PathBuf::new(),
             volumes_dir: PathBuf::new(),
         }

@@ -13,7 +13,9 @@ pub fn describe(options: &KubeletOptions) -> Value {
     let periods = options.shutdown_periods.iter();
     let periods =
         periods.map(|period| json!({"priority": period.priority, "shutdownGracePeriodSeconds": period.seconds}));
-    json!({
+    let seconds = |duration: std::time::Duration| format!("{}s", duration.as_secs());
+    let images = &options.policy.images;
+    let mut described = json!({
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "address": options.listen.ip().to_string(),
@@ -29,11 +31,21 @@ pub fn describe(options: &KubeletOptions) -> Value {
         "clusterDNS": options.cluster_dns,
         "clusterDomain": crate::kubelet::sandbox::CLUSTER_DOMAIN,
         "evictionHard": hard.collect::<serde_json::Map<_, _>>(),
+        "imageGCHighThresholdPercent": images.garbage.high_percent,
+        "imageGCLowThresholdPercent": images.garbage.low_percent,
+        "imageMaximumGCAge": seconds(images.garbage.age_max),
+        "imageMinimumGCAge": seconds(images.garbage.age_min),
         "maxPods": options.pods_max,
         "nodeLeaseDurationSeconds": 40,
         "nodeStatusReportFrequency": "5m0s",
         "nodeStatusUpdateFrequency": "10s",
+        "registryPullQPS": 0,
+        "serializeImagePulls": images.pulls_max == 1,
         "shutdownGracePeriodByPodPriority": periods.collect::<Vec<_>>(),
         "streamingConnectionIdleTimeout": "4h0m0s",
-    })
+    });
+    if images.pulls_max > 1 {
+        described["maxParallelImagePulls"] = json!(images.pulls_max);
+    }
+    described
 }

@@ -9,6 +9,7 @@ use crate::kubelet::container::security::Seccomp;
 use crate::kubelet::context::{Context, ENGINE_STARTS_MAX};
 use crate::kubelet::eviction::Evictions;
 use crate::kubelet::images::Images;
+use crate::kubelet::images::garbage::Garbage;
 use crate::kubelet::node::{self, NodeAgent, status::figures};
 use crate::kubelet::node_shutdown::NodeShutdown;
 use crate::kubelet::plan::PodFailure;
@@ -71,11 +72,21 @@ pub async fn run(
     tasks.spawn(record_events.instrument(tracing::info_span!("events")));
     let informers = Informers::new(options.client.clone(), shutdown.clone());
     let node = NodeAgent::new(&options, recorder.clone(), node_shutdown.clone()).await?;
+    if let Some(directory) = node.image_directory() {
+        // Nobody else sets it.
+        let _ = stats.image_directory.set(directory.clone());
+    }
     let features = node.facts().features.clone();
     let context = Arc::new(Context {
         client: options.client.clone(),
         runtime: options.runtime.clone(),
-        images: Images::new(options.runtime.clone(), options.client.clone(), recorder.clone()),
+        images: Images::new(
+            options.runtime.clone(),
+            options.client.clone(),
+            recorder.clone(),
+            &options.policy.images,
+            &options.data_dir,
+        ),
         volumes: Volumes::new(
             &options.data_dir,
             options.files.clone(),
@@ -103,7 +114,19 @@ pub async fn run(
         features,
     });
     tasks.spawn(node.run(shutdown.clone()).instrument(tracing::info_span!("node")));
+    let garbage = Arc::new(Garbage {
+        runtime: context.runtime.clone(),
+        pods: context.pods.clone(),
+        recorder: context.recorder.clone(),
+        node_name: options.node_name.clone(),
+        policy: options.policy.images.garbage,
+        data_dir: options.data_dir.clone(),
+        records: Default::default(),
+    });
+    let collected = garbage.clone().run(shutdown.clone());
+    tasks.spawn(collected.instrument(tracing::info_span!("image garbage")));
     let evictions = Evictions {
+        images: garbage,
         thresholds: options.eviction_hard.clone(),
         pods: context.pods.clone(),
         stats,

@@ -14,8 +14,7 @@ mod downward;
 pub mod eviction;
 mod handlers;
 mod hooks;
-mod image_secrets;
-mod images;
+pub mod images;
 mod lookup;
 mod manager;
 mod node;
@@ -89,6 +88,7 @@ pub struct PodPolicy {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// `containerLogMaxSize` and `containerLogMaxFiles`.
     pub logs: crate::runtime::LogLimits,
+    pub images: images::ImagePolicy,
 }
 
 /// Whether paths that krust writes are the same paths for the container engine.

@@ -1,6 +1,6 @@
 //! Picks the container runtime named by the configuration (upstream: the kubelet's `--container-runtime-endpoint`).
 
-use super::{Result, Runtime, RuntimeError, RuntimeVersion, containerd, docker};
+use super::{ImageStore, Result, Runtime, RuntimeError, RuntimeVersion, containerd, docker};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -66,6 +66,8 @@ pub struct RuntimeOptions {
     pub containerd_address: Option<String>,
     /// containerd's namespace; None: [`containerd::DEFAULT_NAMESPACE`].
     pub containerd_namespace: Option<String>,
+    /// Further namespaces whose images may be used.
+    pub containerd_image_namespaces: Vec<String>,
     /// IPv4 network of pods whose network is krust's; None: [`containerd::DEFAULT_POD_RANGE`].
     pub pod_range: Option<String>,
     /// Their bridge; None: [`containerd::DEFAULT_POD_BRIDGE`].
@@ -140,25 +142,47 @@ pub async fn choose(options: &RuntimeOptions) -> Result<Option<Chosen>, ChooseEr
     }
 }
 
-async fn connect_docker(options: &RuntimeOptions) -> Result<Chosen> {
-    let endpoint = options
+/// The images of the chosen engine, without a thing for pods, and the address that answered; None with
+/// [`RuntimeChoice::None`].
+pub async fn choose_images(options: &RuntimeOptions) -> Result<Option<(Arc<dyn ImageStore>, String)>, ChooseError> {
+    let of_docker = async || {
+        let endpoint = docker_endpoint(options);
+        let store = docker::connect_images(&endpoint, &options.cluster_id).await?;
+        Ok((store, endpoint))
+    };
+    let of_containerd = async || {
+        let daemon = containerd_options(options);
+        let address = daemon.address.clone();
+        Ok((containerd::connect_images(daemon).await?, address))
+    };
+    match options.choice {
+        RuntimeChoice::None => Ok(None),
+        RuntimeChoice::Docker => of_docker().await.map(Some).map_err(ChooseError::Docker),
+        RuntimeChoice::Containerd => of_containerd().await.map(Some).map_err(ChooseError::Containerd),
+        RuntimeChoice::Auto => match of_docker().await {
+            Ok(found) => Ok(Some(found)),
+            Err(docker) => match of_containerd().await {
+                Ok(found) => Ok(Some(found)),
+                Err(containerd) => Err(ChooseError::Neither { docker, containerd }),
+            },
+        },
+    }
+}
+
+fn docker_endpoint(options: &RuntimeOptions) -> String {
+    options
         .docker_host
         .clone()
         .or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()))
-        .unwrap_or_else(|| DEFAULT_DOCKER_HOST.to_string());
-    let runtime: Arc<dyn Runtime> = docker::connect(&endpoint, &options.cluster_id).await?;
-    chosen(runtime, endpoint).await
+        .unwrap_or_else(|| DEFAULT_DOCKER_HOST.to_string())
 }
 
-async fn connect_containerd(options: &RuntimeOptions) -> Result<Chosen> {
-    let address = options
-        .containerd_address
-        .clone()
-        .unwrap_or_else(|| DEFAULT_CONTAINERD_ADDRESS.to_string());
+fn containerd_options(options: &RuntimeOptions) -> containerd::Options {
     let or = |set: &Option<String>, default: &str| set.clone().unwrap_or_else(|| default.to_string());
-    let runtime = containerd::connect(containerd::Options {
-        address: address.clone(),
+    containerd::Options {
+        address: or(&options.containerd_address, DEFAULT_CONTAINERD_ADDRESS),
         namespace: or(&options.containerd_namespace, containerd::DEFAULT_NAMESPACE),
+        image_namespaces: options.containerd_image_namespaces.clone(),
         cluster_id: options.cluster_id.clone(),
         state_dir: options.state_dir.clone(),
         pod_range: or(&options.pod_range, containerd::DEFAULT_POD_RANGE),
@@ -168,8 +192,19 @@ async fn connect_containerd(options: &RuntimeOptions) -> Result<Chosen> {
             None => containerd::DEFAULT_REGISTRIES_DIR.into(),
         },
         logger: None,
-    })
-    .await?;
+    }
+}
+
+async fn connect_docker(options: &RuntimeOptions) -> Result<Chosen> {
+    let endpoint = docker_endpoint(options);
+    let runtime: Arc<dyn Runtime> = docker::connect(&endpoint, &options.cluster_id).await?;
+    chosen(runtime, endpoint).await
+}
+
+async fn connect_containerd(options: &RuntimeOptions) -> Result<Chosen> {
+    let daemon = containerd_options(options);
+    let address = daemon.address.clone();
+    let runtime = containerd::connect(daemon).await?;
     chosen(runtime, address).await
 }
 
@@ -193,6 +228,7 @@ mod tests {
             docker_host: Some("unix:///nonexistent/docker.sock".into()),
             containerd_address: Some("/nonexistent/containerd.sock".into()),
             containerd_namespace: None,
+            containerd_image_namespaces: Vec::new(),
             pod_range: None,
             pod_bridge: None,
             registries_dir: None,

@@ -3,6 +3,7 @@
 //! The backends: [`docker`], [`containerd`], [`fake`] (in memory, for tests and benches).
 //! A new backend is a folder, an arm in [`choose`], and passing the contract tests.
 
+pub mod archive;
 pub mod cgroups;
 pub mod changes;
 pub mod choose;
@@ -20,8 +21,10 @@ pub mod usage;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 pub use usage::{Usage, Written};
@@ -49,6 +52,16 @@ pub enum RuntimeError {
     Unsupported(&'static str),
 }
 pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
+
+impl RuntimeError {
+    /// What the engine said, without the call that it said it to.
+    pub fn cause(&self) -> String {
+        match self {
+            RuntimeError::Failed { message, .. } => message.clone(),
+            other => other.to_string(),
+        }
+    }
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeVersion {
@@ -320,6 +333,44 @@ pub struct Image {
     pub size_bytes: u64,
     /// User of the image's config; empty is root.
     pub user: String,
+    /// It is not for krust to remove: somebody else's containers run it, or it is held elsewhere.
+    pub pinned: bool,
+}
+
+/// How far a pull has come, for whoever watches it. What is there already counts as got.
+#[derive(Debug, Default)]
+pub struct PullProgress {
+    got_bytes: AtomicU64,
+    /// 0: not known yet.
+    total_bytes: AtomicU64,
+}
+
+impl PullProgress {
+    pub fn set_total(&self, bytes: u64) {
+        self.total_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn set_got(&self, bytes: u64) {
+        self.got_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn add(&self, bytes: u64) {
+        self.got_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that were got, and those of the whole.
+    pub fn read(&self) -> (u64, u64) {
+        let total = self.total_bytes.load(Ordering::Relaxed);
+        (self.got_bytes.load(Ordering::Relaxed).min(total), total)
+    }
+}
+
+/// The images of an engine by themselves, for commands that run no pods.
+#[async_trait]
+pub trait ImageStore: Send + Sync + 'static {
+    async fn list(&self) -> Result<Vec<Image>>;
+    /// Takes in the images of an archive; returns their names.
+    async fn load(&self, archive: Arc<archive::Archive>) -> Result<Vec<String>>;
 }
 
 #[derive(Clone, Debug, Default)]
@@ -535,7 +586,16 @@ pub trait Runtime: Send + Sync + 'static {
         Ok(())
     }
     /// Pulls and returns the image id.
-    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String>;
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>, progress: &PullProgress) -> Result<String>;
+    /// Removes an image by its id, with all its names. One that is gone is fine.
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        let _ = id;
+        Err(RuntimeError::Unsupported("removing an image"))
+    }
+    /// A directory on the file system that holds the images, as the engine sees it.
+    async fn image_directory(&self) -> Result<PathBuf> {
+        Err(RuntimeError::Unsupported("the file system of images"))
+    }
 
     /// Changes as they happen, of this krust's sandboxes and containers. Ends never; breaks are a `Resync`.
     fn events(&self) -> BoxStream<'static, RuntimeEvent>;

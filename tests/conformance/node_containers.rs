@@ -7,6 +7,8 @@ use crate::pods::{
 };
 use crate::prints::Prints;
 use crate::runner::{Test, pod_test};
+use crate::support::images::{Image, busybox_archive};
+use crate::support::registry::Registry;
 use serde_json::{Value, json};
 
 pub fn tests() -> Vec<Test> {
@@ -279,6 +281,33 @@ async fn second_ephemeral(cluster: Cluster) {
 /// The engine's images are local ones, which a pull could not find: the policy is the one that uses them.
 async fn image_volume(cluster: Cluster) {
     let pods = cluster.pods("images").await;
+    // Pulled for each pod, from a registry.
+    let registry = Registry::start();
+    let files = busybox_archive(&[("dir/file", b"2"), ("file", b"1")]);
+    registry.push("team/files", "1", &Image::new("files:1", &files));
+    let reference = format!("{}/team/files:1", registry.address);
+    let mounts = json!({"volumeMounts": [
+        {"name": "image", "mountPath": "/image"},
+        {"name": "image", "mountPath": "/sub", "subPath": "dir"},
+    ]});
+    let spec = json!({"volumes": [{"name": "image", "image": {"reference": reference, "pullPolicy": "Always"}}]});
+    for name in ["first", "second"] {
+        registry.requests();
+        pods.ready(&with_main(with_spec(sleeper(name), spec.clone()), mounts.clone()))
+            .await;
+        assert_eq!(
+            pods.shell(name, "", "cat /image/dir/file /image/file /sub/file").await,
+            "212"
+        );
+        let requests = registry.requests();
+        assert!(
+            requests.iter().any(|request| request.contains("manifests/1")),
+            "{requests:?}"
+        );
+        pods.event(name, &format!("Successfully pulled image {reference:?} in "))
+            .await;
+    }
+    // One that is there already.
     let spec = json!({"volumes": [{"name": "image", "image": {"reference": AGNHOST, "pullPolicy": "IfNotPresent"}}]});
     let mounts = json!({"volumeMounts": [
         {"name": "image", "mountPath": "/image"},

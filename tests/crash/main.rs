@@ -2,6 +2,7 @@
 //!
 //! `CRASH_ROUNDS` sets the number of kills of each test, `CRASH_SEED` the seed.
 
+mod images;
 mod node_shutdown;
 mod pods;
 mod store;

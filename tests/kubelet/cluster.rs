@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
 use krust::apiserver::{ApiServer, ApiServerOptions};
 use krust::kubelet::node_shutdown::{NodeShutdown, Period};
 use krust::kubelet::static_pods::StaticPodOptions;
-use krust::kubelet::{FileSharing, Kubelet, KubeletOptions, PodLookup};
+use krust::kubelet::{FileSharing, Kubelet, KubeletOptions, PodLookup, PodPolicy};
 use krust::registry::Registry;
 use krust::runtime::Runtime;
 use krust::runtime::fake::FakeRuntime;
@@ -30,6 +30,8 @@ pub struct Cluster {
     pub kubelet: Option<RunningKubelet>,
     /// Of kubelets that start from now on.
     pub shutdown_periods: Vec<Period>,
+    /// Of the next start.
+    pub policy: PodPolicy,
 }
 
 pub struct RunningKubelet {
@@ -48,6 +50,10 @@ fn identity(user: &str, group: &str) -> InProcessIdentity {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_with(PodPolicy::default()).await
+    }
+
+    pub async fn start_with(policy: PodPolicy) -> Self {
         let registry = Registry::builtin();
         let storage = Storage::open(Options::new("sqlite::memory:"), registry.clone())
             .await
@@ -78,6 +84,7 @@ impl Cluster {
             data: tempfile::tempdir().unwrap(),
             kubelet: None,
             shutdown_periods: Vec::new(),
+            policy,
         };
         cluster.start_kubelet();
         cluster
@@ -96,7 +103,7 @@ impl Cluster {
             pods_max: 110,
             eviction_hard: Vec::new(),
             shutdown_periods: self.shutdown_periods.clone(),
-            policy: Default::default(),
+            policy: self.policy.clone(),
             cluster_dns: Vec::new(),
             static_pods: Some(StaticPodOptions {
                 directory: self.manifests(),

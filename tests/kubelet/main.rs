@@ -1,6 +1,7 @@
 //! The node agent against the API server of this process and the runtime in memory.
 
 mod cluster;
+mod images;
 #[path = "../support/mounts.rs"]
 mod mounts;
 mod node_shutdown;

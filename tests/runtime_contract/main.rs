@@ -10,6 +10,9 @@ mod docker;
 mod dockerd;
 #[path = "../support/images.rs"]
 mod images;
+mod images_by_command;
+#[path = "../support/mounts.rs"]
+mod mounts;
 mod particular_to_containerd;
 mod subject;
 

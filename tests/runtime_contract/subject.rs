@@ -58,6 +58,7 @@ pub async fn containerd_options() -> Options {
     Options {
         address: engine.address.clone(),
         namespace: containerd::NAMESPACE.to_string(),
+        image_namespaces: vec!["default".to_string()],
         cluster_id: "contract".to_string(),
         state_dir: engine.state_dir(),
         pod_range: engine.pod_range.clone(),

@@ -204,8 +204,8 @@ impl Runtime for LocalRuntime {
     async fn list_images(&self) -> Result<Vec<Image>> {
         self.fake.list_images().await
     }
-    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String> {
-        self.fake.pull_image(image, auth).await
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>, progress: &PullProgress) -> Result<String> {
+        self.fake.pull_image(image, auth, progress).await
     }
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {
         self.fake.events()

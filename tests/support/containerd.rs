@@ -43,14 +43,26 @@ pub struct Containerd {
 
 impl Containerd {
     pub fn start() -> Containerd {
+        Self::start_with("", 0, None)
+    }
+
+    /// One besides the shared one, whose data is on a disk of its own of that size, in memory.
+    pub fn start_on_small_disk(bytes: u64) -> Containerd {
+        Self::start_with("-small", 125, Some(bytes))
+    }
+
+    fn start_with(name: &str, number: u32, disk_bytes: Option<u64>) -> Containerd {
         let process = std::process::id();
-        let directory = std::env::temp_dir().join(format!("krust-containerd-{process}"));
-        std::fs::create_dir_all(&directory).unwrap();
+        let directory = std::env::temp_dir().join(format!("krust-containerd-{process}{name}"));
+        std::fs::create_dir_all(directory.join("root")).unwrap();
+        if let Some(bytes) = disk_bytes {
+            super::mounts::disk_in_memory(&directory.join("root"), bytes);
+        }
         let containerd = Containerd {
             address: directory.join("containerd.sock").display().to_string(),
             // Of an address range that few use.
-            pod_range: format!("10.214.{}.0/24", process % 250),
-            pod_bridge: format!("krc{process}"),
+            pod_range: format!("10.214.{}.0/24", (process + number) % 250),
+            pod_bridge: format!("kr{}{process}", if number == 0 { "c" } else { "d" }),
             directory,
             child: Mutex::new(None),
         };
@@ -173,6 +185,7 @@ impl Containerd {
         quiet("ip", &["link", "delete", &self.pod_bridge]);
         quiet("nft", &["delete", "table", "ip", &self.pod_bridge]);
         self.delete_forward_rules();
+        let _ = nix::mount::umount2(&self.directory.join("root"), nix::mount::MntFlags::MNT_DETACH);
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 

@@ -31,6 +31,8 @@ pub struct Dockerd {
     directory: PathBuf,
     bridge: String,
     subnet: String,
+    /// Further flags of the engine.
+    flags: Vec<String>,
     child: Mutex<Option<Child>>,
 }
 
@@ -47,6 +49,11 @@ struct Remains {
 impl Dockerd {
     /// Starts an engine. `name` tells several of one test binary apart.
     pub fn start(name: &str) -> Dockerd {
+        Self::start_with(name, None, &[])
+    }
+
+    /// One whose data is on a disk of its own of that size, in memory, with further flags.
+    pub fn start_with(name: &str, disk_bytes: Option<u64>, flags: &[&str]) -> Dockerd {
         static COUNT: Mutex<u32> = Mutex::new(0);
         let count = {
             let mut count = COUNT.lock().unwrap();
@@ -55,7 +62,10 @@ impl Dockerd {
         };
         let process = std::process::id();
         let directory = std::env::temp_dir().join(format!("krust-dockerd-{process}-{name}"));
-        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::create_dir_all(directory.join("data")).unwrap();
+        if let Some(bytes) = disk_bytes {
+            super::mounts::disk_in_memory(&directory.join("data"), bytes);
+        }
         // Of an address range that few use, one network for each engine at a time.
         let network = (process * 7 + count) % 250;
         let dockerd = Dockerd {
@@ -64,6 +74,7 @@ impl Dockerd {
             bridge: format!("krt{process}-{count}").chars().take(15).collect(),
             subnet: format!("10.213.{network}.1/24"),
             directory,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             child: Mutex::new(None),
         };
         // Without an address of its own a bridge takes one of its ports', and changes it with every pod that comes or
@@ -135,6 +146,7 @@ impl Dockerd {
             .args(["--bridge", &self.bridge, "--iptables=false", "--ip-masq=false"])
             .args(["--containerd-namespace", &namespace])
             .args(["--containerd-plugins-namespace", &format!("{namespace}-plugins")])
+            .args(&self.flags)
             .env_remove("DOCKER_HOST")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -45,8 +45,8 @@ impl<'a> Image<'a> {
         instructions
     }
 
-    /// An OCI image layout, named as `ctr images import` wants it.
-    pub fn oci_archive(&self) -> Vec<u8> {
+    /// Its configuration, and its manifest.
+    pub fn documents(&self) -> (Vec<u8>, Vec<u8>) {
         let architecture = match std::env::consts::ARCH {
             "aarch64" => "arm64",
             _ => "amd64",
@@ -63,18 +63,29 @@ impl<'a> Image<'a> {
             "rootfs": {"type": "layers", "diff_ids": [digest(self.layer)]},
         });
         let config = config.to_string().into_bytes();
-        let descriptor = |kind: &str, content: &[u8]| {
-            let media_type = format!("application/vnd.oci.image.{kind}");
-            serde_json::json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
-        };
         let manifest = serde_json::json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": descriptor("config.v1+json", &config), "layers": [descriptor("layer.v1.tar", self.layer)],
         });
-        let manifest = manifest.to_string().into_bytes();
+        (config, manifest.to_string().into_bytes())
+    }
+
+    /// An OCI image layout, named as `ctr images import` wants it.
+    pub fn oci_archive(&self) -> Vec<u8> {
+        self.layout(Some(&format!("docker.io/library/{}", self.name)))
+    }
+
+    /// The same without a name.
+    pub fn nameless_archive(&self) -> Vec<u8> {
+        self.layout(None)
+    }
+
+    fn layout(&self, name: Option<&str>) -> Vec<u8> {
+        let (config, manifest) = self.documents();
         let mut entry = descriptor("manifest.v1+json", &manifest);
-        entry["annotations"] =
-            serde_json::json!({"io.containerd.image.name": format!("docker.io/library/{}", self.name)});
+        if let Some(name) = name {
+            entry["annotations"] = serde_json::json!({"io.containerd.image.name": name});
+        }
         let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]});
         let mut archive = tar::Builder::new(Vec::new());
         let mut add = |path: &Path, content: &[u8]| add_file(&mut archive, path, content, 0o644);
@@ -85,9 +96,27 @@ impl<'a> Image<'a> {
         add(Path::new("index.json"), index.to_string().as_bytes());
         archive.into_inner().unwrap()
     }
+
+    /// What `docker save` writes.
+    pub fn docker_archive(&self) -> Vec<u8> {
+        let (config, _) = self.documents();
+        let path = format!("{}.json", digest(&config).trim_start_matches("sha256:"));
+        let list = serde_json::json!([{"Config": path, "RepoTags": [self.name], "Layers": ["one/layer.tar"]}]);
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |path: &str, content: &[u8]| add_file(&mut archive, Path::new(path), content, 0o644);
+        add(&path, &config);
+        add("one/layer.tar", self.layer);
+        add("manifest.json", list.to_string().as_bytes());
+        archive.into_inner().unwrap()
+    }
 }
 
-fn digest(content: &[u8]) -> String {
+fn descriptor(kind: &str, content: &[u8]) -> serde_json::Value {
+    let media_type = format!("application/vnd.oci.image.{kind}");
+    serde_json::json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
+}
+
+pub fn digest(content: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(content)))
 }
 

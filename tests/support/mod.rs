@@ -9,6 +9,7 @@ pub mod images;
 pub mod krust;
 pub mod kubectl;
 pub mod mounts;
+pub mod registry;
 pub mod streams;
 
 use std::path::PathBuf;

@@ -11,3 +11,17 @@ pub fn unmount_below(directory: &Path) {
         let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
     }
 }
+
+/// Makes a file system of that size in a directory.
+pub fn disk_in_memory(directory: &Path, bytes: u64) {
+    let options = format!("size={bytes}");
+    let flags = nix::mount::MsFlags::empty();
+    let mounted = nix::mount::mount(Some("disk"), directory, Some("tmpfs"), flags, Some(options.as_str()));
+    mounted.expect("a disk in memory (as root)");
+}
+
+/// What is left on the file system of a path.
+pub fn free_bytes(path: &Path) -> u64 {
+    let stat = nix::sys::statvfs::statvfs(path).unwrap();
+    stat.blocks_available() * stat.fragment_size()
+}

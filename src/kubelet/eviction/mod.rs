@@ -5,6 +5,7 @@ mod plan;
 pub mod threshold;
 
 use crate::client::events::{Level, Recorder};
+use crate::kubelet::images::garbage::Garbage;
 use crate::kubelet::plan::PodFailure;
 use crate::kubelet::pod;
 use crate::kubelet::pods::Pods;
@@ -31,6 +32,8 @@ const FILES_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// See the module's description.
 pub struct Evictions {
+    /// Go before pods, if they may.
+    pub images: Arc<Garbage>,
     pub thresholds: Vec<Threshold>,
     pub pods: Arc<Pods>,
     pub stats: Arc<Stats>,
@@ -77,7 +80,7 @@ impl Evictions {
         let Some(first) = met.first() else {
             return;
         };
-        self.evict_for(first, &active).await;
+        self.evict_for(first, memory_bytes, &active).await;
     }
 
     /// Whether a pod had more files than it may have.
@@ -100,7 +103,7 @@ impl Evictions {
         any
     }
 
-    async fn evict_for(&mut self, met: &Met, active: &[Arc<Record>]) {
+    async fn evict_for(&mut self, met: &Met, memory_bytes: u64, active: &[Arc<Record>]) {
         let resource = met.signal.resource();
         let about = ObjectReference {
             kind: Some("Node".to_owned()),
@@ -110,6 +113,14 @@ impl Evictions {
         };
         let text = format!("Attempting to reclaim {resource}");
         self.recorder.about(about, Level::Warning, "EvictionThresholdMet", text);
+        let of_disk = matches!(resource, "ephemeral-storage" | "inodes");
+        if of_disk && self.images.free_all().await > 0 {
+            let now = threshold::met(&self.thresholds, &self.stats.node(), memory_bytes);
+            if !now.iter().any(|still| still.signal == met.signal) {
+                tracing::info!(resource, "Removing unused images was enough");
+                return;
+            }
+        }
         let snapshot = match self.stats.sampler.snapshot().await {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -117,7 +128,6 @@ impl Evictions {
                 return;
             }
         };
-        let of_disk = matches!(resource, "ephemeral-storage" | "inodes");
         let files = match of_disk {
             true => self.stats.files_of(&snapshot, FILES_AGE_MAX).await,
             false => BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! When a node is low on something, as the kubelet's flag `--eviction-hard` says it
 //! (upstream: `pkg/kubelet/eviction/api`, `parseThresholdStatements`).
 
-use crate::kubelet::node::figures::Usage as NodeUsage;
+use crate::kubelet::node::figures::{Disk, Usage as NodeUsage};
 use crate::quantity::{Format, Quantity};
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,6 @@ pub enum Signal {
     MemoryAvailable,
     NodeFsAvailable,
     NodeFsInodesFree,
-    /// Images are on the same file system as everything else here.
     ImageFsAvailable,
     ImageFsInodesFree,
     PidAvailable,
@@ -51,16 +50,23 @@ impl Signal {
         match self {
             Signal::MemoryAvailable => Some((node.memory_available_bytes?, memory_bytes)),
             Signal::NodeFsAvailable | Signal::ImageFsAvailable => {
-                node.disk.map(|disk| (disk.available_bytes, disk.size_bytes))
+                self.disk(node).map(|disk| (disk.available_bytes, disk.size_bytes))
             }
             Signal::NodeFsInodesFree | Signal::ImageFsInodesFree => {
-                let disk = node.disk.filter(|disk| disk.inodes > 0)?;
+                let disk = self.disk(node).filter(|disk| disk.inodes > 0)?;
                 Some((disk.inodes_free, disk.inodes))
             }
             Signal::PidAvailable => {
                 let processes = node.processes?;
                 Some((processes.max.saturating_sub(processes.used), processes.max))
             }
+        }
+    }
+
+    fn disk(self, node: &NodeUsage) -> Option<Disk> {
+        match self {
+            Signal::ImageFsAvailable | Signal::ImageFsInodesFree => node.image_disk.or(node.disk),
+            _ => node.disk,
         }
     }
 
@@ -176,7 +182,7 @@ impl fmt::Display for Threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubelet::node::figures::{Disk, Processes};
+    use crate::kubelet::node::figures::Processes;
 
     #[test]
     fn statements() {
@@ -211,6 +217,7 @@ mod tests {
                 inodes: 0,
                 inodes_free: 0,
             }),
+            image_disk: None,
             processes: Some(Processes { max: 100, used: 90 }),
         };
         let names = |node: &NodeUsage| -> Vec<String> {
@@ -219,6 +226,17 @@ mod tests {
                 .collect()
         };
         assert_eq!(names(&node), ["ephemeral-storage 100Mi 99Mi"]);
+        node.image_disk = Some(Disk {
+            size_bytes: 100,
+            available_bytes: 0,
+            inodes: 0,
+            inodes_free: 0,
+        });
+        assert_eq!(names(&node).len(), 1, "nothing is said of images");
+        let of_images = parse("imagefs.available<15%").unwrap();
+        assert_eq!(met(&of_images, &node, 0)[0].available, "0");
+        node.image_disk = None;
+        assert_eq!(met(&of_images, &node, 0)[0].available, "99Mi", "the same disk");
         node.memory_available_bytes = Some(1 << 20);
         node.processes = Some(Processes { max: 100, used: 91 });
         assert_eq!(

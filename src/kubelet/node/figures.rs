@@ -27,6 +27,8 @@ pub struct Machine {
 pub struct Usage {
     pub memory_available_bytes: Option<u64>,
     pub disk: Option<Disk>,
+    /// That of the engine's images; None: not seen from here, and taken to be the same.
+    pub image_disk: Option<Disk>,
     pub processes: Option<Processes>,
 }
 
@@ -75,11 +77,12 @@ impl Machine {
 }
 
 impl Usage {
-    /// `path` is on the file system that pods' files live on.
-    pub fn read(path: &Path) -> Self {
+    /// `path` is on the file system that pods' files live on, `images` on that of the images.
+    pub fn read(path: &Path, images: Option<&Path>) -> Self {
         Self {
             memory_available_bytes: meminfo_bytes(&read("/proc/meminfo"), "MemAvailable"),
             disk: disk(path),
+            image_disk: images.and_then(disk),
             processes: processes(&read("/proc/sys/kernel/pid_max"), &read("/proc/loadavg")),
         }
     }
@@ -134,7 +137,8 @@ pub fn go_architecture(arch: &str) -> &str {
     }
 }
 
-fn disk(path: &Path) -> Option<Disk> {
+/// The file system that holds a path, which need not be there yet.
+pub fn disk(path: &Path) -> Option<Disk> {
     let existing = path.ancestors().find(|path| path.exists())?;
     let stat = nix::sys::statvfs::statvfs(existing).ok()?;
     // The types of these fields differ between platforms.
@@ -206,7 +210,7 @@ mod tests {
         let machine = Machine::read();
         assert!(machine.cpus >= 1);
         assert!(machine.memory_bytes > 0);
-        let usage = Usage::read(Path::new("/"));
+        let usage = Usage::read(Path::new("/"), None);
         assert!(usage.disk.unwrap().size_bytes > 0);
         assert!(usage.memory_available_bytes.unwrap() <= machine.memory_bytes);
     }

@@ -40,6 +40,8 @@ pub struct NodeAgent {
     recorder: Recorder,
     node_shutdown: Arc<NodeShutdown>,
     data_dir: PathBuf,
+    /// Where the engine's images are, if that can be seen.
+    image_directory: Option<PathBuf>,
     facts: Facts,
     images_at: Instant,
     reported: Option<Reported>,
@@ -57,6 +59,8 @@ impl NodeAgent {
         node_shutdown: Arc<NodeShutdown>,
     ) -> Result<Self, KubeletError> {
         let address = options.node_ip.unwrap_or_else(figures::default_address);
+        let image_directory = options.runtime.image_directory().await.ok();
+        let image_directory = image_directory.filter(|directory| directory.exists());
         let mut agent = Self {
             nodes: Api::all(options.client.clone()),
             leases: Api::namespaced(options.client.clone(), LEASE_NAMESPACE),
@@ -68,7 +72,7 @@ impl NodeAgent {
                 name: options.node_name.clone(),
                 address,
                 machine: Machine::read(),
-                usage: Usage::read(&options.data_dir),
+                usage: Usage::read(&options.data_dir, image_directory.as_deref()),
                 runtime: Ok(options.runtime.version().await?),
                 images: Vec::new(),
                 kubelet_version: options.version.clone(),
@@ -78,12 +82,17 @@ impl NodeAgent {
                 shutting_down: false,
                 features: options.runtime.features().await?,
             },
+            image_directory,
             images_at: Instant::now(),
             reported: None,
         };
         // Without its images the node is ready as well: they follow with the first change.
         agent.facts.images = agent.runtime.list_images().await.unwrap_or_default();
         Ok(agent)
+    }
+
+    pub fn image_directory(&self) -> Option<&PathBuf> {
+        self.image_directory.as_ref()
     }
 
     pub fn facts(&self) -> &Facts {
@@ -183,7 +192,7 @@ impl NodeAgent {
 
     /// Reads what may have changed.
     async fn look(&mut self) {
-        self.facts.usage = Usage::read(&self.data_dir);
+        self.facts.usage = Usage::read(&self.data_dir, self.image_directory.as_deref());
         // The version may be remembered by the backend; the list of images asks the engine.
         if self.facts.runtime.is_ok() && self.images_at.elapsed() < IMAGES_EVERY {
             return;

@@ -345,6 +345,7 @@ mod tests {
                     inodes: 1000,
                     inodes_free: 900,
                 }),
+                image_disk: None,
                 processes: Some(Processes { max: 32768, used: 100 }),
             },
             runtime: Ok(RuntimeVersion {

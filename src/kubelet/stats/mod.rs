@@ -26,6 +26,8 @@ pub struct Stats {
     pub sampler: Sampler,
     pub files: Files,
     data_dir: PathBuf,
+    /// Where the engine's images are, if that can be seen.
+    pub image_directory: OnceLock<PathBuf>,
     machine: OnceLock<(u64, u64)>,
 }
 
@@ -36,13 +38,14 @@ impl Stats {
             sampler: Sampler::new(runtime.clone()),
             files: Files::new(runtime, data_dir),
             data_dir: data_dir.to_owned(),
+            image_directory: OnceLock::new(),
             machine: OnceLock::new(),
         })
     }
 
     /// The node as a whole.
     pub fn node(&self) -> NodeUsage {
-        NodeUsage::read(&self.data_dir)
+        NodeUsage::read(&self.data_dir, self.image_directory.get().map(PathBuf::as_path))
     }
 
     /// Processors, and bytes of memory.

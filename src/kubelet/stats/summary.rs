@@ -57,11 +57,14 @@ fn node(seen: &Seen<'_>) -> Value {
     }
     let now = time(seen.snapshot.at);
     if let Some(disk) = &seen.node.disk {
-        let used = disk.size_bytes.saturating_sub(disk.available_bytes);
-        let inodes = disk.inodes.saturating_sub(disk.inodes_free);
-        let whole = file_system(&now, disk, DiskUsage { bytes: used, inodes });
-        node.insert("fs".into(), whole.clone());
-        node.insert("runtime".into(), json!({"imageFs": whole, "containerFs": whole}));
+        let whole = |disk: &Disk| {
+            let bytes = disk.size_bytes.saturating_sub(disk.available_bytes);
+            let inodes = disk.inodes.saturating_sub(disk.inodes_free);
+            file_system(&now, disk, DiskUsage { bytes, inodes })
+        };
+        let images = whole(seen.node.image_disk.as_ref().unwrap_or(disk));
+        node.insert("fs".into(), whole(disk));
+        node.insert("runtime".into(), json!({"imageFs": images, "containerFs": images}));
     }
     if let Some(processes) = &seen.node.processes {
         let limits = json!({"time": now, "maxpid": processes.max, "curproc": processes.used});
@@ -272,6 +275,7 @@ mod tests {
                 inodes: 10,
                 inodes_free: 4,
             }),
+            image_disk: None,
             processes: None,
         };
         let files = PodFiles {

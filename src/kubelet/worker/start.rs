@@ -9,7 +9,7 @@ use crate::kubelet::objects::{Objects, References};
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::sandbox;
 use crate::kubelet::state::{FailureKind, StartFailure};
-use crate::runtime::{ContainerConfig, ContainerState, ContainerStatus, Image, RuntimeError, Sandbox};
+use crate::runtime::{ContainerConfig, ContainerState, ContainerStatus, Image, Sandbox};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -94,7 +94,7 @@ impl Start {
         };
         event("Created", "Container created");
         if let Err(error) = runtime.start_container(&id).await {
-            let message = format!("failed to start container {:?}: {}", self.container.name, cause(&error));
+            let message = format!("failed to start container {:?}: {}", self.container.name, error.cause());
             self.warn(&path, format!("Error: {message}"));
             return Err(self.not_started(&id, message).await);
         }
@@ -290,13 +290,5 @@ impl Start {
             failure: self.failure(FailureKind::Start, "RunContainerError", message),
             container,
         }
-    }
-}
-
-/// What the engine said, without the id: the same failure of the next attempt is the same event.
-fn cause(error: &RuntimeError) -> String {
-    match error {
-        RuntimeError::Failed { message, .. } => message.clone(),
-        other => other.to_string(),
     }
 }

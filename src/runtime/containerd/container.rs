@@ -42,7 +42,7 @@ impl Parts {
         sandbox: &SandboxConfig,
     ) -> Result<String> {
         let sandbox_pid = self.sandbox_pid(sandbox_id).await?;
-        let image = images::find(&self.engine, &self.images, &config.image).await?;
+        let image = self.image(&config.image).await?;
         let image = image.ok_or_else(|| RuntimeError::NotFound {
             what: "image",
             id: config.image.clone(),

@@ -29,9 +29,13 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const NAMESPACE_HEADER: &str = "containerd-namespace";
 const LEASE_HEADER: &str = "containerd-lease";
 
+pub(super) type Namespace = MetadataValue<Ascii>;
+
 pub(super) struct Engine {
     channel: Channel,
-    namespace: MetadataValue<Ascii>,
+    pub namespace: Namespace,
+    /// Further ones whose images may be used.
+    pub image_namespaces: Vec<Namespace>,
     pub options: Options,
     /// The program that writes logs.
     pub logger: PathBuf,
@@ -50,11 +54,16 @@ impl Engine {
             endpoint: options.address.clone(),
             message,
         };
-        let namespace = options.namespace.parse();
-        let namespace = namespace.map_err(|_| {
-            let message = "this is no name for a containerd namespace";
-            failed("use", &options.namespace, message)
-        })?;
+        let named = |name: &String| -> Result<Namespace> {
+            let parsed = name.parse();
+            parsed.map_err(|_| failed("use", name, "this is no name for a containerd namespace"))
+        };
+        let namespace = named(&options.namespace)?;
+        let others = options
+            .image_namespaces
+            .iter()
+            .filter(|name| **name != options.namespace);
+        let image_namespaces = others.map(named).collect::<Result<Vec<_>>>()?;
         let logger = match &options.logger {
             Some(logger) => logger.clone(),
             None => std::env::current_exe().map_err(|error| failed("find", "krust's own program", error))?,
@@ -67,6 +76,7 @@ impl Engine {
         Ok(Engine {
             channel,
             namespace,
+            image_namespaces,
             logger,
             version: version.into_inner().version,
             limits: limits_of_daemon(&options.address, pid),
@@ -78,8 +88,12 @@ impl Engine {
 
     /// A request in this krust's containerd namespace.
     pub fn request<T>(&self, message: T) -> Request<T> {
+        self.request_in(&self.namespace, message)
+    }
+
+    pub fn request_in<T>(&self, namespace: &Namespace, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert(NAMESPACE_HEADER, self.namespace.clone());
+        request.metadata_mut().insert(NAMESPACE_HEADER, namespace.clone());
         request
     }
 

@@ -20,7 +20,7 @@ impl Parts {
         if is_mounted(directory) {
             return Ok(());
         }
-        let found = images::find(&self.engine, &self.images, image).await?;
+        let found = self.image(image).await?;
         let found = found.ok_or_else(|| RuntimeError::NotFound {
             what: "image",
             id: image.to_string(),

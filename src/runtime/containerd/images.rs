@@ -2,18 +2,25 @@
 
 use super::super::oci::ImageDefaults;
 use super::super::reference::{Reference, is_image_id};
-use super::{Engine, Image, Result, RuntimeError, failed};
-use containerd_client::services::v1::{self, ListImagesRequest, ReadContentRequest};
+use super::engine::Namespace;
+use super::{Engine, Image, Result, RuntimeError, failed, record, snapshots};
+use containerd_client::services::v1::{
+    self, DeleteImageRequest, ListContainersRequest, ListImagesRequest, PluginsRequest, ReadContentRequest,
+};
+use containerd_client::tonic::Code;
 use containerd_client::types::Descriptor as EngineDescriptor;
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, Os};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Manifests and configurations are far smaller.
 const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// The CRI plugin's label of images that must stay.
+const PINNED: &str = "io.cri-containerd.pinned";
 /// Indexes that point to indexes.
 pub(super) const INDEX_DEPTH_MAX: usize = 4;
 
@@ -58,15 +65,39 @@ impl Content {
     }
 }
 
-/// By id or reference.
+/// By id or reference, in this krust's own namespace.
 pub(super) async fn find(engine: &Engine, cache: &Cache, image: &str) -> Result<Option<Found>> {
+    let stored = find_in(engine, cache, &engine.namespace, image).await?;
+    Ok(stored.map(|(stored, content)| found(&stored, content)))
+}
+
+/// The same in the other namespaces whose images may be used, in their order.
+pub(super) async fn find_elsewhere(
+    engine: &Engine,
+    cache: &Cache,
+    image: &str,
+) -> Result<Option<(Namespace, v1::Image)>> {
+    for namespace in &engine.image_namespaces {
+        if let Some((stored, _)) = find_in(engine, cache, namespace, image).await? {
+            return Ok(Some((namespace.clone(), stored)));
+        }
+    }
+    Ok(None)
+}
+
+async fn find_in(
+    engine: &Engine,
+    cache: &Cache,
+    namespace: &Namespace,
+    image: &str,
+) -> Result<Option<(v1::Image, Arc<Content>)>> {
     if is_image_id(image) {
-        for stored in list_stored(engine).await? {
-            let Some(content) = content_if_complete(engine, cache, &stored).await? else {
+        for stored in list_stored(engine, namespace).await? {
+            let Some(content) = content_if_complete(engine, cache, namespace, &stored).await? else {
                 continue;
             };
             if content.id == image {
-                return Ok(Some(found(&stored, content)));
+                return Ok(Some((stored, content)));
             }
         }
         return Ok(None);
@@ -82,13 +113,15 @@ pub(super) async fn find(engine: &Engine, cache: &Cache, image: &str) -> Result<
             || Reference::parse(&stored.name).is_ok_and(|name| name.repository() == reference.repository());
         reference.digest.is_some() && reference.digest.as_deref() == digest && same_repository()
     };
-    match list_stored(engine).await?.into_iter().find(wanted) {
-        Some(stored) => {
-            let content = content(engine, cache, &stored).await?;
-            Ok(Some(found(&stored, content)))
-        }
-        None => Ok(None),
-    }
+    let Some(stored) = list_stored(engine, namespace).await?.into_iter().find(wanted) else {
+        return Ok(None);
+    };
+    // What others have may be of another platform, or a part only.
+    let content = match *namespace == engine.namespace {
+        true => Some(content(engine, cache, namespace, &stored).await?),
+        false => content_if_complete(engine, cache, namespace, &stored).await?,
+    };
+    Ok(content.map(|content| (stored, content)))
 }
 
 fn found(stored: &v1::Image, content: Arc<Content>) -> Found {
@@ -99,34 +132,107 @@ fn found(stored: &v1::Image, content: Arc<Content>) -> Found {
 }
 
 pub(super) async fn status(engine: &Engine, cache: &Cache, image: &str) -> Result<Option<Image>> {
-    let Some(found) = find(engine, cache, image).await? else {
-        return Ok(None);
+    let id = match find(engine, cache, image).await? {
+        Some(found) => found.content.id.clone(),
+        None => match find_elsewhere(engine, cache, image).await? {
+            Some((namespace, stored)) => content(engine, cache, &namespace, &stored).await?.id.clone(),
+            None => return Ok(None),
+        },
     };
-    let images = list(engine, cache).await?;
-    Ok(images.into_iter().find(|listed| listed.id == found.content.id))
+    // Who else uses it matters to those who remove images only, and costs a list of containers.
+    let images = list_with(engine, cache, &HashSet::new()).await?;
+    Ok(images.into_iter().find(|listed| listed.id == id))
 }
 
 /// One entry for each image, with all its names.
 pub(super) async fn list(engine: &Engine, cache: &Cache) -> Result<Vec<Image>> {
+    let used = used_by_others(engine).await?;
+    list_with(engine, cache, &used).await
+}
+
+async fn list_with(engine: &Engine, cache: &Cache, used: &HashSet<String>) -> Result<Vec<Image>> {
     let mut images: BTreeMap<String, Image> = BTreeMap::new();
-    for stored in list_stored(engine).await? {
-        let Some(content) = content_if_complete(engine, cache, &stored).await? else {
-            continue;
-        };
-        let image = images.entry(content.id.clone()).or_insert_with(|| Image {
-            id: content.id.clone(),
-            size_bytes: content.size_bytes,
-            user: content.defaults.user.clone(),
-            ..Default::default()
-        });
-        if Reference::parse(&stored.name).is_ok_and(|name| name.tag.is_some()) {
-            image.repo_tags.push(stored.name.clone());
+    for namespace in std::iter::once(&engine.namespace).chain(&engine.image_namespaces) {
+        let own = *namespace == engine.namespace;
+        for stored in list_stored(engine, namespace).await? {
+            let Some(content) = content_if_complete(engine, cache, namespace, &stored).await? else {
+                continue;
+            };
+            let image = images.entry(content.id.clone()).or_insert_with(|| Image {
+                id: content.id.clone(),
+                size_bytes: content.size_bytes,
+                user: content.defaults.user.clone(),
+                // What others have is theirs to remove.
+                pinned: !own,
+                ..Default::default()
+            });
+            let held = stored.labels.get(PINNED).is_some_and(|value| value == "pinned");
+            image.pinned |= own && (held || used.contains(&stored.name));
+            if Reference::parse(&stored.name).is_ok_and(|name| name.tag.is_some())
+                && !image.repo_tags.contains(&stored.name)
+            {
+                image.repo_tags.push(stored.name.clone());
+            }
+            image
+                .repo_digests
+                .extend(repo_digest(&stored).filter(|digest| !image.repo_digests.contains(digest)));
         }
-        image
-            .repo_digests
-            .extend(repo_digest(&stored).filter(|digest| !image.repo_digests.contains(digest)));
     }
     Ok(images.into_values().collect())
+}
+
+/// Names of images in this krust's namespace whose containers are not krust's.
+async fn used_by_others(engine: &Engine) -> Result<HashSet<String>> {
+    let request = engine.request(ListContainersRequest {
+        filters: vec![format!("labels.{:?}!={:?}", record::CLUSTER, engine.options.cluster_id)],
+    });
+    let listed = engine.containers().list(request).await;
+    let listed = listed.map_err(|status| engine.error("list", "containers", "containers", status))?;
+    Ok(listed
+        .into_inner()
+        .containers
+        .into_iter()
+        .map(|container| container.image)
+        .collect())
+}
+
+/// Removes every name of an image in this krust's namespace; its content goes when nothing else refers to it.
+pub(super) async fn remove(engine: &Engine, cache: &Cache, id: &str) -> Result<()> {
+    let mut names = Vec::new();
+    for stored in list_stored(engine, &engine.namespace).await? {
+        if let Some(content) = content_if_complete(engine, cache, &engine.namespace, &stored).await?
+            && content.id == id
+        {
+            names.push(stored.name);
+        }
+    }
+    while let Some(name) = names.pop() {
+        let request = DeleteImageRequest {
+            name: name.clone(),
+            // The last waits until the space is free.
+            sync: names.is_empty(),
+            ..Default::default()
+        };
+        match engine.images().delete(engine.request(request)).await {
+            Err(status) if status.code() != Code::NotFound => {
+                return Err(engine.error("remove", "image", &name, status));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where the daemon's layers are (upstream: the CRI plugin's `imageFSPath`).
+pub(super) async fn directory(engine: &Engine) -> Result<PathBuf> {
+    let filter = format!("type==io.containerd.snapshotter.v1,id=={}", snapshots::SNAPSHOTTER);
+    let request = engine.request(PluginsRequest { filters: vec![filter] });
+    let plugins = engine.introspection().plugins(request).await;
+    let plugins = plugins.map_err(|status| engine.error("ask for", "plugins", snapshots::SNAPSHOTTER, status))?;
+    let roots = plugins.into_inner().plugins;
+    let root = roots.iter().find_map(|plugin| plugin.exports.get("root"));
+    let root = root.ok_or_else(|| failed("find", "the directory of images", "containerd does not tell it"))?;
+    Ok(PathBuf::from(root))
 }
 
 /// `repo@sha256:…` of a stored image; None where its name is no reference.
@@ -135,15 +241,21 @@ fn repo_digest(stored: &v1::Image) -> Option<String> {
     Some(format!("{}@{}", reference.repository(), stored.target.as_ref()?.digest))
 }
 
-async fn list_stored(engine: &Engine) -> Result<Vec<v1::Image>> {
-    let listed = engine.images().list(engine.request(ListImagesRequest::default())).await;
+async fn list_stored(engine: &Engine, namespace: &Namespace) -> Result<Vec<v1::Image>> {
+    let request = engine.request_in(namespace, ListImagesRequest::default());
+    let listed = engine.images().list(request).await;
     let listed = listed.map_err(|status| engine.error("list", "images", "images", status))?;
     Ok(listed.into_inner().images)
 }
 
 /// Images of other platforms, or whose content is gone, are not this node's.
-async fn content_if_complete(engine: &Engine, cache: &Cache, stored: &v1::Image) -> Result<Option<Arc<Content>>> {
-    match content(engine, cache, stored).await {
+async fn content_if_complete(
+    engine: &Engine,
+    cache: &Cache,
+    namespace: &Namespace,
+    stored: &v1::Image,
+) -> Result<Option<Arc<Content>>> {
+    match content(engine, cache, namespace, stored).await {
         Ok(content) => Ok(Some(content)),
         Err(error @ RuntimeError::Unavailable { .. }) => Err(error),
         Err(error) => {
@@ -153,24 +265,29 @@ async fn content_if_complete(engine: &Engine, cache: &Cache, stored: &v1::Image)
     }
 }
 
-async fn content(engine: &Engine, cache: &Cache, stored: &v1::Image) -> Result<Arc<Content>> {
+async fn content(engine: &Engine, cache: &Cache, namespace: &Namespace, stored: &v1::Image) -> Result<Arc<Content>> {
     let target = stored.target.clone().unwrap_or_default();
     let known = cache.0.lock().get(&target.digest).cloned();
     if let Some(known) = known {
         return Ok(known);
     }
-    let content = Arc::new(read_content(engine, &stored.name, &target).await?);
+    let content = Arc::new(read_content(engine, namespace, &stored.name, &target).await?);
     cache.0.lock().insert(target.digest, Arc::clone(&content));
     Ok(content)
 }
 
-pub(super) async fn read_content(engine: &Engine, name: &str, target: &EngineDescriptor) -> Result<Content> {
+pub(super) async fn read_content(
+    engine: &Engine,
+    namespace: &Namespace,
+    name: &str,
+    target: &EngineDescriptor,
+) -> Result<Content> {
     let (mut digest, mut media_type) = (target.digest.clone(), target.media_type.clone());
     for _ in 0..INDEX_DEPTH_MAX {
         if !is_index(&media_type) {
-            return read_manifest(engine, name, &digest).await;
+            return read_manifest(engine, namespace, name, &digest).await;
         }
-        let index: ImageIndex = document(engine, name, &digest).await?;
+        let index: ImageIndex = document(engine, namespace, name, &digest).await?;
         let chosen = entry_for_this_platform(&index);
         let chosen = chosen.ok_or_else(|| failed("use", name, "the image has no variant for this platform"))?;
         (digest, media_type) = (chosen.digest().to_string(), chosen.media_type().to_string());
@@ -178,10 +295,10 @@ pub(super) async fn read_content(engine: &Engine, name: &str, target: &EngineDes
     Err(failed("use", name, "the image's indexes are nested too deeply"))
 }
 
-async fn read_manifest(engine: &Engine, name: &str, digest: &str) -> Result<Content> {
-    let manifest: ImageManifest = document(engine, name, digest).await?;
+async fn read_manifest(engine: &Engine, namespace: &Namespace, name: &str, digest: &str) -> Result<Content> {
+    let manifest: ImageManifest = document(engine, namespace, name, digest).await?;
     let id = manifest.config().digest().to_string();
-    let configuration: ImageConfiguration = document(engine, name, &id).await?;
+    let configuration: ImageConfiguration = document(engine, namespace, name, &id).await?;
     let config = configuration.config().clone().unwrap_or_default();
     let layers_bytes: u64 = manifest.layers().iter().map(Descriptor::size).sum();
     Ok(Content {
@@ -200,13 +317,8 @@ async fn read_manifest(engine: &Engine, name: &str, digest: &str) -> Result<Cont
     })
 }
 
-fn entry_for_this_platform(index: &ImageIndex) -> Option<&Descriptor> {
+pub(super) fn entry_for_this_platform(index: &ImageIndex) -> Option<&Descriptor> {
     index.manifests().iter().find(|entry| is_for_this_platform(entry))
-}
-
-/// The digest of the manifest that an index has for this node.
-pub(super) fn for_this_platform(index: &ImageIndex) -> Option<String> {
-    entry_for_this_platform(index).map(|entry| entry.digest().to_string())
 }
 
 pub(super) fn is_index(media_type: &str) -> bool {
@@ -226,25 +338,28 @@ fn is_for_this_platform(entry: &Descriptor) -> bool {
         .is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == here)
 }
 
-async fn document<T: DeserializeOwned>(engine: &Engine, name: &str, digest: &str) -> Result<T> {
-    let request = engine.request(ReadContentRequest {
+async fn document<T: DeserializeOwned>(engine: &Engine, namespace: &Namespace, name: &str, digest: &str) -> Result<T> {
+    let bytes = read_document(engine, namespace, name, digest).await?;
+    serde_json::from_slice(&bytes).map_err(|error| failed("read", name, format!("{digest}: {error}")))
+}
+
+pub(super) async fn read_document(engine: &Engine, namespace: &Namespace, name: &str, digest: &str) -> Result<Vec<u8>> {
+    let read = ReadContentRequest {
         digest: digest.to_string(),
         ..Default::default()
-    });
+    };
+    let request = engine.request_in(namespace, read);
     let error = |status| engine.error("read", "image content", digest, status);
     let mut stream = engine.content().read(request).await.map_err(error)?.into_inner();
     let mut bytes = Vec::new();
     while let Some(piece) = stream.message().await.map_err(error)? {
         bytes.extend_from_slice(&piece.data);
         if bytes.len() > DOCUMENT_BYTES_MAX {
-            return Err(failed(
-                "read",
-                name,
-                format!("{digest} is too large for an image's description"),
-            ));
+            let message = format!("{digest} is too large for an image's description");
+            return Err(failed("read", name, message));
         }
     }
-    serde_json::from_slice(&bytes).map_err(|error| failed("read", name, format!("{digest}: {error}")))
+    Ok(bytes)
 }
 
 #[cfg(test)]

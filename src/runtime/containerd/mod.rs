@@ -4,6 +4,7 @@
 //! Networks, log files and specifications are krust's: see [`super::netns`], [`super::cri_log`], [`super::oci`].
 
 mod container;
+mod content;
 mod engine;
 mod events;
 mod exec;
@@ -15,6 +16,7 @@ mod pull;
 mod record;
 mod sandbox;
 mod snapshots;
+mod sources;
 mod status;
 mod strays;
 mod tasks;
@@ -40,8 +42,10 @@ pub const DEFAULT_REGISTRIES_DIR: &str = "/etc/containerd/certs.d";
 pub struct Options {
     /// Path of the daemon's socket.
     pub address: String,
-    /// The daemon's namespace; images are those of this namespace.
+    /// The daemon's namespace.
     pub namespace: String,
+    /// Further namespaces whose images may be used.
+    pub image_namespaces: Vec<String>,
     /// Marks this krust's objects.
     pub cluster_id: String,
     /// Where logs and other files of pods are kept. The daemon must see it under the same path.
@@ -78,6 +82,15 @@ struct Parts {
 /// Connects to a daemon.
 pub async fn connect(options: Options) -> Result<Arc<dyn Runtime>> {
     Ok(ContainerdRuntime::connect(options).await?)
+}
+
+/// Connects to a daemon for the sake of its images.
+pub async fn connect_images(options: Options) -> Result<Arc<dyn ImageStore>> {
+    Ok(Arc::new(pull::Store {
+        engine: Engine::connect(options).await?,
+        images: images::Cache::default(),
+        pulls: pull::Pulls::default(),
+    }))
 }
 
 impl ContainerdRuntime {
@@ -250,8 +263,16 @@ impl Runtime for ContainerdRuntime {
         self.parts.unmount_image(directory).await
     }
 
-    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String> {
-        self.parts.pull(image, auth).await
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>, progress: &PullProgress) -> Result<String> {
+        self.parts.pull(image, auth, progress).await
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        images::remove(&self.parts.engine, &self.parts.images, id).await
+    }
+
+    async fn image_directory(&self) -> Result<PathBuf> {
+        images::directory(&self.parts.engine).await
     }
 
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {

@@ -44,9 +44,18 @@ pub(super) async fn create_lease(engine: &Engine) -> Result<String> {
 }
 
 pub(super) async fn delete_lease(engine: &Engine, id: &str) {
+    delete(engine, id, false).await;
+}
+
+/// What it kept is gone when this returns: a disk that was full has room again.
+pub(super) async fn delete_lease_and_content(engine: &Engine, id: &str) {
+    delete(engine, id, true).await;
+}
+
+async fn delete(engine: &Engine, id: &str, sync: bool) {
     let request = engine.request(DeleteRequest {
         id: id.to_string(),
-        sync: false,
+        sync,
     });
     if let Err(status) = engine.leases().delete(request).await {
         tracing::debug!(id, error = status.message(), "a lease stays until it expires");

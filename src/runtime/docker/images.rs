@@ -1,16 +1,28 @@
 //! Images on the engine (upstream: dockershim's `docker_image.go`).
 
+use super::super::archive::{Archive, ArchiveError, ArchivedImage, DOCKER_LIST};
 use super::super::pause;
 use super::super::reference::{Reference, is_image_id};
-use super::{Engine, Image, RegistryAuth, Result, failed, is_not_found};
+use super::{Engine, Image, ImageStore, PullProgress, RegistryAuth, Result, failed, is_not_found, labels};
+use async_trait::async_trait;
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error as EngineError;
-use bollard::models::ImageInspect;
-use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptions};
-use futures_util::StreamExt;
+use bollard::models::{CreateImageInfo, ImageInspect};
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ImportImageOptionsBuilder, ListContainersOptionsBuilder,
+    ListImagesOptions, RemoveImageOptions, TagImageOptionsBuilder,
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
+
+const PIECE_BYTES: usize = 512 << 10;
 
 /// By id or reference; None if it is not there.
 pub(super) async fn status(engine: &Engine, image: &str) -> Result<Option<Image>> {
@@ -23,6 +35,7 @@ pub(super) async fn status(engine: &Engine, image: &str) -> Result<Option<Image>
         repo_digests: found.repo_digests.unwrap_or_default(),
         size_bytes: size(found.size.unwrap_or(0)),
         user: found.config.and_then(|config| config.user).unwrap_or_default(),
+        pinned: false,
     }))
 }
 
@@ -33,11 +46,13 @@ pub(super) async fn list(engine: &Engine) -> Result<Vec<Image>> {
         .list_images(None::<ListImagesOptions>)
         .await
         .map_err(|error| engine.error("list", "engine", "images", error))?;
+    let used = used_by_others(engine).await?;
     let known =
         |names: Vec<String>| -> Vec<String> { names.into_iter().filter(|name| !name.contains("<none>")).collect() };
     Ok(images
         .into_iter()
         .map(|image| Image {
+            pinned: used.contains(&image.id),
             id: image.id,
             repo_tags: known(image.repo_tags),
             repo_digests: known(image.repo_digests),
@@ -48,8 +63,25 @@ pub(super) async fn list(engine: &Engine) -> Result<Vec<Image>> {
         .collect())
 }
 
+/// Ids of images whose containers are not krust's.
+async fn used_by_others(engine: &Engine) -> Result<HashSet<String>> {
+    let options = ListContainersOptionsBuilder::default().all(true).build();
+    let listed = engine.docker.list_containers(Some(options)).await;
+    let listed = listed.map_err(|error| engine.error("list", "engine", "containers", error))?;
+    let others = listed.into_iter().filter(|container| {
+        let cluster = container.labels.as_ref().and_then(|all| all.get(labels::CLUSTER));
+        cluster != Some(&engine.cluster_id)
+    });
+    Ok(others.filter_map(|container| container.image_id).collect())
+}
+
 /// Pulls and returns the image's id.
-pub(super) async fn pull(engine: &Engine, image: &str, auth: Option<&RegistryAuth>) -> Result<String> {
+pub(super) async fn pull(
+    engine: &Engine,
+    image: &str,
+    auth: Option<&RegistryAuth>,
+    progress: &PullProgress,
+) -> Result<String> {
     let reference = Reference::parse(image)?;
     let version = reference
         .digest
@@ -66,10 +98,11 @@ pub(super) async fn pull(engine: &Engine, image: &str, auth: Option<&RegistryAut
         serveraddress: Some(auth.server.clone()),
         ..Default::default()
     });
-    let mut progress = std::pin::pin!(engine.docker.create_image(Some(options), None, credentials));
-    while let Some(step) = progress.next().await {
+    let mut layers = Layers::default();
+    let mut steps = std::pin::pin!(engine.docker.create_image(Some(options), None, credentials));
+    while let Some(step) = steps.next().await {
         match step {
-            Ok(step) => tracing::trace!(image, id = step.id, status = step.status, "pulling"),
+            Ok(step) => layers.take(&step, progress),
             // "No such image" here is the registry's answer.
             Err(EngineError::DockerResponseServerError { message, .. }) => return Err(failed("pull", image, message)),
             Err(error) => return Err(engine.error("pull", "image", image, error)),
@@ -79,6 +112,165 @@ pub(super) async fn pull(engine: &Engine, image: &str, auth: Option<&RegistryAut
         Some(found) => Ok(found.id.unwrap_or_default()),
         None => Err(failed("pull", image, "the image is not there after it was pulled")),
     }
+}
+
+/// What the engine tells of the layers of a pull: bytes that were got, and of how many.
+#[derive(Default)]
+struct Layers(HashMap<String, (u64, u64)>);
+
+impl Layers {
+    fn take(&mut self, step: &CreateImageInfo, progress: &PullProgress) {
+        let Some(id) = &step.id else { return };
+        let layer = self.0.entry(id.clone()).or_default();
+        let detail = step.progress_detail.as_ref();
+        let figure = |value: Option<i64>| {
+            value
+                .and_then(|bytes| u64::try_from(bytes).ok())
+                .filter(|bytes| *bytes > 0)
+        };
+        match step.status.as_deref() {
+            Some("Downloading") => {
+                layer.0 = figure(detail.and_then(|detail| detail.current)).unwrap_or(layer.0);
+                layer.1 = figure(detail.and_then(|detail| detail.total)).unwrap_or(layer.1);
+            }
+            // It goes on with what it does to the layer.
+            Some("Verifying Checksum" | "Download complete" | "Extracting" | "Pull complete") => layer.0 = layer.1,
+            _ => return,
+        }
+        progress.set_total(self.0.values().map(|(_, total)| total).sum());
+        progress.set_got(self.0.values().map(|(got, _)| got).sum());
+    }
+}
+
+/// Removes every name of an image, and with the last one the image.
+pub(super) async fn remove(engine: &Engine, id: &str) -> Result<()> {
+    let Some(found) = inspect(engine, id).await? else {
+        return Ok(());
+    };
+    let tags = found.repo_tags.unwrap_or_default();
+    let digests = found.repo_digests.unwrap_or_default();
+    // With one name the id will do, and takes the digest along.
+    let mut names = if tags.len() > 1 { tags } else { Vec::new() };
+    if names.is_empty() && digests.len() > 1 {
+        names = digests;
+    }
+    names.push(id.to_string());
+    for name in names {
+        match engine
+            .docker
+            .remove_image(&name, None::<RemoveImageOptions>, None)
+            .await
+        {
+            Err(error) if !is_not_found(&error) => return Err(engine.error("remove", "image", &name, error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where the engine keeps its data.
+pub(super) async fn directory(engine: &Engine) -> Result<PathBuf> {
+    let info = engine.docker.info().await;
+    let info = info.map_err(|error| engine.error("ask for", "engine", "information", error))?;
+    let root = info.docker_root_dir.filter(|root| !root.is_empty());
+    let root = root.ok_or_else(|| failed("find", "the directory of images", "Docker does not tell it"))?;
+    Ok(PathBuf::from(root))
+}
+
+/// The engine's images by themselves.
+pub(super) struct Store(pub Arc<Engine>);
+
+#[async_trait]
+impl ImageStore for Store {
+    async fn list(&self) -> Result<Vec<Image>> {
+        list(&self.0).await
+    }
+
+    async fn load(&self, archive: Arc<Archive>) -> Result<Vec<String>> {
+        let names: Vec<String> = archive.images.iter().flat_map(|image| image.names.clone()).collect();
+        let subject = names.join(", ");
+        let head = match archive.is_dockers() {
+            true => Vec::new(),
+            false => docker_list(&archive).map_err(|error| failed("load", &subject, error.to_string()))?,
+        };
+        let body = stream::once(async move { Ok(Bytes::from(head)) }).chain(pieces(archive.file()));
+        let options = ImportImageOptionsBuilder::default().quiet(true).build();
+        let mut steps = std::pin::pin!(self.0.docker.import_image_stream(options, body, None));
+        while let Some(step) = steps.next().await {
+            let step = step.map_err(|error| self.0.error("load", "image", &subject, error))?;
+            if let Some(detail) = step.error_detail {
+                return Err(failed("load", &subject, detail.message.unwrap_or_default()));
+            }
+        }
+        if archive.is_dockers() && archive.is_renamed() {
+            for image in &archive.images {
+                self.tag(image).await?;
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl Store {
+    /// Gives a loaded image the names that its archive does not say.
+    async fn tag(&self, image: &ArchivedImage) -> Result<()> {
+        let manifest: serde_json::Value = serde_json::from_slice(&image.root.bytes).unwrap_or_default();
+        let id = manifest["config"]["digest"].as_str().unwrap_or_default();
+        for name in &image.names {
+            let reference = Reference::parse(name)?;
+            let options = TagImageOptionsBuilder::default()
+                .repo(&reference.repository())
+                .tag(reference.tag_or_latest().unwrap_or("latest"))
+                .build();
+            let tagged = self.0.docker.tag_image(id, Some(options)).await;
+            tagged.map_err(|error| self.0.error("name", "image", name, error))?;
+        }
+        Ok(())
+    }
+}
+
+/// What an archive of another kind lacks for the engine, as the beginning of a tar archive.
+fn docker_list(archive: &Archive) -> Result<Vec<u8>, ArchiveError> {
+    let architecture = pause::Architecture::host().map(pause::Architecture::oci_name);
+    let list = archive.docker_list(|index| {
+        let manifests = index["manifests"].as_array()?;
+        let is_ours = |entry: &&serde_json::Value| match entry.get("platform") {
+            Some(platform) => {
+                platform["os"] == "linux"
+                    && platform["architecture"].as_str().map(str::to_owned) == architecture.map(str::to_owned)
+            }
+            None => true,
+        };
+        let entry = manifests.iter().find(is_ours)?;
+        entry["digest"].as_str().map(str::to_owned)
+    })?;
+    let mut head = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(list.len() as u64);
+    header.set_mode(0o644);
+    head.append_data(&mut header, DOCKER_LIST, list.as_slice())?;
+    // Without the blocks that would end the archive.
+    let mut bytes = head.get_ref().clone();
+    bytes.truncate(512 + list.len().div_ceil(512) * 512);
+    Ok(bytes)
+}
+
+/// A file from its beginning to its end.
+fn pieces(file: Arc<File>) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold(0u64, move |offset| {
+        let file = file.clone();
+        async move {
+            let read = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; PIECE_BYTES];
+                let count = file.read_at(&mut piece, offset)?;
+                piece.truncate(count);
+                io::Result::Ok(piece)
+            });
+            let piece = read.await.map_err(io::Error::other)??;
+            let next = offset + piece.len() as u64;
+            Ok((!piece.is_empty()).then(|| (Bytes::from(piece), next)))
+        }
+    })
 }
 
 /// Puts the files of an image into a directory, unless that is done. The engine has no call to mount an image, and where

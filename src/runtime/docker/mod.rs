@@ -58,8 +58,13 @@ pub async fn connect(endpoint: &str, cluster_id: &str) -> Result<Arc<dyn Runtime
     Ok(DockerRuntime::connect(endpoint, cluster_id).await?)
 }
 
-impl DockerRuntime {
-    pub async fn connect(endpoint: &str, cluster_id: &str) -> Result<Arc<DockerRuntime>> {
+/// Connects to the engine for the sake of its images.
+pub async fn connect_images(endpoint: &str, cluster_id: &str) -> Result<Arc<dyn ImageStore>> {
+    Ok(Arc::new(images::Store(Engine::connect(endpoint, cluster_id).await?)))
+}
+
+impl Engine {
+    async fn connect(endpoint: &str, cluster_id: &str) -> Result<Arc<Engine>> {
         let unavailable = |message: String| RuntimeError::Unavailable {
             engine: "Docker",
             endpoint: endpoint.to_string(),
@@ -76,13 +81,19 @@ impl DockerRuntime {
             .negotiate_version()
             .await
             .map_err(|error| unavailable(root_cause(&error)))?;
-        let engine = Arc::new(Engine {
+        Ok(Arc::new(Engine {
             raw: RawClient::new(address, endpoint, &docker.client_version().to_string()),
             docker,
             endpoint: endpoint.to_string(),
             cluster_id: cluster_id.to_string(),
             architecture: version.arch.unwrap_or_default(),
-        });
+        }))
+    }
+}
+
+impl DockerRuntime {
+    pub async fn connect(endpoint: &str, cluster_id: &str) -> Result<Arc<DockerRuntime>> {
+        let engine = Engine::connect(endpoint, cluster_id).await?;
         let statuses = Arc::new(status::Cache::default());
         let events = events::Hub::start(Arc::clone(&engine), Arc::clone(&statuses)).await?;
         let prepared = Arc::new(prepare::Prepared::default());
@@ -307,10 +318,18 @@ impl Runtime for DockerRuntime {
         images::unpack(&self.engine, image, directory).await
     }
 
-    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<String> {
-        let id = images::pull(&self.engine, image, auth).await?;
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>, progress: &PullProgress) -> Result<String> {
+        let id = images::pull(&self.engine, image, auth, progress).await?;
         self.statuses.forget_image_refs();
         Ok(id)
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        images::remove(&self.engine, id).await
+    }
+
+    async fn image_directory(&self) -> Result<PathBuf> {
+        images::directory(&self.engine).await
     }
 
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {

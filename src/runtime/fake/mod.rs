@@ -31,6 +31,8 @@ pub struct Behaviour {
     pub start_error: Option<String>,
     /// `pull_image` fails with this; the image is absent.
     pub pull_error: Option<String>,
+    /// `pull_image` wants to see this password.
+    pub password: Option<String>,
     /// An end with code 137 is reported as OOMKilled.
     pub oom_killed: bool,
     /// What a running container takes of a core, in thousandths, from its start on.
@@ -58,6 +60,7 @@ struct State {
     sandboxes: BTreeMap<String, FakeSandbox>,
     containers: BTreeMap<String, FakeContainer>,
     images: BTreeMap<String, Image>,
+    image_directory: Option<PathBuf>,
     behaviours: HashMap<String, Behaviour>,
     pulls: HashMap<String, u64>,
 }
@@ -104,6 +107,20 @@ impl FakeRuntime {
     /// Puts an image on the node.
     pub fn add_image(&self, image: &str) {
         self.inner.state.lock().add_image(image);
+    }
+
+    /// Keeps an image that is on the node from being removed.
+    pub fn pin_image(&self, image: &str) {
+        let mut state = self.inner.state.lock();
+        let id = state.add_image(image).id;
+        if let Some(image) = state.images.get_mut(&id) {
+            image.pinned = true;
+        }
+    }
+
+    /// Says where images are.
+    pub fn set_image_directory(&self, directory: &Path) {
+        self.inner.state.lock().image_directory = Some(directory.to_owned());
     }
 
     /// Says what containers of `image` (as the pod names it) do from now on.
@@ -155,7 +172,7 @@ impl State {
             repo_tags: vec![image.to_string()],
             repo_digests: Vec::new(),
             size_bytes: 1 << 20,
-            user: String::new(),
+            ..Image::default()
         };
         self.images.insert(id, new.clone());
         new
@@ -326,7 +343,10 @@ mod tests {
             behaviour
         };
         runtime.set_behaviour("absent", fails(|b| b.pull_error = Some("denied".into())));
-        let error = runtime.pull_image("absent", None).await.unwrap_err();
+        let error = runtime
+            .pull_image("absent", None, &PullProgress::default())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("denied"), "{error}");
         assert_eq!((runtime.pulls("absent"), runtime.pulls("present")), (1, 0));
         assert!(runtime.image_status("absent").await.unwrap().is_none());

@@ -333,10 +333,26 @@ impl Runtime for FakeRuntime {
         Ok(self.inner.state.lock().images.values().cloned().collect())
     }
 
-    async fn pull_image(&self, image: &str, _auth: Option<&RegistryAuth>) -> Result<String> {
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        self.inner.state.lock().images.remove(id);
+        Ok(())
+    }
+
+    async fn image_directory(&self) -> Result<PathBuf> {
+        let directory = self.inner.state.lock().image_directory.clone();
+        directory.ok_or(RuntimeError::Unsupported("the file system of images"))
+    }
+
+    async fn pull_image(&self, image: &str, auth: Option<&RegistryAuth>, _progress: &PullProgress) -> Result<String> {
         let mut state = self.inner.state.lock();
         *state.pulls.entry(image.to_string()).or_default() += 1;
-        match state.behaviours.get(image).and_then(|b| b.pull_error.as_deref()) {
+        let behaviour = state.behaviours.get(image);
+        if let Some(password) = behaviour.and_then(|set| set.password.clone())
+            && auth.is_none_or(|auth| auth.password != password)
+        {
+            return Err(failed("pull", image, "pull access denied"));
+        }
+        match behaviour.and_then(|b| b.pull_error.as_deref()) {
             Some(message) => Err(failed("pull", image, message)),
             None => Ok(state.add_image(image).id),
         }

@@ -44,6 +44,7 @@ pub enum RegistryError {
 pub type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
 /// A manifest or an index.
+#[derive(Clone, Debug)]
 pub struct Document {
     pub media_type: String,
     /// Of these bytes.

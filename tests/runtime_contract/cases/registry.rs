@@ -104,19 +104,31 @@ pub async fn pulls_with_a_password(subject: &Subject) {
         password: "secret".to_string(),
         server: registry.clone(),
     };
-    let error = runtime.pull_image(&name, None).await.unwrap_err();
+    let error = runtime
+        .pull_image(&name, None, &PullProgress::default())
+        .await
+        .unwrap_err();
     assert!(
         matches!(error, RuntimeError::Failed { operation: "pull", .. }),
         "{error}"
     );
     assert!(runtime.image_status(&name).await.unwrap().is_none());
 
-    let id = runtime.pull_image(&name, Some(&auth)).await.unwrap();
+    let id = runtime
+        .pull_image(&name, Some(&auth), &PullProgress::default())
+        .await
+        .unwrap();
     let status = runtime.image_status(&name).await.unwrap().unwrap();
     assert_eq!((&status.id, status.user.as_str()), (&id, "1234:5"));
     let reference = format!("{registry}/team/app@{by_digest}");
     assert_eq!(status.repo_digests, std::slice::from_ref(&reference));
-    assert_eq!(runtime.pull_image(&reference, Some(&auth)).await.unwrap(), id);
+    assert_eq!(
+        runtime
+            .pull_image(&reference, Some(&auth), &PullProgress::default())
+            .await
+            .unwrap(),
+        id
+    );
 
     // Containers tell the digest that they run.
     let config = subject.pod("pulled");
@@ -130,10 +142,13 @@ pub async fn pulls_with_a_password(subject: &Subject) {
     assert_eq!((status.image, status.image_ref), (name, reference));
 
     let absent = format!("{registry}/team/app:v2");
-    let error = runtime.pull_image(&absent, Some(&auth)).await.unwrap_err();
+    let error = runtime
+        .pull_image(&absent, Some(&auth), &PullProgress::default())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("v2"), "{error}");
     for invalid in ["", "Upper/Case", "a b", "../../containers/json"] {
-        let pulled = runtime.pull_image(invalid, None).await;
+        let pulled = runtime.pull_image(invalid, None, &PullProgress::default()).await;
         assert!(matches!(pulled, Err(RuntimeError::InvalidImageName(name)) if name == invalid));
         let status = runtime.image_status(invalid).await;
         assert!(matches!(status, Err(RuntimeError::InvalidImageName(name)) if name == invalid));
@@ -243,7 +258,11 @@ pub async fn pulls_go_on_and_are_checked(subject: &Subject) {
     let registry = acceptor.local_addr()[0].as_socket_addr().unwrap().to_string();
     tokio::spawn(Server::new_with_acceptor(acceptor).run(endpoint));
     let name = format!("{registry}/team/big:v1");
-    let id = subject.runtime.pull_image(&name, None).await.unwrap();
+    let id = subject
+        .runtime
+        .pull_image(&name, None, &PullProgress::default())
+        .await
+        .unwrap();
     assert_eq!(subject.runtime.image_status(&name).await.unwrap().unwrap().id, id);
     let ranges = ranges.lock().unwrap().clone();
     assert!(ranges.len() > 1 && ranges[0] == 0, "{ranges:?}");
@@ -253,11 +272,21 @@ pub async fn pulls_go_on_and_are_checked(subject: &Subject) {
     );
 
     let bad = format!("{registry}/team/big:bad");
-    let error = subject.runtime.pull_image(&bad, None).await.unwrap_err().to_string();
+    let error = subject
+        .runtime
+        .pull_image(&bad, None, &PullProgress::default())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("failed to pull and unpack image"), "{error}");
     assert!(subject.runtime.image_status(&bad).await.unwrap().is_none());
     let absent = format!("{registry}/team/big:absent");
-    let error = subject.runtime.pull_image(&absent, None).await.unwrap_err().to_string();
+    let error = subject
+        .runtime
+        .pull_image(&absent, None, &PullProgress::default())
+        .await
+        .unwrap_err()
+        .to_string();
     let expected = format!(
         "failed to pull and unpack image {absent:?}: failed to resolve reference {absent:?}: {absent}: not found"
     );
