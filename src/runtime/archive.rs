@@ -127,6 +127,7 @@ impl Archive {
                 let mut plain = temporary()?;
                 io::copy(&mut flate2::read::MultiGzDecoder::new(BufReader::new(file)), &mut plain)?;
                 plain.flush()?;
+                plain.seek(SeekFrom::Start(0))?;
                 plain
             }
             [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err(ArchiveError::Compression("zstd")),

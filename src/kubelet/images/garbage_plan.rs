@@ -209,12 +209,12 @@ mod tests {
         assert_eq!(ids(records.for_space(&policy, &set(&["b"]), now)), ["a", "c"]);
         assert_eq!(
             ids(records.for_space(&policy, &set(&[]), at(220))),
-            ["b", "a", "c", "new"]
+            ["b", "new", "a", "c"]
         );
         records.observe(&all[1..], &set(&[]), at(230));
         assert_eq!(
             ids(records.for_space(&policy, &set(&[]), at(230))),
-            ["b", "c", "new"],
+            ["b", "new", "c"],
             "a is gone"
         );
     }
