@@ -100,6 +100,8 @@ pub struct StartFailure {
     pub message: String,
     /// The spec's image at that time: a new one is tried at once.
     pub image: String,
+    /// The image that could not be got: the container's own, or that of one of its volumes.
+    pub wanted: String,
     pub at: SystemTime,
     /// None: only a change of the pod helps.
     pub retry_at: Option<SystemTime>,

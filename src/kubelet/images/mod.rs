@@ -94,17 +94,17 @@ impl Images {
         }
     }
 
-    /// Makes the image present as the pull policy demands.
+    /// Makes the image present as the pull policy demands. What happens is told of the field, or of the pod.
     pub async fn ensure(
         &self,
         pod: &Pod,
-        field_path: &str,
+        field_path: Option<&str>,
         image: &str,
         policy: Option<&str>,
     ) -> Result<Image, ImageError> {
         let event = |level, reason, message| {
             self.recorder
-                .event_at(pod, Some(field_path.to_owned()), level, reason, message);
+                .event_at(pod, field_path.map(str::to_owned), level, reason, message);
         };
         let present = match self.runtime.image_status(image).await {
             Ok(present) => present,
@@ -202,7 +202,6 @@ impl Images {
         };
         let text = format!("Failed to pull image {image:?}: {message}");
         event(Level::Warning, "Failed", text);
-        event(Level::Warning, "Failed", "Error: ErrImagePull".to_owned());
         let now = SystemTime::now();
         let delay = self.back_off.lock().advance(&key, now, now);
         Err(ImageError {

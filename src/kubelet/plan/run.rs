@@ -296,7 +296,7 @@ impl<'a> Run<'a> {
         if failure.kind == FailureKind::ImagePull && self.now >= failure.at + FIRST_ERROR_SHOWN {
             let message = format!(
                 "Back-off pulling image {:?}: {}: {}",
-                failure.image, failure.reason, failure.message
+                failure.wanted, failure.reason, failure.message
             );
             self.plan.wait(&container.name, "ImagePullBackOff", message);
             return;

@@ -177,6 +177,8 @@ fn images_that_cannot_be_pulled_back_off() {
         reason: "ErrImagePull".to_owned(),
         message: "no such host".to_owned(),
         image: "i".to_owned(),
+        // One of its volumes.
+        wanted: "v".to_owned(),
         at: at(11),
         retry_at: Some(at(21)),
     };
@@ -191,7 +193,7 @@ fn images_that_cannot_be_pulled_back_off() {
     assert_eq!(then.waiting["c"].reason, "ImagePullBackOff");
     assert_eq!(
         then.waiting["c"].message,
-        "Back-off pulling image \"i\": ErrImagePull: no such host"
+        "Back-off pulling image \"v\": ErrImagePull: no such host"
     );
     assert_eq!(then.wake_at, Some(at(21)));
     let due = super::plan(&one("Always"), &memory, Intent::Run, at(21));

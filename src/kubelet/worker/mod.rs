@@ -338,8 +338,14 @@ impl Worker {
                     event(Level::Warning, "BackOff", message);
                 }
                 "ImagePullBackOff" => {
-                    let image = container.image.as_deref().unwrap_or_default();
-                    event(Level::Normal, "BackOff", format!("Back-off pulling image {image:?}"));
+                    let failure = self.memory.start_failures.get(name);
+                    let own = container.image.as_deref().unwrap_or_default();
+                    let wanted = failure.map_or(own, |failure| failure.wanted.as_str());
+                    // A volume's image is the pod's.
+                    let path = (wanted == own).then(|| pod::field_path(role, name));
+                    let text = format!("Back-off pulling image {wanted:?}");
+                    let recorder = &self.context.recorder;
+                    recorder.event_at(&*self.pod, path, Level::Normal, "BackOff", text);
                     event(Level::Warning, "Failed", "Error: ImagePullBackOff".to_owned());
                 }
                 _ => {}

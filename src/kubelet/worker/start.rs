@@ -48,9 +48,8 @@ impl Start {
             removed.map_err(|error| self.failed(FailureKind::Create, "CreateContainerError", error.to_string()))?;
         }
         let name = self.container.image.as_deref().unwrap_or_default();
-        let image = self
-            .image(&path, name, self.container.image_pull_policy.as_deref())
-            .await?;
+        let policy = self.container.image_pull_policy.as_deref();
+        let image = self.image(&path, Some(&path), name, policy).await?;
         self.mount_images(&path).await?;
         tokio::select! {
             () = self.context.services.synced() => {}
@@ -111,12 +110,22 @@ impl Start {
         }
     }
 
-    /// The image, got as its policy demands.
-    async fn image(&self, path: &str, name: &str, policy: Option<&str>) -> Result<Image, StartError> {
-        tokio::select! {
-            image = self.context.images.ensure(&self.pod, path, name, policy) => image.map_err(|error| self.no_image(error)),
-            () = self.cancelled.cancelled() => Err(StartError::Cancelled),
-        }
+    /// An image, got as its policy demands. What is told of it is told of `about`, or of the pod.
+    async fn image(
+        &self,
+        path: &str,
+        about: Option<&str>,
+        name: &str,
+        policy: Option<&str>,
+    ) -> Result<Image, StartError> {
+        let got = tokio::select! {
+            got = self.context.images.ensure(&self.pod, about, name, policy) => got,
+            () = self.cancelled.cancelled() => return Err(StartError::Cancelled),
+        };
+        got.map_err(|error| {
+            self.warn(path, format!("Error: {}", error.reason));
+            self.no_image(name, error)
+        })
     }
 
     /// Makes those volumes of the container that are images.
@@ -128,7 +137,7 @@ impl Start {
                 continue;
             };
             let reference = source.reference.as_deref().unwrap_or_default();
-            self.image(path, reference, source.pull_policy.as_deref()).await?;
+            self.image(path, None, reference, source.pull_policy.as_deref()).await?;
             let made = self.context.volumes.mount_image(&self.pod, volume, reference).await;
             made.map_err(|error| {
                 self.warn(path, format!("Error: {error}"));
@@ -249,6 +258,7 @@ impl Start {
             reason: reason.to_owned(),
             message,
             image: self.container.image.clone().unwrap_or_default(),
+            wanted: String::new(),
             at: SystemTime::now(),
             retry_at: None,
         }
@@ -261,10 +271,11 @@ impl Start {
         }
     }
 
-    fn no_image(&self, error: ImageError) -> StartError {
+    fn no_image(&self, wanted: &str, error: ImageError) -> StartError {
         let failure = self.failure(error.kind, error.reason, error.message);
         StartError::Failed {
             failure: StartFailure {
+                wanted: wanted.to_owned(),
                 retry_at: error.retry_at,
                 ..failure
             },

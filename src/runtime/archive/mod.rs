@@ -3,17 +3,22 @@
 //!
 //! An archive is indexed, not unpacked: blobs are read from where they lie in the file.
 
+mod files;
+#[cfg(test)]
+mod tests;
+
 use super::reference::Reference;
 use super::registry::Document;
 use bytes::Bytes;
+use files::{Place, entries, normal, temporary, uncompressed};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -65,12 +70,6 @@ pub struct Archive {
     pub images: Vec<ArchivedImage>,
 }
 
-#[derive(Clone, Debug)]
-enum Place {
-    File { offset: u64, size: u64 },
-    Link(String),
-}
-
 /// Where a blob is.
 #[derive(Clone, Debug)]
 enum Content {
@@ -95,20 +94,6 @@ fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// A file without a name, gone when it is closed.
-fn temporary() -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("krust-image-{}", uuid::Uuid::new_v4()));
-    let mut options = File::options();
-    let file = options
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
-}
-
 impl Archive {
     /// Reads an archive that comes as a stream. It is kept in a temporary file meanwhile.
     pub fn from_stream(mut stream: impl Read) -> Result<Archive> {
@@ -117,24 +102,8 @@ impl Archive {
         Archive::open(file)
     }
 
-    pub fn open(mut file: File) -> Result<Archive> {
-        file.seek(SeekFrom::Start(0))?;
-        let mut magic = Vec::new();
-        (&file).take(6).read_to_end(&mut magic)?;
-        file.seek(SeekFrom::Start(0))?;
-        let file = match magic.as_slice() {
-            [0x1f, 0x8b, ..] => {
-                let mut plain = temporary()?;
-                io::copy(&mut flate2::read::MultiGzDecoder::new(BufReader::new(file)), &mut plain)?;
-                plain.flush()?;
-                plain.seek(SeekFrom::Start(0))?;
-                plain
-            }
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err(ArchiveError::Compression("zstd")),
-            [b'B', b'Z', b'h', ..] => return Err(ArchiveError::Compression("bzip2")),
-            [0xfd, b'7', b'z', b'X', b'Z', ..] => return Err(ArchiveError::Compression("xz")),
-            _ => file,
-        };
+    pub fn open(file: File) -> Result<Archive> {
+        let file = uncompressed(file)?;
         let mut archive = Archive {
             entries: entries(&file)?,
             file: Arc::new(file),
@@ -422,142 +391,4 @@ fn wrong(name: &str, reason: impl ToString) -> ArchiveError {
 fn full_name(name: &str) -> Result<String> {
     let reference = Reference::parse(name).map_err(|error| wrong("list of images", error))?;
     Ok(reference.to_string())
-}
-
-/// A path from the archive's root, as it is written in an index.
-fn normal(path: &Path) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => parts.push(name.to_string_lossy().into_owned()),
-            Component::ParentDir => drop(parts.pop()),
-            _ => {}
-        }
-    }
-    parts.join("/")
-}
-
-fn entries(file: &File) -> Result<BTreeMap<String, Place>> {
-    let mut entries = BTreeMap::new();
-    let mut archive = tar::Archive::new(BufReader::new(file));
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        let path = entry.path()?.into_owned();
-        let place = match entry.header().entry_type() {
-            tar::EntryType::Regular | tar::EntryType::Continuous => Place::File {
-                offset: entry.raw_file_position(),
-                size: entry.size(),
-            },
-            tar::EntryType::Symlink | tar::EntryType::Link => {
-                let Some(target) = entry.link_name()? else { continue };
-                // A hard link names its target from the root.
-                let base = match entry.header().entry_type() {
-                    tar::EntryType::Symlink => path.parent().map(PathBuf::from).unwrap_or_default(),
-                    _ => PathBuf::new(),
-                };
-                Place::Link(normal(&base.join(target)))
-            }
-            _ => continue,
-        };
-        entries.insert(normal(&path), place);
-    }
-    Ok(entries)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn archive(files: &[(&str, &[u8])], links: &[(&str, &str)]) -> Vec<u8> {
-        let mut archive = tar::Builder::new(Vec::new());
-        for (path, content) in files {
-            let mut header = tar::Header::new_ustar();
-            header.set_size(content.len() as u64);
-            archive.append_data(&mut header, path, *content).unwrap();
-        }
-        for (path, target) in links {
-            let mut header = tar::Header::new_ustar();
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_size(0);
-            archive.append_link(&mut header, path, target).unwrap();
-        }
-        archive.into_inner().unwrap()
-    }
-
-    fn blob(bytes: &[u8]) -> String {
-        digest_of(bytes).replace(':', "/")
-    }
-
-    #[test]
-    fn dockers_own() {
-        let config = br#"{"os":"linux"}"#;
-        let list = br#"[{"Config":"abc.json","RepoTags":["app:1","ghcr.io/x/app:2"],"Layers":["one/layer.tar","two/layer.tar"]}]"#;
-        let files: [(&str, &[u8]); 3] = [("abc.json", config), ("./one/layer.tar", b"layer"), (DOCKER_LIST, list)];
-        let bytes = archive(&files, &[("two/layer.tar", "../one/layer.tar")]);
-        let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        zipped.write_all(&bytes).unwrap();
-        for bytes in [bytes.clone(), zipped.finish().unwrap()] {
-            let mut found = Archive::from_stream(bytes.as_slice()).unwrap();
-            found.name(None).unwrap();
-            assert!(found.is_dockers());
-            let image = &found.images[0];
-            assert_eq!(image.names, ["docker.io/library/app:1", "ghcr.io/x/app:2"]);
-            let manifest: Value = serde_json::from_slice(&image.root.bytes).unwrap();
-            assert_eq!(manifest["layers"][0]["digest"], digest_of(b"layer"));
-            assert_eq!(manifest["layers"][1], manifest["layers"][0]);
-            assert_eq!(manifest["config"]["digest"], digest_of(config));
-            assert_eq!(found.read_blob(&digest_of(b"layer"), 1, 3).unwrap(), "aye");
-            assert_eq!(found.read_blob(&digest_of(b"layer"), 5, 3).unwrap(), "");
-            assert_eq!(found.document(&image.root.digest).unwrap().bytes, image.root.bytes);
-        }
-    }
-
-    #[test]
-    fn layouts() {
-        let manifest = json!({"config": {"digest": "sha256:c"}, "layers": [{"digest": "sha256:l"}]});
-        let manifest = manifest.to_string().into_bytes();
-        let entry = |annotations: Value| json!({"mediaType": MANIFEST, "digest": digest_of(&manifest), "size": manifest.len(), "annotations": annotations});
-        let read = |entries: Vec<Value>| {
-            let index = json!({"schemaVersion": 2, "manifests": entries})
-                .to_string()
-                .into_bytes();
-            let path = format!("blobs/{}", blob(&manifest));
-            Archive::from_stream(archive(&[("index.json", &index), (&path, &manifest)], &[]).as_slice())
-        };
-        let found = read(vec![
-            entry(json!({"io.containerd.image.name": "docker.io/library/app:1"})),
-            entry(json!({"org.opencontainers.image.ref.name": "app:2"})),
-        ]);
-        let found = found.unwrap();
-        assert_eq!(found.images.len(), 1, "two names of one image");
-        assert_eq!(
-            found.images[0].names,
-            ["docker.io/library/app:1", "docker.io/library/app:2"]
-        );
-        let list: Value = serde_json::from_slice(&found.docker_list(|_| None).unwrap()).unwrap();
-        assert_eq!(list[0]["Layers"][0], "blobs/sha256/l");
-        assert_eq!(list[0]["RepoTags"][1], "docker.io/library/app:2");
-        let mut unnamed = read(vec![entry(json!({"org.opencontainers.image.ref.name": "latest"}))]).unwrap();
-        assert!(matches!(unnamed.name(None), Err(ArchiveError::NoName)));
-        unnamed.name(Some(&Reference::parse("x").unwrap())).unwrap();
-        assert_eq!(unnamed.images[0].names, ["docker.io/library/x:latest"]);
-        assert!(matches!(
-            unnamed.name(Some(&Reference::parse("y").unwrap())),
-            Err(ArchiveError::Named(_))
-        ));
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        let error = |bytes: &[u8]| Archive::from_stream(bytes).unwrap_err().to_string();
-        let index = json!({"manifests": [{"digest": "sha256:none"}]}).to_string();
-        let layout = archive(&[("index.json", index.as_bytes())], &[]);
-        assert_eq!(error(&layout), "the archive is incomplete: sha256:none is missing");
-        assert!(error(&archive(&[("etc/passwd", b"")], &[])).contains("no image archive"));
-        assert!(error(b"\x28\xb5\x2f\xfd....").contains("zstd"));
-        let list = archive(&[(DOCKER_LIST, b"{")], &[]);
-        assert!(error(&list).contains("manifest.json"));
-        let loops = archive(&[(DOCKER_LIST, br#"[{"Config":"a"}]"#)], &[("a", "b"), ("b", "a")]);
-        assert!(error(&loops).contains("is missing"));
-    }
 }
