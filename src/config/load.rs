@@ -169,6 +169,7 @@ fn read_environment(variables: &BTreeMap<String, String>, defaults: &Value) -> R
         .list_separator(",")
         .with_list_parse_key("server.tls_sans")
         .with_list_parse_key("node.allowed_unsafe_sysctls")
+        .with_list_parse_key("runtime.containerd_image_namespaces")
         .with_list_parse_key("server.enable_admission_plugins")
         .with_list_parse_key("controllers.enabled");
     Ok(lists.source(Some(taken)))
@@ -289,6 +290,7 @@ mod tests {
             ("KRUST_NODE__PODS_MAX", "6"),
             ("KRUST_SERVER__TLS_SANS", "a.example,10.0.0.1"),
             ("KRUST_NODE__IP", ""),
+            ("KRUST_RUNTIME__CONTAINERD_IMAGE_NAMESPACES", "default,moby"),
             ("UNRELATED", "x"),
         ];
         let settings = load(&sources(toml, &environment, &[("server.listen", "127.0.0.1:3")]).1).unwrap();
@@ -296,6 +298,7 @@ mod tests {
         assert_eq!((settings.node.pods_max, settings.node.name.as_str()), (6, "a"));
         assert_eq!(settings.log.format, LogFormat::Json);
         assert_eq!(settings.server.tls_sans, ["a.example", "10.0.0.1"]);
+        assert_eq!(settings.runtime.containerd_image_namespaces, ["default", "moby"]);
     }
 
     #[test]

@@ -65,7 +65,13 @@ pub(super) fn entries(file: &File) -> Result<BTreeMap<String, Place>> {
     let mut entries = BTreeMap::new();
     let mut archive = tar::Archive::new(BufReader::new(file));
     for entry in archive.entries_with_seek()? {
-        let entry = entry?;
+        let entry = match entry {
+            // What the library says of a file of another kind quotes the file.
+            Err(error) if entries.is_empty() && error.kind() == io::ErrorKind::Other => {
+                return Err(ArchiveError::NoArchive);
+            }
+            entry => entry?,
+        };
         let path = entry.path()?.into_owned();
         let place = match entry.header().entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous => Place::File {

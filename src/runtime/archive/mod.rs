@@ -35,6 +35,8 @@ const LINKS_MAX: usize = 16;
 pub enum ArchiveError {
     #[error("cannot read the archive: {0}")]
     Read(#[from] io::Error),
+    #[error("this is no image archive: it is no tar archive")]
+    NoArchive,
     #[error("this is no image archive: it has neither an index.json nor a manifest.json")]
     NoImages,
     #[error("the archive is compressed with {0}, which is not supported; gzip is")]

@@ -90,6 +90,8 @@ fn what_is_wrong_is_said() {
     let layout = archive(&[("index.json", index.as_bytes())], &[]);
     assert_eq!(error(&layout), "the archive is incomplete: sha256:none is missing");
     assert!(error(&archive(&[("etc/passwd", b"")], &[])).contains("no image archive"));
+    let text = b"root:x:0:0\n".repeat(100);
+    assert_eq!(error(&text), "this is no image archive: it is no tar archive");
     assert!(error(b"\x28\xb5\x2f\xfd....").contains("zstd"));
     let list = archive(&[(DOCKER_LIST, b"{")], &[]);
     assert!(error(&list).contains("manifest.json"));
