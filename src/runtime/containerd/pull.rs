@@ -238,10 +238,10 @@ impl Import<'_> {
             .map(|(index, layer)| (format!("{GC_CONTENT}.l.{index}"), layer.digest().to_string()))
             .collect();
         labels.insert(format!("{GC_CONTENT}.config"), config.digest().to_string());
-        store(engine, self.lease, manifest_document, labels).await?;
+        self.store(manifest_document, labels).await?;
         for (index, chosen) in parents.indexes.iter().rev() {
             let labels = HashMap::from([(format!("{GC_CONTENT}.m.0"), chosen.clone())]);
-            store(engine, self.lease, index, labels).await?;
+            self.store(index, labels).await?;
         }
         let target = EngineDescriptor {
             media_type: self.root.media_type.clone(),
@@ -277,6 +277,12 @@ impl Import<'_> {
             found.indexes.push((index, digest));
         }
         Ok(found)
+    }
+
+    /// Keeps a manifest or an index, which several pulls may want to at the same time.
+    async fn store(&self, document: &Document, labels: HashMap<String, String>) -> Result<()> {
+        let _turn = self.pulls.turn(&document.digest).lock_owned().await;
+        store(self.engine, self.lease, document, labels).await
     }
 
     fn parse<T: serde::de::DeserializeOwned>(&self, document: &Document) -> Result<T> {

@@ -114,10 +114,12 @@ pub async fn pulls_with_a_password(subject: &Subject) {
     );
     assert!(runtime.image_status(&name).await.unwrap().is_none());
 
-    let id = runtime
-        .pull_image(&name, Some(&auth), &PullProgress::default())
-        .await
-        .unwrap();
+    // Several pods want it at the same time.
+    let progress = PullProgress::default();
+    let pulls = (0..8).map(|_| runtime.pull_image(&name, Some(&auth), &progress));
+    let ids = futures_util::future::try_join_all(pulls).await.unwrap();
+    let id = ids[0].clone();
+    assert!(ids.iter().all(|other| *other == id), "{ids:?}");
     let status = runtime.image_status(&name).await.unwrap().unwrap();
     assert_eq!((&status.id, status.user.as_str()), (&id, "1234:5"));
     let reference = format!("{registry}/team/app@{by_digest}");
