@@ -66,12 +66,15 @@ pub struct V2 {
     pub protobuf: Document,
 }
 
+/// Those of the registry and of other servers' documents.
+type Generations = (u64, u64);
+
 /// All documents, made when they are first asked for.
 pub struct OpenApiDocuments {
     pub(super) registry: Arc<Registry>,
     v3: OnceCell<Arc<V3>>,
-    /// With the generations of the registry and of other servers' documents that it shows.
-    v2: Mutex<Option<((u64, u64), Arc<V2>)>>,
+    /// With what it shows.
+    v2: Mutex<Option<(Generations, Arc<V2>)>>,
     pub(super) latest: Latest,
     pub(super) extensions: RwLock<Arc<Extensions>>,
 }
