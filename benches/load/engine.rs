@@ -51,6 +51,7 @@ impl Engine {
                 let options = Options {
                     address: engine.address.clone(),
                     namespace: NAMESPACE.to_owned(),
+                    image_namespaces: Vec::new(),
                     cluster_id: cluster_id.to_owned(),
                     state_dir: engine.state_dir(),
                     pod_range: engine.pod_range.clone(),

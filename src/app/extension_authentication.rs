@@ -6,13 +6,14 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, watcher};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
 use super::namespaces::KUBE_SYSTEM;
+use super::network::next_write;
 use crate::transport::pki::{FRONT_PROXY_CLIENT, Pki};
 
 const NAME: &str = "extension-apiserver-authentication";
@@ -59,22 +60,11 @@ async fn write(api: &Api<ConfigMap>, wanted: &BTreeMap<String, String>) -> kube:
 pub(super) async fn keep(client: Client, pki: Arc<Pki>, stop: CancellationToken) {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), KUBE_SYSTEM);
     let only_it = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-    let mut changes = std::pin::pin!(watcher(api, only_it).default_backoff());
-    loop {
-        let change = tokio::select! {
-            change = changes.next() => change,
-            () = stop.cancelled() => return,
-        };
-        match change {
-            // What was written here comes back, too, and then nothing is to be done.
-            Some(Ok(Event::Apply(_) | Event::Delete(_))) => {
-                if let Err(error) = create(&client, &pki).await {
-                    tracing::warn!(%error, "servers of other API groups may not find whom to believe");
-                }
-            }
-            Some(Ok(_)) => {}
-            Some(Err(error)) => tracing::debug!(%error, "the watch of {NAME} broke and is retried"),
-            None => return,
+    let mut changes = watcher(api, only_it).default_backoff().boxed();
+    // What was written here comes back, too, and then nothing is to be done.
+    while next_write(&mut changes, NAME, &stop).await {
+        if let Err(error) = create(&client, &pki).await {
+            tracing::warn!(%error, "servers of other API groups may not find whom to believe");
         }
     }
 }

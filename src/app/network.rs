@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -124,23 +124,27 @@ pub(super) async fn keep(
         let api = kind(&client, group, name, plural, Some("default"));
         changes.push(watcher(api, only_ours()).default_backoff().boxed());
     }
-    loop {
-        let change = tokio::select! {
-            change = changes.next() => change,
-            () = stop.cancelled() => return,
-        };
-        match change {
-            // Our own writes come back, too: the next look finds nothing to do then.
-            Some(Ok(Event::Apply(_) | Event::Delete(_))) => {
-                if let Err(error) = create(&client, &settings, &server, listen).await {
-                    tracing::warn!(%error, "the Service kubernetes could not be put right");
-                }
-            }
-            Some(Ok(_)) => {}
-            Some(Err(error)) => tracing::debug!(%error, "the watch of the Service kubernetes broke and is retried"),
-            None => return,
+    while next_write(&mut changes, "the Service kubernetes", &stop).await {
+        if let Err(error) = create(&client, &settings, &server, listen).await {
+            tracing::warn!(%error, "the Service kubernetes could not be put right");
         }
     }
+}
+
+/// Waits until an object of `changes` is written or deleted, by this process, too; false with `stop`.
+pub(super) async fn next_write<K>(
+    changes: &mut (impl Stream<Item = watcher::Result<Event<K>>> + Unpin),
+    what: &str,
+    stop: &CancellationToken,
+) -> bool {
+    while let Some(Some(change)) = stop.run_until_cancelled(changes.next()).await {
+        match change {
+            Ok(Event::Apply(_) | Event::Delete(_)) => return true,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the watch of {what} broke and is retried"),
+        }
+    }
+    false
 }
 
 /// The address at which pods find this server: the one it listens on, else the node's.

@@ -2,6 +2,7 @@
 //! (upstream: `component-helpers/scheduling/corev1`, `…/nodeaffinity`).
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration};
 
 /// The nodes that `spec.nodeSelector` and the required node affinity leave.
 pub fn is_selected(spec: &PodSpec, node: &Node) -> bool {
@@ -55,18 +56,51 @@ pub fn untolerated<'a>(node: &'a Node, tolerations: &[Toleration], effects: &[&s
         .find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
 }
 
-/// No key or no effect in a toleration means every one; a value is only compared under a key.
+/// Whether the taint is covered.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let any_or =
-        |wanted: Option<&String>, found: &str| wanted.is_none_or(|wanted| wanted.is_empty() || wanted == found);
-    if !any_or(toleration.effect.as_ref(), &taint.effect) || !any_or(toleration.key.as_ref(), &taint.key) {
+    covers(
+        (
+            &toleration.key,
+            &toleration.operator,
+            &toleration.value,
+            &toleration.effect,
+        ),
+        (&taint.key, &taint.value, &taint.effect),
+    )
+}
+
+/// The same of a device's taint.
+pub fn tolerates_device(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
+    covers(
+        (
+            &toleration.key,
+            &toleration.operator,
+            &toleration.value,
+            &toleration.effect,
+        ),
+        (&taint.key, &taint.value, &taint.effect),
+    )
+}
+
+type Text<'a> = &'a Option<String>;
+
+/// No key or no effect in a toleration means every one; a value is only compared under a key.
+fn covers(
+    (key, operator, wanted, effect): (Text<'_>, Text<'_>, Text<'_>, Text<'_>),
+    (its_key, value, its_effect): (&str, Text<'_>, &str),
+) -> bool {
+    let any_or = |wanted: Text<'_>, found: &str| {
+        let wanted = wanted.as_deref().unwrap_or_default();
+        wanted.is_empty() || wanted == found
+    };
+    if !any_or(effect, its_effect) || !any_or(key, its_key) {
         return false;
     }
-    let value = taint.value.as_deref().unwrap_or_default();
-    let wanted = toleration.value.as_deref().unwrap_or_default();
+    let value = value.as_deref().unwrap_or_default();
+    let wanted = wanted.as_deref().unwrap_or_default();
     let numbers = || Some((value.parse::<i64>().ok()?, wanted.parse::<i64>().ok()?));
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => toleration.key.as_ref().is_some_and(|key| !key.is_empty()) && wanted == value,
+    match operator.as_deref().unwrap_or_default() {
+        "" | "Equal" => key.as_ref().is_some_and(|key| !key.is_empty()) && wanted == value,
         "Exists" => true,
         "Lt" => numbers().is_some_and(|(value, wanted)| value < wanted),
         "Gt" => numbers().is_some_and(|(value, wanted)| value > wanted),

@@ -2,10 +2,10 @@
 
 use crate::cluster::Cluster;
 use crate::flunders::{GROUP, VERSION};
-use crate::pods::{AGNHOST, PODS_PATIENCE, Pods};
+use crate::pods::{PODS_PATIENCE, Pods};
 use crate::resource::{Resource, items, name};
 use crate::runner::{Test, pod_test};
-use crate::webhook_server::{certificates, encoded};
+use crate::webhook_server::serving;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -38,28 +38,14 @@ async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T
 
 /// The server in a pod of a Deployment, which reads for itself whom to believe, and its service.
 async fn deploy(pods: &Pods) -> Value {
-    let (authority, certificate, key) = certificates(&format!("{SERVICE}.{}.svc", pods.namespace));
-    let secret = json!({
-        "metadata": {"name": "certificates"}, "stringData": {"tls.crt": certificate, "tls.key": key},
-    });
-    pods.core("secrets").create(&secret).await.unwrap();
-    let container = json!({
-        "name": "main", "image": AGNHOST, "imagePullPolicy": "Never",
-        "args": ["flunders", POD_PORT.to_string(), "/certificates/tls.crt", "/certificates/tls.key"],
-        "readinessProbe": {
-            "httpGet": {"scheme": "HTTPS", "path": "/readyz", "port": POD_PORT},
-            "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30,
-        },
-        "volumeMounts": [{"name": "certificates", "mountPath": "/certificates", "readOnly": true}],
-    });
+    let (authority, container, volumes) = serving(pods, SERVICE, "flunders", POD_PORT).await;
     let labels = json!({"app": "sample-apiserver"});
     let deployment = json!({
         "metadata": {"name": "sample-apiserver"},
         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
             "metadata": {"labels": labels},
             "spec": {
-                "containers": [container], "terminationGracePeriodSeconds": 1,
-                "volumes": [{"name": "certificates", "secret": {"secretName": "certificates"}}],
+                "containers": [container], "terminationGracePeriodSeconds": 1, "volumes": volumes,
             },
         }},
     });
@@ -74,7 +60,7 @@ async fn deploy(pods: &Pods) -> Value {
         "metadata": {"name": format!("{VERSION}.{GROUP}")},
         "spec": {"group": GROUP, "version": VERSION, "groupPriorityMinimum": 2000, "versionPriority": 200,
             "service": {"namespace": pods.namespace, "name": SERVICE, "port": SERVICE_PORT},
-            "caBundle": encoded(&authority)},
+            "caBundle": authority},
     })
 }
 

@@ -119,6 +119,11 @@ async fn stays(cluster: Cluster, pod: Value) {
     let pods = cluster.pods("probes").await;
     let mut pod = pod;
     pod["spec"]["restartPolicy"] = json!("Always");
+    // A busy machine may take its time to bring the server up.
+    let container = &mut pod["spec"]["containers"][0];
+    let mut startup = container["livenessProbe"].clone();
+    startup["failureThreshold"] = json!(60);
+    container["startupProbe"] = startup;
     pods.ready(&pod).await;
     never(&pods, "probed", "restarted", |pod| restarts(pod) > 0).await;
 }

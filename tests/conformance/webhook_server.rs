@@ -47,31 +47,38 @@ pub struct WebhookServer {
     authority: String,
 }
 
-pub fn encoded(text: &str) -> String {
+fn encoded(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+/// A container that serves TLS as a Service: `caBundle` of its authority, the container and the pod's volumes.
+pub async fn serving(pods: &Pods, service: &str, command: &str, port: u16) -> (String, Value, Value) {
+    let (authority, certificate, key) = certificates(&format!("{service}.{}.svc", pods.namespace));
+    let secret = json!({
+        "metadata": {"name": "certificates"}, "stringData": {"tls.crt": certificate, "tls.key": key},
+    });
+    pods.core("secrets").create(&secret).await.unwrap();
+    let container = json!({
+        "name": "main", "image": AGNHOST, "imagePullPolicy": "Never",
+        "args": [command, port.to_string(), "/certificates/tls.crt", "/certificates/tls.key"],
+        // Once it is ready it stays so, however busy the machine is.
+        "readinessProbe": {
+            "httpGet": {"scheme": "HTTPS", "path": "/readyz", "port": port},
+            "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30,
+        },
+        "volumeMounts": [{"name": "certificates", "mountPath": "/certificates", "readOnly": true}],
+    });
+    let volumes = json!([{"name": "certificates", "secret": {"secretName": "certificates"}}]);
+    (encoded(&authority), container, volumes)
 }
 
 impl WebhookServer {
     /// Starts it and waits until its service leads to it.
     pub async fn start(cluster: &Cluster) -> Self {
         let pods = cluster.pods("webhook").await;
-        let (authority, certificate, key) = certificates(&format!("{SERVICE}.{}.svc", pods.namespace));
-        let secret = json!({
-            "metadata": {"name": "certificates"}, "stringData": {"tls.crt": certificate, "tls.key": key},
-        });
-        pods.core("secrets").create(&secret).await.unwrap();
-        let container = json!({
-            "name": "main", "image": AGNHOST, "imagePullPolicy": "Never",
-            "args": ["webhook", POD_PORT.to_string(), "/certificates/tls.crt", "/certificates/tls.key"],
-            // Once it is ready it stays so, however busy the machine is.
-            "readinessProbe": {
-                "httpGet": {"scheme": "HTTPS", "path": "/readyz", "port": POD_PORT},
-                "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30,
-            },
-            "volumeMounts": [{"name": "certificates", "mountPath": "/certificates", "readOnly": true}],
-        });
+        let (authority, container, volumes) = serving(&pods, SERVICE, "webhook", POD_PORT).await;
         let mut pod = pod_of("webhooks", &[container]);
-        pod["spec"]["volumes"] = json!([{"name": "certificates", "secret": {"secretName": "certificates"}}]);
+        pod["spec"]["volumes"] = volumes;
         let service = json!({
             "metadata": {"name": SERVICE},
             "spec": {"selector": {"name": "webhooks"}, "ports": [{"port": SERVICE_PORT, "targetPort": POD_PORT}]},
@@ -91,7 +98,7 @@ impl WebhookServer {
         Self {
             cluster: cluster.clone(),
             pods,
-            authority: encoded(&authority),
+            authority,
         }
     }
 
@@ -147,7 +154,7 @@ pub fn rule(group: &str, version: &str, resource: &str, operations: &[&str]) -> 
 }
 
 /// An authority, and a certificate of it for a server with its key.
-pub fn certificates(server: &str) -> (String, String, String) {
+fn certificates(server: &str) -> (String, String, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().unwrap();

@@ -324,7 +324,7 @@ mod tests {
         queue.add(&name, Instant::now());
         for _ in 0..15 {
             let now = queue.next().unwrap();
-            assert_eq!(queue.take(now), [name.clone()]);
+            assert_eq!(queue.take(now), std::slice::from_ref(&name));
             assert_eq!(queue.next(), None);
             queue.done(&name, &Outcome::Failed, now);
             pauses.push((queue.next().unwrap() - now).as_millis());

@@ -1,8 +1,8 @@
 //! When pods have to leave because of the NoExecute taints of their devices. Pure.
 
-use crate::client::placement::tolerates;
+use crate::client::placement::tolerates_device;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{
     DeviceRequestAllocationResult, DeviceTaint, DeviceTaintRuleSpec, DeviceToleration, ResourceClaim,
 };
@@ -60,22 +60,9 @@ pub fn leaves_at(taints: &[DeviceTaint], tolerations: &[DeviceToleration]) -> Op
 
 fn leaves_for(taint: &DeviceTaint, tolerations: &[DeviceToleration]) -> Option<Timestamp> {
     let since = taint.time_added.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let plain = Taint {
-        key: taint.key.clone(),
-        value: taint.value.clone(),
-        effect: taint.effect.clone(),
-        time_added: None,
-    };
-    let bearing = tolerations.iter().filter(|toleration| {
-        let toleration = Toleration {
-            effect: toleration.effect.clone(),
-            key: toleration.key.clone(),
-            operator: toleration.operator.clone(),
-            value: toleration.value.clone(),
-            toleration_seconds: toleration.toleration_seconds,
-        };
-        tolerates(&toleration, &plain)
-    });
+    let bearing = tolerations
+        .iter()
+        .filter(|toleration| tolerates_device(toleration, taint));
     let bearing: Vec<Option<i64>> = bearing.map(|toleration| toleration.toleration_seconds).collect();
     if bearing.is_empty() {
         return Some(since);

@@ -6,11 +6,10 @@ use super::inventory::{Candidate, Counter, Inventory, consumption};
 use super::result::result;
 use super::taken::{Amounts, Taken};
 use super::{Way, key, requests};
-use crate::client::placement::tolerates;
+use crate::client::placement::tolerates_device;
 use crate::quantity::Quantity;
 use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::objects::Objects;
-use k8s_openapi::api::core::v1::{Taint, Toleration};
 use k8s_openapi::api::resource::v1::{
     Device, DeviceAttribute, DeviceConstraint, DeviceSelector, DeviceToleration, ResourceClaim,
 };
@@ -196,25 +195,7 @@ fn room(way: &Way<'_>, candidate: &Candidate<'_>, taken: &Taken) -> Option<Amoun
 fn is_tainted(candidate: &Candidate<'_>, tolerations: &[DeviceToleration]) -> bool {
     let taints = candidate.taints.iter();
     let mut hard = taints.filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
-    hard.any(|taint| {
-        let taint = Taint {
-            key: taint.key.clone(),
-            value: taint.value.clone(),
-            effect: taint.effect.clone(),
-            time_added: None,
-        };
-        let tolerates = |toleration: &DeviceToleration| {
-            let toleration = Toleration {
-                effect: toleration.effect.clone(),
-                key: toleration.key.clone(),
-                operator: toleration.operator.clone(),
-                value: toleration.value.clone(),
-                toleration_seconds: toleration.toleration_seconds,
-            };
-            tolerates(&toleration, &taint)
-        };
-        !tolerations.iter().any(tolerates)
-    })
+    hard.any(|taint| !tolerations.iter().any(|toleration| tolerates_device(toleration, taint)))
 }
 
 impl<'s> Search<'s> {
