@@ -75,7 +75,7 @@ impl StaticPods {
     ) -> std::io::Result<(mpsc::Receiver<()>, impl Future<Output = ()> + Send + 'static)> {
         std::fs::create_dir_all(&options.directory)?;
         // Before the first read: what changes in between is seen twice rather than never.
-        let changes = Changes::of(&options.directory)?;
+        let mut changes = Changes::of(&options.directory)?;
         self.take_in(&options);
         let (sender, receiver) = mpsc::channel(1);
         let this = self.clone();

@@ -27,7 +27,7 @@ pub fn is_complete(directory: &Path) -> bool {
 pub fn read(directory: &Path, options: &LogOptions) -> io::Result<BoxStream<'static, io::Result<LogLine>>> {
     // Only what is to come: from where the log ends at this moment, not at that of the first read.
     let from_now = options.follow && options.tail_lines == Some(0);
-    let changes = Changes::of(directory)?;
+    let changes = options.follow.then(|| Changes::of(directory)).transpose()?;
     let mut file = match from_now {
         true => File::open(current(directory)).ok(),
         false => open_first(directory),
@@ -100,7 +100,8 @@ fn is_same(one: &File, other: &File) -> bool {
 
 struct Follower {
     directory: PathBuf,
-    changes: Changes,
+    /// With `follow`.
+    changes: Option<Changes>,
     file: Option<File>,
     /// The beginning of an entry whose end is not written yet.
     pending: Vec<u8>,
@@ -132,10 +133,9 @@ impl Follower {
             if self.tail.take().is_some() && !self.ready.is_empty() {
                 continue;
             }
-            if complete || !self.options.follow {
-                self.done = true;
-            } else {
-                self.changes.wait().await?;
+            match &mut self.changes {
+                Some(changes) if !complete => changes.wait().await?,
+                _ => self.done = true,
             }
         }
     }
