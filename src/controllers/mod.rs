@@ -7,6 +7,7 @@
 //! - [`pods`]: what state a pod is in; making and deleting pods.
 //! - [`status`]: statuses that must be written.
 //! - [`expectations`]: what was written and the cache does not show yet.
+//! - [`leaving`]: pods that have to leave because of taints.
 //! - [`slow_start`]: many writes at once, carefully.
 //! - [`int_or_percent`]: numbers that may be shares.
 //! - [`history`]: revisions of the templates of sets.
@@ -33,6 +34,7 @@ mod garbage_collector;
 mod history;
 mod int_or_percent;
 mod job;
+mod leaving;
 mod namespace;
 mod nodelifecycle;
 mod ownership;

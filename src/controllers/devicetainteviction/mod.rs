@@ -1,48 +1,55 @@
 //! Pods leave devices whose NoExecute taints their claims do not bear, or bear no longer
-//! (upstream: `pkg/controller/devicetainteviction`). What rules say of evictions in their status is not written.
+//! (upstream: `pkg/controller/devicetainteviction`), and rules say in their status how far that is.
 
 mod plan;
+#[cfg(test)]
+mod random;
+mod status;
 
 use super::Context;
+use super::leaving::{self, Evictor, Outcome, Words};
 use super::pods::{self, node_name};
-use crate::client::events::{Level, Recorder};
+use crate::client::ObjectKey;
 use crate::client::informer::{Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
-use crate::client::{self, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceTaintRule, ResourceClaim, ResourceSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::resource::v1::{DeviceTaintRule, ResourceClaim, ResourceSlice};
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
 use parking_lot::Mutex;
-use plan::{claim_names, devices, is_for, is_reserved_for, leaves_at};
+use plan::{Observed, Rules, claim_names, devices, is_for, leaves, newest};
 use serde_json::json;
-use std::collections::HashMap;
+use status::Counts;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 const NAME: &str = "device-taint-eviction-controller";
 const COMPONENT: &str = "device-taint-eviction";
 const WORKERS: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
-#[error("evicting pod {pod}: {source}")]
-struct Error {
-    pod: ObjectKey,
-    source: kube::Error,
+enum Error {
+    #[error(transparent)]
+    Evicting(#[from] leaving::Error),
+    #[error("writing the status of the rule {rule}: {source}")]
+    Status { rule: String, source: kube::Error },
 }
 
-struct Evictor {
-    client: Client,
-    recorder: Recorder,
+struct Controller {
+    evictor: Evictor<Rules>,
+    /// Of pods by namespace and name, and of rules by name alone.
+    queue: WorkQueue<ObjectKey>,
     pods: Informer<Pod>,
     claims: Informer<ResourceClaim>,
+    slices: Informer<ResourceSlice>,
     rules: Informer<DeviceTaintRule>,
+    /// By namespace and name of their claims.
+    pods_of: Index<Pod>,
     /// By driver and pool.
     slices_of: Index<ResourceSlice>,
-    /// Uids of pods that are to leave some time.
-    waiting: Mutex<HashMap<ObjectKey, Option<String>>>,
+    /// How many pods have left since the start, by the rule's uid.
+    evicted: Mutex<HashMap<String, usize>>,
 }
 
 fn pool_word(driver: &str, pool: &str) -> String {
@@ -68,16 +75,29 @@ pub async fn run(ctx: &Context) {
         words.dedup();
         words
     });
-    let evictor = Evictor {
-        client: ctx.client(NAME),
-        recorder: ctx.recorder_as(NAME, COMPONENT),
+    let queue: WorkQueue<ObjectKey> = WorkQueue::new("devicetainteviction");
+    let words = Words {
+        event: "DeviceTaintManagerEviction",
+        with_name: false,
+        reason: "DeletionByDeviceTaintManager",
+        message: "Device Taint manager: deleting due to NoExecute taint",
+    };
+    let controller = Controller {
+        evictor: Evictor {
+            client: ctx.client(NAME),
+            recorder: ctx.recorder_as(NAME, COMPONENT),
+            words,
+            leaving: Mutex::default(),
+        },
+        queue: queue.clone(),
         slices_of: slices.index(|slice| vec![pool_word(&slice.spec.driver, &slice.spec.pool.name)]),
+        pods_of: pods_of.clone(),
         pods: pods.clone(),
         claims: claims.clone(),
+        slices: slices.clone(),
         rules: rules.clone(),
-        waiting: Mutex::default(),
+        evicted: Mutex::default(),
     };
-    let queue: WorkQueue<ObjectKey> = WorkQueue::new("devicetainteviction");
     let of_pods = queue.clone();
     pods.on_change(move |change| {
         let facts = |pod: &Pod| {
@@ -105,13 +125,14 @@ pub async fn run(ctx: &Context) {
             claims_of.get(&word).iter().for_each(|claim| tell_slice(claim));
         }
     });
-    let known = claims.clone();
+    let (known, of_rules) = (claims.clone(), queue.clone());
     rules.on_change(move |change| {
         let same = matches!((&change.old, &change.new), (Some(old), Some(new)) if old.spec == new.spec);
         let rules: Vec<&Arc<DeviceTaintRule>> = change.each().filter(|_| !same).collect();
         if rules.is_empty() {
             return;
         }
+        rules.iter().for_each(|rule| of_rules.add(ObjectKey::of(&***rule)));
         for claim in known.list() {
             let mut devices = devices(&claim);
             let concerned = devices.any(|one| {
@@ -128,96 +149,127 @@ pub async fn run(ctx: &Context) {
     if !ctx.caught_up(synced).await {
         return;
     }
-    let evictor = &evictor;
-    queue.run(WORKERS, &ctx.shutdown, |key| evictor.look(key)).await;
+    let controller = &controller;
+    queue
+        .run(WORKERS, &ctx.shutdown, |key| async move {
+            match key.namespace.is_empty() {
+                true => controller.report(&key.name).await,
+                false => controller.look(key).await,
+            }
+        })
+        .await;
 }
 
-impl Evictor {
-    /// The device's own taints, by its pool's newest slices, and those of rules.
-    fn taints(&self, driver: &str, pool: &str, device: &str) -> Vec<DeviceTaint> {
-        let slices = self.slices_of.get(&pool_word(driver, pool));
-        let newest = slices.iter().map(|slice| slice.spec.pool.generation).max();
-        let slices = slices.iter().filter(|slice| Some(slice.spec.pool.generation) == newest);
-        let all = slices.flat_map(|slice| slice.spec.devices.iter().flatten());
-        let own = all
-            .filter(|one| one.name == device)
-            .flat_map(|one| one.taints.iter().flatten());
-        let mut taints: Vec<DeviceTaint> = own.cloned().collect();
-        let rules = self.rules.list().into_iter();
-        let rules = rules.filter(|rule| is_for(&rule.spec, driver, pool, device));
-        taints.extend(rules.map(|rule| rule.spec.taint.clone()));
-        taints
+impl Controller {
+    /// When a pod has to leave by these rules and the taints of its devices, and because of which rules.
+    fn leaves(&self, pod: &Pod, rules: &[Arc<DeviceTaintRule>]) -> Option<(Timestamp, Rules)> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let observed = Observed {
+            claim: &|name| self.claims.get(namespace, name),
+            slices: &|driver, pool| self.slices_of.get(&pool_word(driver, pool)),
+            rules,
+        };
+        let placed = Some(pod).filter(|pod| !pods::is_terminating(pod) && node_name(pod).is_some());
+        placed.and_then(|pod| leaves(pod, &observed))
     }
 
-    fn leaves_at(&self, pod: &Pod) -> Option<Timestamp> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let claims = claim_names(pod).into_iter();
-        let claims = claims.filter_map(|name| self.claims.get(namespace, &name));
-        let times = claims.filter(|claim| is_reserved_for(claim, pod)).filter_map(|claim| {
-            let times = devices(&claim).filter_map(|one| {
-                let taints = self.taints(&one.driver, &one.pool, &one.device);
-                leaves_at(&taints, one.tolerations.as_deref().unwrap_or_default())
-            });
-            times.min()
-        });
-        times.min()
+    /// Has the statuses of rules looked at.
+    fn tell(&self, rules: Rules) {
+        rules
+            .into_values()
+            .for_each(|name| self.queue.add(ObjectKey::new("", name)));
     }
 
     async fn look(&self, key: ObjectKey) -> Result<Next, Error> {
         let pod = self.pods.get_key(&key).filter(|pod| !pods::is_terminating(pod));
-        let Some(pod) = pod.filter(|pod| node_name(pod).is_some()) else {
-            self.waiting.lock().remove(&key);
+        let Some(pod) = pod else {
+            let rules = self.evictor.leaving.lock().forget(&key);
+            self.tell(rules.unwrap_or_default());
             return Ok(Next::Done);
         };
-        let tell = |message: &str| {
-            self.recorder
-                .event(&*pod, Level::Normal, "DeviceTaintManagerEviction", message);
-        };
-        let now = Timestamp::now();
-        match self.leaves_at(&pod) {
-            None => {
-                let waited = self.waiting.lock().remove(&key);
-                if waited.is_some_and(|uid| uid == pod.metadata.uid) {
-                    tell("Cancelling deletion");
-                }
-                Ok(Next::Done)
-            }
-            Some(at) if at > now => {
-                self.waiting.lock().insert(key, pod.metadata.uid.clone());
-                let left = at.duration_since(now).unsigned_abs();
-                Ok(Next::After(left.max(Duration::from_millis(1))))
-            }
-            Some(_) => {
-                self.waiting.lock().remove(&key);
-                tell("Marking for deletion");
-                let evicted = evict(&self.client, &pod).await;
-                evicted.map_err(|source| Error { pod: key, source })?;
-                Ok(Next::Done)
+        let leaves = self.leaves(&pod, &self.rules.list());
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let before = self.evictor.leaving.lock().why(&key, uid).cloned();
+        let mut concerned = before.unwrap_or_default();
+        let because = leaves.iter().flat_map(|(_, rules)| rules.clone());
+        let because: Rules = because.collect();
+        concerned.extend(because.clone());
+        self.tell(concerned);
+        let outcome = self.evictor.act(&key, &pod, leaves).await?;
+        if outcome == Outcome::Evicted {
+            for (uid, name) in because {
+                *self.evicted.lock().entry(uid).or_default() += 1;
+                self.queue.add_after(ObjectKey::new("", name), status::PERIOD);
             }
         }
+        Ok(outcome.into())
     }
-}
 
-/// Says on the pod why it goes, and deletes it.
-async fn evict(client: &Client, pod: &Pod) -> kube::Result<()> {
-    let (metadata, name) = (&pod.metadata, pod.metadata.name.as_deref().unwrap_or_default());
-    let api: Api<Pod> = Api::namespaced(client.clone(), metadata.namespace.as_deref().unwrap_or_default());
-    let condition = json!({
-        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByDeviceTaintManager",
-        "message": "Device Taint manager: deleting due to NoExecute taint",
-        "observedGeneration": metadata.generation, "lastTransitionTime": Time(Timestamp::now()),
-    });
-    let patch = json!({"metadata": {"uid": metadata.uid}, "status": {"conditions": [condition]}});
-    let params = DeleteParams::default().preconditions(client::only(metadata.uid.clone()));
-    let done = async {
-        api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
-            .await?;
-        api.delete(name, &params).await
-    };
-    match done.await {
-        Ok(_) => Ok(()),
-        // It is gone, or another has its name by now.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => Err(error),
+    fn count(&self, rule: &Arc<DeviceTaintRule>) -> Counts {
+        let uid = rule.uid().unwrap_or_default();
+        let mut counts = Counts {
+            evicted: self.evicted.lock().get(&uid).copied().unwrap_or_default(),
+            ..Counts::default()
+        };
+        let mut leave: BTreeMap<ObjectKey, Arc<Pod>> = BTreeMap::new();
+        let rules = [Arc::new(status::in_effect(rule))];
+        for claim in self.claims.list() {
+            let concerned = devices(&claim)
+                .filter(|one| is_for(&rule.spec, &one.driver, &one.pool, &one.device))
+                .count();
+            counts.allocated += concerned;
+            if concerned > 0 {
+                let users = self.pods_of.get(&ObjectKey::of(&*claim).to_string());
+                leave.extend(users.into_iter().map(|pod| (ObjectKey::of(&*pod), pod)));
+            }
+        }
+        leave.retain(|_, pod| {
+            let leaves = self.leaves(pod, &rules);
+            leaves.is_some_and(|(_, because)| because.contains_key(&uid))
+        });
+        counts.pods = leave.len();
+        counts.namespaces = leave.keys().map(|key| &key.namespace).collect::<BTreeSet<_>>().len();
+        if rule.spec.taint.effect == "None" {
+            let slices = self.slices.list();
+            let mut pools: BTreeMap<String, Vec<Arc<ResourceSlice>>> = BTreeMap::new();
+            for slice in slices {
+                let word = pool_word(&slice.spec.driver, &slice.spec.pool.name);
+                pools.entry(word).or_default().push(slice);
+            }
+            let published = pools.values().flat_map(|slices| newest(slices)).flat_map(|slice| {
+                let (spec, devices) = (&slice.spec, slice.spec.devices.iter().flatten());
+                devices.filter(|device| is_for(&rule.spec, &spec.driver, &spec.pool.name, &device.name))
+            });
+            counts.published = published.count();
+        }
+        counts
+    }
+
+    /// Says in a rule's status how far its evictions are, at once and then from time to time while it goes on.
+    async fn report(&self, name: &str) -> Result<Next, Error> {
+        let Some(rule) = self.rules.get("", name) else {
+            let known: BTreeSet<Option<String>> = self.rules.list().iter().map(|rule| rule.uid()).collect();
+            self.evicted.lock().retain(|uid, _| known.contains(&Some(uid.clone())));
+            return Ok(Next::Done);
+        };
+        let now = Timestamp::now();
+        if let Some(left) = status::waits(&rule, now) {
+            return Ok(Next::After(left));
+        }
+        let Some(condition) = status::news(&rule, &self.count(&rule), now) else {
+            return Ok(Next::Done);
+        };
+        let applied = json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceTaintRule",
+            "metadata": {"name": name, "uid": rule.uid()}, "status": {"conditions": [condition]}});
+        let api: Api<DeviceTaintRule> = Api::all(self.evictor.client.clone());
+        let params = PatchParams::apply(NAME).force();
+        match api.patch_status(name, &params, &Patch::Apply(applied)).await {
+            Ok(_) => Ok(Next::Done),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Next::Done),
+            Err(source) => Err(Error::Status {
+                rule: name.to_owned(),
+                source,
+            }),
+        }
     }
 }

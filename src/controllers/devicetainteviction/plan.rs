@@ -4,8 +4,12 @@ use crate::client::placement::tolerates_device;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{
-    DeviceRequestAllocationResult, DeviceTaint, DeviceTaintRuleSpec, DeviceToleration, ResourceClaim,
+    DeviceRequestAllocationResult, DeviceTaint, DeviceTaintRule, DeviceTaintRuleSpec, DeviceToleration, ResourceClaim,
+    ResourceSlice,
 };
+use kube::ResourceExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The devices that a claim has.
 pub fn devices(claim: &ResourceClaim) -> impl Iterator<Item = &DeviceRequestAllocationResult> {
@@ -38,7 +42,7 @@ pub fn claim_names(pod: &Pod) -> Vec<String> {
         .collect()
 }
 
-pub fn is_reserved_for(claim: &ResourceClaim, pod: &Pod) -> bool {
+fn is_reserved_for(claim: &ResourceClaim, pod: &Pod) -> bool {
     let users = claim.status.as_ref().and_then(|status| status.reserved_for.as_deref());
     let mut users = users.unwrap_or_default().iter();
     users.any(|user| Some(&user.uid) == pod.metadata.uid.as_ref())
@@ -52,10 +56,61 @@ pub fn is_for(rule: &DeviceTaintRuleSpec, driver: &str, pool: &str, device: &str
     })
 }
 
-/// When whoever uses the device has to leave; None: it may stay.
-pub fn leaves_at(taints: &[DeviceTaint], tolerations: &[DeviceToleration]) -> Option<Timestamp> {
-    let driving = taints.iter().filter(|taint| taint.effect == "NoExecute");
-    driving.filter_map(|taint| leaves_for(taint, tolerations)).min()
+/// What a pod's stay depends on.
+pub struct Observed<'a> {
+    /// A claim of the pod's namespace.
+    pub claim: &'a dyn Fn(&str) -> Option<Arc<ResourceClaim>>,
+    /// The slices of a driver's pool.
+    pub slices: &'a dyn Fn(&str, &str) -> Vec<Arc<ResourceSlice>>,
+    pub rules: &'a [Arc<DeviceTaintRule>],
+}
+
+/// The rules that drive a pod away: names by uid.
+pub type Rules = BTreeMap<String, String>;
+
+/// When a pod has to leave its devices, and because of which rules; None: it may stay.
+pub fn leaves(pod: &Pod, observed: &Observed<'_>) -> Option<(Timestamp, Rules)> {
+    let claims = claim_names(pod).into_iter().filter_map(|name| (observed.claim)(&name));
+    let (mut first, mut because) = (None, Rules::new());
+    for claim in claims.filter(|claim| is_reserved_for(claim, pod)) {
+        for one in devices(&claim) {
+            let tolerations = one.tolerations.as_deref().unwrap_or_default();
+            let mut drives = |taint: &DeviceTaint| {
+                let leaves = Some(taint)
+                    .filter(|taint| taint.effect == "NoExecute")
+                    .and_then(|taint| leaves_for(taint, tolerations));
+                first = first.into_iter().chain(leaves).min();
+                leaves.is_some()
+            };
+            for slice in newest(&(observed.slices)(&one.driver, &one.pool)) {
+                let device = slice
+                    .spec
+                    .devices
+                    .iter()
+                    .flatten()
+                    .filter(|each| each.name == one.device);
+                device
+                    .flat_map(|device| device.taints.iter().flatten())
+                    .for_each(|taint| {
+                        drives(taint);
+                    });
+            }
+            for rule in observed.rules {
+                if is_for(&rule.spec, &one.driver, &one.pool, &one.device) && drives(&rule.spec.taint) {
+                    because.insert(rule.uid().unwrap_or_default(), rule.name_any());
+                }
+            }
+        }
+    }
+    first.map(|at| (at, because))
+}
+
+/// The slices of a pool that are of its newest generation.
+pub fn newest(slices: &[Arc<ResourceSlice>]) -> impl Iterator<Item = &Arc<ResourceSlice>> {
+    let newest = slices.iter().map(|slice| slice.spec.pool.generation).max();
+    slices
+        .iter()
+        .filter(move |slice| Some(slice.spec.pool.generation) == newest)
 }
 
 fn leaves_for(taint: &DeviceTaint, tolerations: &[DeviceToleration]) -> Option<Timestamp> {
@@ -77,6 +132,10 @@ fn leaves_for(taint: &DeviceTaint, tolerations: &[DeviceToleration]) -> Option<T
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    fn parsed<T: serde::de::DeserializeOwned>(object: Value) -> T {
+        serde_json::from_value(object).unwrap()
+    }
 
     #[test]
     fn situations() {
@@ -116,9 +175,36 @@ mod tests {
                 at("2024-01-01T00:05:00Z"),
             ),
         ] {
-            let parsed: Vec<DeviceTaint> = serde_json::from_value(taints.clone()).unwrap();
-            let borne: Vec<DeviceToleration> = serde_json::from_value(tolerations.clone()).unwrap();
-            assert_eq!(leaves_at(&parsed, &borne), expected, "{taints} {tolerations}");
+            let pod = parsed(json!({"metadata": {"uid": "u"},
+                "spec": {"containers": [], "resourceClaims": [{"name": "c", "resourceClaimName": "c"}]}}));
+            let device = json!({"request": "r", "driver": "d", "pool": "p", "device": "x", "tolerations": tolerations});
+            let claim: Arc<ResourceClaim> = Arc::new(parsed(json!({"spec": {}, "status": {
+                "allocation": {"devices": {"results": [device]}}, "reservedFor": [{"resource": "pods", "name": "p", "uid": "u"}]}})));
+            let slice = |generation: i64, taints: &Value| -> Arc<ResourceSlice> {
+                Arc::new(parsed(
+                    json!({"spec": {"driver": "d", "nodeName": "n", "devices": [{"name": "x", "taints": taints}],
+                    "pool": {"name": "p", "generation": generation, "resourceSliceCount": 1}}}),
+                ))
+            };
+            let rules: Vec<Arc<DeviceTaintRule>> = taints.as_array().unwrap().iter().enumerate().map(|(number, taint)| {
+                let name = format!("r{number}");
+                Arc::new(parsed(json!({"metadata": {"name": name, "uid": name}, "spec": {"deviceSelector": {"driver": "d"}, "taint": taint}})))
+            }).collect();
+            // The same taint drives whether the device has it, or a rule gives it; what an old slice says does not count.
+            let old = json!([{"key": "before", "effect": "NoExecute", "timeAdded": "2023-01-01T00:00:00Z"}]);
+            for (slices, rules) in [(vec![slice(2, &taints), slice(1, &old)], &[][..]), (vec![], &rules)] {
+                let observed = Observed {
+                    claim: &|name| (name == "c").then(|| claim.clone()),
+                    slices: &|_, _| slices.clone(),
+                    rules,
+                };
+                let (at, because) = leaves(&pod, &observed).unzip();
+                assert_eq!(at, expected, "{taints} {tolerations}");
+                assert_eq!(
+                    because.is_some_and(|rules| !rules.is_empty()),
+                    at.is_some() && !rules.is_empty()
+                );
+            }
         }
     }
 

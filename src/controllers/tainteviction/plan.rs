@@ -5,21 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
 use std::collections::BTreeMap;
 
-/// A pod that will have to leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Eviction {
-    /// Since when each taint is borne, by its key.
-    pub since: BTreeMap<String, Timestamp>,
-    pub at: Timestamp,
-}
-
-/// What becomes of a pod on its node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It stays as long as nothing changes.
-    Stay,
-    Leave(Eviction),
-}
+/// Since when each taint is borne, by its key.
+pub type Since = BTreeMap<String, Timestamp>;
 
 /// The taints of a node that drive pods away.
 pub fn driving(node: &Node) -> Vec<Taint> {
@@ -27,13 +14,18 @@ pub fn driving(node: &Node) -> Vec<Taint> {
     taints.filter(|taint| taint.effect == "NoExecute").cloned().collect()
 }
 
-/// What a pod with these tolerations does on a node with these taints. `planned` is what was decided before: the time
-/// that a pod is given with a taint runs from when that taint was first seen.
-pub fn decide(taints: &[Taint], tolerations: &[Toleration], planned: Option<&Eviction>, now: Timestamp) -> Decision {
+/// When a pod with these tolerations has to leave a node with these taints; None: it stays as long as nothing changes.
+/// `planned` is what was decided before: the time that a pod is given with a taint runs from when that taint was first seen.
+pub fn decide(
+    taints: &[Taint],
+    tolerations: &[Toleration],
+    planned: Option<&Since>,
+    now: Timestamp,
+) -> Option<(Timestamp, Since)> {
     let mut since = BTreeMap::new();
     let mut first: Option<Timestamp> = None;
     for taint in taints {
-        let before = planned.and_then(|planned| planned.since.get(&taint.key));
+        let before = planned.and_then(|since| since.get(&taint.key));
         let begin = before.copied().unwrap_or(now);
         since.insert(taint.key.clone(), begin);
         // As upstream, the first that fits speaks for the taint.
@@ -48,10 +40,7 @@ pub fn decide(taints: &[Taint], tolerations: &[Toleration], planned: Option<&Evi
         };
         first = Some(first.map_or(end, |first| first.min(end)));
     }
-    match first {
-        None => Decision::Stay,
-        Some(at) => Decision::Leave(Eviction { since, at }),
-    }
+    first.map(|at| (at, since))
 }
 
 #[cfg(test)]
@@ -76,35 +65,25 @@ mod tests {
     #[test]
     fn situations() {
         let leave = |since: &[(&str, i64)], until: i64| {
-            Decision::Leave(Eviction {
-                since: since
-                    .iter()
-                    .map(|(key, begin)| ((*key).to_owned(), at(*begin)))
-                    .collect(),
-                at: at(until),
-            })
+            let since = since.iter().map(|(key, begin)| ((*key).to_owned(), at(*begin)));
+            Some((at(until), since.collect::<Since>()))
         };
-        let planned = |key: &str, since: i64, until: i64| {
-            Some(Eviction {
-                since: BTreeMap::from([(key.to_owned(), at(since))]),
-                at: at(until),
-            })
-        };
+        let planned = |key: &str, since: i64| Some(Since::from([(key.to_owned(), at(since))]));
         let bears = |key: &str, seconds: Option<i64>| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
         for (on_node, of_pod, before, expected) in [
-            (&[][..], json!([]), None, Decision::Stay),
-            (&[], json!([bears("a", Some(5))]), planned("a", 90, 95), Decision::Stay),
+            (&[][..], json!([]), None, None),
+            (&[], json!([bears("a", Some(5))]), planned("a", 90), None),
             (&["a"], json!([]), None, leave(&[("a", 100)], 100)),
             // What was given before does not help against a taint that is not borne.
             (
                 &["a", "b"],
                 json!([bears("a", Some(50))]),
-                planned("a", 90, 140),
+                planned("a", 90),
                 leave(&[("a", 90), ("b", 100)], 100),
             ),
-            (&["a"], json!([bears("a", None)]), None, Decision::Stay),
-            (&["a"], json!([{"operator": "Exists"}]), None, Decision::Stay),
-            (&["a"], json!([{"key": "a", "value": "v"}]), None, Decision::Stay),
+            (&["a"], json!([bears("a", None)]), None, None),
+            (&["a"], json!([{"operator": "Exists"}]), None, None),
+            (&["a"], json!([{"key": "a", "value": "v"}]), None, None),
             (
                 &["a"],
                 json!([{"key": "a", "value": "w"}]),
@@ -121,20 +100,20 @@ mod tests {
             (
                 &["a"],
                 json!([bears("a", Some(5))]),
-                planned("a", 97, 102),
+                planned("a", 97),
                 leave(&[("a", 97)], 102),
             ),
             // Another taint has a time of its own.
             (
                 &["b"],
                 json!([bears("b", Some(5))]),
-                planned("a", 90, 140),
+                planned("a", 90),
                 leave(&[("b", 100)], 105),
             ),
             (
                 &["a", "b"],
                 json!([bears("a", Some(50)), bears("b", Some(5))]),
-                planned("a", 90, 140),
+                planned("a", 90),
                 leave(&[("a", 90), ("b", 100)], 105),
             ),
             (&["a"], json!([bears("a", Some(0))]), None, leave(&[("a", 100)], 100)),
