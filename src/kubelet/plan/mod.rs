@@ -55,6 +55,8 @@ pub enum Action {
     PrepareVolumes,
     CreateSandbox {
         attempt: u32,
+        /// The one before, which does not run (any more): stopped first, as it still has its address and host ports.
+        replaces: Option<String>,
     },
     StopSandbox {
         id: String,

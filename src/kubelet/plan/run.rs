@@ -6,7 +6,7 @@ use crate::kubelet::container::definition_changed;
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::resize::Need;
 use crate::kubelet::state::{FailureKind, Memory, StartFailure, Step, back_off_key, is_alive};
-use crate::runtime::{ContainerState, ContainerStatus, SandboxState};
+use crate::runtime::{ContainerState, ContainerStatus, Sandbox, SandboxState};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,7 @@ pub(super) fn plan(pod: &Pod, memory: &Memory, now: SystemTime) -> Plan {
         return plan;
     }
     let Some(sandbox) = memory.runtime.sandbox() else {
-        prepare(memory, 0, now, &mut plan);
+        prepare(memory, None, now, &mut plan);
         return plan;
     };
     if sandbox.state == SandboxState::NotReady {
@@ -38,7 +38,7 @@ pub(super) fn plan(pod: &Pod, memory: &Memory, now: SystemTime) -> Plan {
             );
         }
         if alive.is_empty() {
-            prepare(memory, sandbox.pod.attempt + 1, now, &mut plan);
+            prepare(memory, Some(sandbox), now, &mut plan);
         }
         return plan;
     }
@@ -55,8 +55,8 @@ pub(super) fn plan(pod: &Pod, memory: &Memory, now: SystemTime) -> Plan {
     plan
 }
 
-/// Volumes, then the sandbox: what containers need before them.
-fn prepare(memory: &Memory, attempt: u32, now: SystemTime, plan: &mut Plan) {
+/// Volumes, then the sandbox: what containers need before them. `lost` is the sandbox that the pod had.
+fn prepare(memory: &Memory, lost: Option<&Sandbox>, now: SystemTime, plan: &mut Plan) {
     if !memory.volumes_ready {
         match &memory.volumes_failure {
             Some(failure) if failure.retry_at > now => plan.wake(failure.retry_at),
@@ -68,7 +68,10 @@ fn prepare(memory: &Memory, attempt: u32, now: SystemTime, plan: &mut Plan) {
     match &memory.sandbox_failure {
         Some(failure) if failure.retry_at > now => plan.wake(failure.retry_at),
         _ if memory.in_flight.contains(&Step::Sandbox) => {}
-        _ => plan.actions.push(Action::CreateSandbox { attempt }),
+        _ => plan.actions.push(Action::CreateSandbox {
+            attempt: lost.map_or(0, |sandbox| sandbox.pod.attempt + 1),
+            replaces: lost.map(|sandbox| sandbox.id.clone()),
+        }),
     }
 }
 
@@ -110,7 +113,7 @@ impl<'a> Run<'a> {
     fn containers(&mut self) {
         if !self.memory.volumes_ready {
             // Adopted after a restart of krust: the files are made again before anything else starts.
-            prepare(self.memory, 0, self.now, &mut self.plan);
+            prepare(self.memory, None, self.now, &mut self.plan);
             return;
         }
         for container in pod::ephemeral_containers(self.pod) {

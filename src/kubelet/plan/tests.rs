@@ -75,6 +75,13 @@ fn ready(containers: Vec<ContainerStatus>) -> Memory {
     memory(Some(SandboxState::Ready), containers)
 }
 
+fn create_sandbox(attempt: u32, replaces: Option<&str>) -> Action {
+    Action::CreateSandbox {
+        attempt,
+        replaces: replaces.map(str::to_owned),
+    }
+}
+
 fn start(name: &str, attempt: u32) -> Action {
     Action::StartContainer {
         name: name.to_owned(),
@@ -114,7 +121,7 @@ fn volumes_then_sandbox_then_containers() {
     assert_eq!(run(&pod, &memory).actions, []);
     memory.in_flight.clear();
     memory.volumes_ready = true;
-    assert_eq!(run(&pod, &memory).actions, [Action::CreateSandbox { attempt: 0 }]);
+    assert_eq!(run(&pod, &memory).actions, [create_sandbox(0, None)]);
     memory.in_flight.insert(Step::Sandbox);
     assert_eq!(run(&pod, &memory).actions, []);
     memory.in_flight.clear();
@@ -131,10 +138,7 @@ fn failed_steps_wait_for_their_time() {
     let plan = run(&one("Always"), &memory);
     assert_eq!((plan.actions, plan.wake_at), (vec![], Some(at(20))));
     memory.sandbox_failure = Some(StepFailure { retry_at: at(11) });
-    assert_eq!(
-        run(&one("Always"), &memory).actions,
-        [Action::CreateSandbox { attempt: 0 }]
-    );
+    assert_eq!(run(&one("Always"), &memory).actions, [create_sandbox(0, None)]);
 }
 
 #[test]
@@ -308,10 +312,7 @@ fn a_lost_sandbox_is_made_again() {
     let plan = run(&pod, &lost(vec![container("a", 0, Some(0)), container("c", 0, None)]));
     assert_eq!(plan.actions, [kill("c0", 30, KillReason::SandboxChanged)]);
     let ended = vec![container("a", 0, Some(0)), container("c", 0, Some(137))];
-    assert_eq!(
-        run(&pod, &lost(ended.clone())).actions,
-        [Action::CreateSandbox { attempt: 1 }]
-    );
+    assert_eq!(run(&pod, &lost(ended.clone())).actions, [create_sandbox(1, Some("s0"))]);
     // In the new sandbox the init containers run again.
     let mut memory = lost(ended);
     memory.runtime.put_sandbox(sandbox(1, SandboxState::Ready));

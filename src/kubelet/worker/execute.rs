@@ -63,7 +63,7 @@ impl Worker {
         for action in &plan.actions {
             match action.clone() {
                 Action::PrepareVolumes => self.prepare_volumes(),
-                Action::CreateSandbox { attempt } => self.create_sandbox(attempt),
+                Action::CreateSandbox { attempt, replaces } => self.create_sandbox(attempt, replaces),
                 Action::StopSandbox { id } => self.stop_sandbox(id),
                 Action::RemoveSandbox { id } => {
                     let runtime = self.context.runtime.clone();
@@ -120,8 +120,8 @@ impl Worker {
         });
     }
 
-    fn create_sandbox(&mut self, attempt: u32) {
-        if attempt > 0 {
+    fn create_sandbox(&mut self, attempt: u32, replaces: Option<String>) {
+        if replaces.is_some() {
             let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
             self.context
                 .recorder
@@ -133,6 +133,9 @@ impl Worker {
                 let handler = sandbox::handler(&pod, &context.client).await?;
                 let config = context.sandbox_config(&pod, attempt, &handler)?;
                 let _permit = context.engine_starts.acquire().await.ok();
+                if let Some(lost) = replaces {
+                    context.runtime.stop_pod_sandbox(&lost).await?;
+                }
                 let id = context.runtime.run_pod_sandbox(&config).await?;
                 Ok(context.runtime.pod_sandbox_status(&id).await?)
             };
