@@ -7,7 +7,7 @@ use crate::kubelet::volumes;
 use crate::runtime;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    VolumeMountStatus,
+    Pod, PodStatus, VolumeMountStatus,
 };
 use std::time::SystemTime;
 
@@ -192,6 +192,34 @@ fn terminated(seen: &Seen<'_>, container: &runtime::ContainerStatus) -> Containe
         }),
         ..ContainerState::default()
     }
+}
+
+/// What is still said to wait or to run when the pod has come to its end has ended in an unknown way (upstream: `TerminatePod`).
+/// Where init containers have not let the others begin, theirs is the end that tells.
+pub fn end(pod: &Pod, status: &mut PodStatus) {
+    let ended = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let began = |status: &ContainerStatus| {
+        let waits = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
+        let before = status.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
+        before || !waits
+    };
+    let inits = status.init_container_statuses.as_deref_mut().unwrap_or_default();
+    let last_role = pod::init_containers(pod).last().map(|(role, _)| role);
+    let initialized = match (last_role, inits.last()) {
+        (None, _) | (_, None) => true,
+        (Some(Role::Sidecar), Some(last)) => last.started == Some(true),
+        (_, Some(last)) => last.ready,
+    };
+    let apps = status.container_statuses.as_deref_mut().unwrap_or_default();
+    if initialized || apps.iter().any(began) {
+        apps.iter_mut()
+            .filter(|app| !ended(app))
+            .for_each(|app| app.state = Some(vanished()));
+    }
+    // Those that the pod never came to still wait.
+    let reached = inits.iter().rposition(began).map_or(1, |last| last + 1);
+    let reached = inits.iter_mut().take(reached).filter(|init| !ended(init));
+    reached.for_each(|init| init.state = Some(vanished()));
 }
 
 fn vanished() -> ContainerState {

@@ -34,6 +34,8 @@ pub struct Seen<'a> {
     pub failure: Option<&'a PodFailure>,
     /// Nothing will be started again: what ended decides between Succeeded and Failed.
     pub ending: bool,
+    /// Nothing runs any more, and nothing is on its way.
+    pub stopped: bool,
     /// Termination messages by container id.
     pub messages: &'a BTreeMap<String, String>,
     pub verdicts: &'a Verdicts,
@@ -59,11 +61,16 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
         status.init_container_statuses = containers::init(seen);
         status.ephemeral_container_statuses = containers::ephemeral(seen);
     }
+    if seen.stopped {
+        containers::end(pod, &mut status);
+    }
     shorten_messages(&mut status);
     let phase = match seen.failure {
         Some(_) => "Failed",
         None => match phase::compute(pod, &status, seen.ending) {
             "Succeeded" | "Failed" if starts_again(seen) => "Running",
+            // What has come to its end without success has failed, also before it began.
+            "Pending" | "Running" if seen.stopped && seen.ending => "Failed",
             phase => phase,
         },
     };

@@ -42,6 +42,7 @@ struct World {
     waiting: BTreeMap<String, Waiting>,
     failure: Option<PodFailure>,
     ending: bool,
+    stopped: bool,
     verdicts: Verdicts,
 }
 
@@ -67,6 +68,7 @@ impl World {
             waiting: BTreeMap::new(),
             failure: None,
             ending: false,
+            stopped: false,
             verdicts: Verdicts::default(),
         }
     }
@@ -80,6 +82,7 @@ impl World {
             waiting: &self.waiting,
             failure: self.failure.as_ref(),
             ending: self.ending,
+            stopped: self.stopped,
             messages: &BTreeMap::new(),
             recursive_readonly: false,
             verdicts: &self.verdicts,
@@ -259,6 +262,45 @@ fn a_pod_that_the_kubelet_ended() {
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
     assert_eq!(condition(&status, "ContainersReady"), verdict("False", "PodFailed", ""));
+}
+
+#[test]
+fn what_never_began_has_failed_when_its_pod_is_over() {
+    let apps = json!([{"name": "c"}]);
+    let plain = json!({"containers": apps});
+    let inits = json!({"initContainers": [{"name": "i"}, {"name": "j"}], "containers": apps});
+    let state = |list: &Option<Vec<k8s_openapi::api::core::v1::ContainerStatus>>, index: usize| {
+        let state = list.as_ref().unwrap()[index].state.clone().unwrap();
+        let waiting = state.waiting.and_then(|waiting| waiting.reason);
+        waiting.or(state.terminated.and_then(|ended| ended.reason)).unwrap()
+    };
+    const UNKNOWN: &str = "ContainerStatusUnknown";
+    for (spec, containers, expected_inits, expected_app) in [
+        (&plain, vec![], vec![], UNKNOWN),
+        (&plain, vec![container("c", 0, Some(3))], vec![], "Error"),
+        (&inits, vec![], vec![UNKNOWN, "PodInitializing"], "PodInitializing"),
+        (
+            &inits,
+            vec![container("i", 0, Some(0))],
+            vec!["Completed", "PodInitializing"],
+            "PodInitializing",
+        ),
+        (
+            &inits,
+            vec![container("i", 0, Some(0)), container("j", 0, Some(0))],
+            vec!["Completed", "Completed"],
+            UNKNOWN,
+        ),
+    ] {
+        let mut world = World::new(spec.clone(), containers);
+        (world.ending, world.stopped) = (true, true);
+        let status = world.status();
+        assert_eq!(status.phase.as_deref(), Some("Failed"), "{status:?}");
+        assert_eq!(state(&status.container_statuses, 0), expected_app);
+        for (index, expected) in expected_inits.into_iter().enumerate() {
+            assert_eq!(state(&status.init_container_statuses, index), expected);
+        }
+    }
 }
 
 #[test]

@@ -269,6 +269,7 @@ impl Worker {
             waiting: &plan.waiting,
             failure: self.failure.as_ref(),
             ending,
+            stopped: plan.stopped && ending,
             messages: &self.messages,
             recursive_readonly: self.context.features.recursive_readonly_mounts,
             verdicts: &self.memory.verdicts,
