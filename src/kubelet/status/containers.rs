@@ -198,28 +198,43 @@ fn terminated(seen: &Seen<'_>, container: &runtime::ContainerStatus) -> Containe
 /// Where init containers have not let the others begin, theirs is the end that tells.
 pub fn end(pod: &Pod, status: &mut PodStatus) {
     let ended = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
-    let began = |status: &ContainerStatus| {
-        let waits = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
-        let before = status.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
-        before || !waits
-    };
-    let inits = status.init_container_statuses.as_deref_mut().unwrap_or_default();
-    let last_role = pod::init_containers(pod).last().map(|(role, _)| role);
-    let initialized = match (last_role, inits.last()) {
-        (None, _) | (_, None) => true,
-        (Some(Role::Sidecar), Some(last)) => last.started == Some(true),
-        (_, Some(last)) => last.ready,
-    };
-    let apps = status.container_statuses.as_deref_mut().unwrap_or_default();
-    if initialized || apps.iter().any(began) {
-        apps.iter_mut()
-            .filter(|app| !ended(app))
+    // What the API was told last still knows of sidecars that ran.
+    let initialized = is_initialized(pod, status) || pod.status.as_ref().is_some_and(|old| is_initialized(pod, old));
+    if initialized {
+        let apps = status.container_statuses.iter_mut().flatten();
+        apps.filter(|app| !ended(app))
             .for_each(|app| app.state = Some(vanished()));
     }
+    let inits = status.init_container_statuses.as_deref_mut().unwrap_or_default();
     // Those that the pod never came to still wait.
-    let reached = inits.iter().rposition(began).map_or(1, |last| last + 1);
+    let reached = inits.iter().rposition(has_begun).map_or(1, |last| last + 1);
     let reached = inits.iter_mut().take(reached).filter(|init| !ended(init));
     reached.for_each(|init| init.state = Some(vanished()));
+}
+
+fn has_begun(status: &ContainerStatus) -> bool {
+    let waits = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
+    !waits || status.last_state.as_ref().is_some_and(|last| last.terminated.is_some())
+}
+
+/// Whether something tells that the app containers were let begin (upstream: `hasPodInitialized`).
+fn is_initialized(pod: &Pod, status: &PodStatus) -> bool {
+    let Some((role, last)) = pod::init_containers(pod).last() else {
+        return true;
+    };
+    let mut inits = status.init_container_statuses.iter().flatten();
+    let let_begin = inits.find(|init| init.name == last.name).is_some_and(|init| {
+        let states = [&init.state, &init.last_state].into_iter().flatten();
+        let mut ends = states.filter_map(|state| state.terminated.as_ref());
+        match role {
+            Role::Sidecar => {
+                let runs = init.state.as_ref().is_some_and(|state| state.running.is_some());
+                runs && init.started == Some(true)
+            }
+            _ => ends.any(|end| end.exit_code == 0),
+        }
+    });
+    let_begin || status.container_statuses.iter().flatten().any(has_begun)
 }
 
 fn vanished() -> ContainerState {
