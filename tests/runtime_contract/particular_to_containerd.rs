@@ -51,6 +51,34 @@ fn images_as_directories() {
 }
 
 #[test]
+fn a_bridge_keeps_the_host_ports_of_all() {
+    use crate::cases::network::{answers, free_port, serve};
+    test(async |subject: &Subject| {
+        let mut options = containerd_options().await;
+        // One that is not there yet; the rules for it go with those of the engine's own.
+        options.pod_bridge += "p";
+        options.pod_range = format!("10.215.{}.0/24", std::process::id() % 250);
+        let (bridge, image) = (options.pod_bridge.clone(), subject.image);
+        let connect = async || Subject::new(ContainerdRuntime::connect(options.clone()).await.unwrap(), image);
+        let (one, two) = (connect().await, connect().await);
+        let port = free_port();
+        serve(&one, "one", "127.0.0.1", port).await;
+        // The second's first pod finds a bridge that it did not make.
+        two.start("two", SERVICE).await;
+        assert_eq!(answers("127.0.0.1", port).await.as_deref(), Some("one"));
+        one.clean().await;
+        two.clean().await;
+        for (program, arguments) in [
+            ("ip", ["link", "delete", bridge.as_str()].as_slice()),
+            ("nft", &["delete", "table", "ip", &bridge]),
+        ] {
+            let status = std::process::Command::new(program).args(arguments).status();
+            assert!(status.unwrap().success(), "{program} {arguments:?}");
+        }
+    });
+}
+
+#[test]
 fn everything_is_found_again() {
     test(async |subject: &Subject| {
         let config = subject.pod("found");

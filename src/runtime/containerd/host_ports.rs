@@ -34,6 +34,17 @@ impl Parts {
         set.map_err(|error| network_failed("the host ports", &error))
     }
 
+    /// Makes the bridge for the first pod, with the rules that all pods on it need.
+    pub(super) async fn make_network(&self) -> Result<()> {
+        if self.network.is_made() {
+            return Ok(());
+        }
+        let _turn = TURN.lock().await;
+        let ports = self.recorded_ports().await?.into_iter().map(|(_, port)| port).collect();
+        let made = self.network.make(ports).await;
+        made.map_err(|error| network_failed("the bridge", &error))
+    }
+
     /// Puts right what a kill has left behind.
     pub(super) async fn recover_network(&self) -> Result<()> {
         let _turn = TURN.lock().await;

@@ -152,6 +152,7 @@ impl Parts {
         }
         let pid = self.engine.create_task(task).await?;
         if let Some(address) = address {
+            self.make_network().await?;
             let attached = self.network.attach(&namespace(pid), &interface(id), address).await;
             attached.map_err(|error| network_failed(&config.pod.name, &error))?;
             let record = SandboxRecord::of(config);

@@ -79,24 +79,40 @@ impl PodNetwork {
 
     /// Goes on with what an earlier run left: the bridge, if there is one, gets its rules anew.
     pub async fn recover(&self, ports: BTreeSet<HostPort>) -> Result<()> {
-        *self.host_ports.lock().await = ports;
         let found = {
             let (handle, _connection) = connect()?;
             find(&handle, &self.bridge).await?
         };
         match found {
-            Some(_) => self.ready.get_or_try_init(|| self.prepare()).await.map(drop),
+            Some(_) => self.make(ports).await,
             None => Ok(()),
         }
     }
 
-    /// Leads the ports of the node to pods, and no others.
+    pub fn is_made(&self) -> bool {
+        self.ready.initialized()
+    }
+
+    /// The bridge with its rules, unless that was done. The ports must be the newest: another krust may have made the bridge
+    /// meanwhile, and have its own on it.
+    pub async fn make(&self, ports: BTreeSet<HostPort>) -> Result<()> {
+        let prepare = || async move {
+            *self.host_ports.lock().await = ports;
+            self.prepare().await
+        };
+        self.ready.get_or_try_init(prepare).await.map(drop)
+    }
+
+    fn made(&self) -> Result<u32> {
+        let made = self.ready.get().copied();
+        made.ok_or_else(|| NetworkError::NoInterface(self.bridge.clone()))
+    }
+
+    /// Leads the ports of the node to pods, and no others. It is set also where nothing is new here: another krust may have
+    /// written in between.
     pub async fn set_host_ports(&self, ports: BTreeSet<HostPort>) -> Result<()> {
-        self.ready.get_or_try_init(|| self.prepare()).await?;
+        self.make(ports.clone()).await?;
         let mut current = self.host_ports.lock().await;
-        if *current == ports {
-            return Ok(());
-        }
         let set = firewall::set(&self.bridge, &self.range, &ports).await;
         set.map_err(|source| self.rules(source))?;
         let changed = current.symmetric_difference(&ports);
@@ -125,9 +141,9 @@ impl PodNetwork {
         }
     }
 
-    /// Connects a namespace to the bridge. `interface` is the name of the host's end of the pair.
+    /// Connects a namespace to the bridge, which is made. `interface` is the name of the host's end of the pair.
     pub async fn attach(&self, namespace: &Path, interface: &str, address: Ipv4Addr) -> Result<()> {
-        let bridge = *self.ready.get_or_try_init(|| self.prepare()).await?;
+        let bridge = self.made()?;
         let (handle, _connection) = connect()?;
         let pod = open(namespace)?;
         // Created in the host's namespace, under a name that no other pair has.

@@ -10,7 +10,7 @@ const SERVER: &str = "echo ready; exec httpd -f -p 8080 -h /etc";
 
 /// A port that nobody has, and that nobody is given: one that the kernel hands out to whoever connects somewhere may be gone
 /// before the engine, which takes its time, listens at it. Connections of the tests beside this one are many.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 10_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -24,7 +24,7 @@ fn free_port() -> u16 {
 }
 
 /// Who answers at the port; None if nobody does.
-async fn answers(address: &str, port: u16) -> Option<String> {
+pub async fn answers(address: &str, port: u16) -> Option<String> {
     let asked = async {
         let mut stream = TcpStream::connect((address, port)).await.ok()?;
         stream.write_all(b"GET /hostname HTTP/1.0\r\n\r\n").await.ok()?;
@@ -35,7 +35,7 @@ async fn answers(address: &str, port: u16) -> Option<String> {
     tokio::time::timeout(PATIENCE, asked).await.expect("an answer or none")
 }
 
-async fn serve(subject: &Subject, name: &str, address: &str, port: u16) -> String {
+pub async fn serve(subject: &Subject, name: &str, address: &str, port: u16) -> String {
     let mut config = subject.pod(name);
     config.port_mappings = vec![PortMapping {
         protocol: Protocol::Tcp,
