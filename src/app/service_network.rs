@@ -59,12 +59,13 @@ pub(super) async fn start(
                 range: range.masked(),
             };
             match beside.start(&client, range).await {
-                Ok(Some(dns)) => {
+                Ok(Led::Here) => {}
+                Ok(led) => {
+                    let dns = led.dns();
                     let kept = beside.keep(dns, parts.stop.clone());
                     parts.tasks.spawn("service network", kept);
                     return Ok(dns.iter().map(ToString::to_string).collect());
                 }
-                Ok(None) => {}
                 Err(reason) => {
                     tracing::warn!(reason, "connections to Services are not led to their endpoints");
                     return Ok(Vec::new());
@@ -94,6 +95,25 @@ pub(super) async fn start(
     }
 }
 
+/// Who leads to Services and answers for DNS.
+enum Led {
+    /// This process: krust is not in a container of the engine.
+    Here,
+    /// The companion, with DNS at this address.
+    Beside(Ipv4Addr),
+    /// The companion, but nobody answers for DNS.
+    BesideWithoutDns,
+}
+
+impl Led {
+    fn dns(&self) -> Option<Ipv4Addr> {
+        match self {
+            Led::Beside(address) => Some(*address),
+            Led::Here | Led::BesideWithoutDns => None,
+        }
+    }
+}
+
 /// Both in a companion.
 struct Beside {
     runtime: Arc<dyn Runtime>,
@@ -105,11 +125,10 @@ struct Beside {
 }
 
 impl Beside {
-    /// The address of DNS, if there is one; None where krust is not in a container of the engine.
-    async fn start(&self, client: &Client, range: &Cidr) -> Result<Option<Option<Ipv4Addr>>, String> {
+    async fn start(&self, client: &Client, range: &Cidr) -> Result<Led, String> {
         let address = dns_address(range);
         if !self.start_companion(address.clone().ok()).await? {
-            return Ok(None);
+            return Ok(Led::Here);
         }
         let answered = async {
             let address = address?;
@@ -120,8 +139,13 @@ impl Beside {
             }
         };
         let answered: Result<Ipv4Addr, String> = answered.await;
-        let untold = |reason: &String| tracing::warn!(reason, "{NO_DNS}");
-        Ok(Some(answered.inspect_err(untold).ok()))
+        Ok(match answered {
+            Ok(address) => Led::Beside(address),
+            Err(reason) => {
+                tracing::warn!(reason, "{NO_DNS}");
+                Led::BesideWithoutDns
+            }
+        })
     }
 
     async fn start_companion(&self, dns: Option<Ipv4Addr>) -> Result<bool, String> {

@@ -9,7 +9,6 @@ use super::{
 };
 use containerd_client::services::v1::container::Runtime as RuntimeName;
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest, UpdateTaskRequest};
-use containerd_client::types::v1::Status;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
@@ -279,18 +278,8 @@ impl Parts {
 
     pub(super) async fn remove(&self, id: &str) -> Result<()> {
         let found = self.engine.container(id, TYPE_CONTAINER).await?;
-        let task = self.engine.task(id).await?;
-        let waits = task.is_some_and(|task| task.status() == Status::Created);
-        if !waits {
-            self.stop_now(id).await?;
-        }
+        self.stop_now(id).await?;
         let work = async {
-            if waits {
-                // A process that waits to be started does not end as its container: who looks meanwhile waits, and finds
-                // nothing.
-                self.engine.kill(id).await?;
-                self.engine.delete_task_in_turn(id).await?;
-            }
             files::remove(&self.engine, id)?;
             self.strays.expect(id);
             files::remove_cgroups(&self.engine, record::label(&found, record::POD_UID), id);

@@ -19,7 +19,7 @@ pub(super) async fn start(engine: &Engine, companion: &Companion) -> Result<bool
     let program = std::env::current_exe().map_err(|error| failed("start", &name, error.to_string()))?;
     remove(engine, &name).await?;
     let body = ContainerCreateBody {
-        image: own.image,
+        image: own.image.clone(),
         entrypoint: Some(vec![program.display().to_string()]),
         cmd: Some(companion.arguments.clone()),
         labels: Some(HashMap::from([

@@ -26,9 +26,8 @@ impl DockerRuntime {
         let Some(view) = self.view(path).await? else {
             return Ok(None);
         };
-        let found = stat(&self.engine, &view, VIEW).await;
-        prepare::remove_probe(&self.engine, &view).await;
-        Ok(found?.map(|found| kind(found.file_mode)))
+        let found = self.last_in(&view, stat(&self.engine, &view, VIEW)).await?;
+        Ok(found.map(|found| kind(found.file_mode)))
     }
 
     pub(super) async fn make_at_host(&self, path: &Path, wanted: FileKind) -> Result<()> {
@@ -41,17 +40,15 @@ impl DockerRuntime {
                     ..Default::default()
                 };
                 let view = self.probe(host).await?;
-                let made = stat(&self.engine, &view, VIEW).await;
-                prepare::remove_probe(&self.engine, &view).await;
-                made?.is_some()
+                self.last_in(&view, stat(&self.engine, &view, VIEW)).await?.is_some()
             }
             (FileKind::File, Some(parent), Some(name)) => match self.view(parent).await? {
                 None => false,
                 Some(view) => {
                     let name = name.to_string_lossy();
-                    let made = files::upload(&self.engine, &view, VIEW, &[files::Entry::file(&name, 0o644, &[])]).await;
-                    prepare::remove_probe(&self.engine, &view).await;
-                    made?;
+                    let file = [files::Entry::file(&name, 0o644, &[])];
+                    self.last_in(&view, files::upload(&self.engine, &view, VIEW, &file))
+                        .await?;
                     true
                 }
             },
@@ -68,9 +65,14 @@ impl DockerRuntime {
         let Some(view) = self.view(Path::new(&on_engine)).await? else {
             return Err(failed("look at", &on_engine, "no such file or directory"));
         };
-        let made = make_in_view(&self.engine, &view, path).await;
-        prepare::remove_probe(&self.engine, &view).await;
-        made
+        self.last_in(&view, make_in_view(&self.engine, &view, path)).await
+    }
+
+    /// Does the last work in a view, and removes it.
+    async fn last_in<T>(&self, view: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let done = work.await;
+        prepare::remove_probe(&self.engine, view).await;
+        done
     }
 
     /// A container that would have the host's file mounted; None if there is nothing at the path.

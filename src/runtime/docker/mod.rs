@@ -25,9 +25,11 @@ mod usage;
 use super::*;
 use bollard::Docker;
 use bollard::errors::Error as EngineError;
+use bollard::models::ContainerInspectResponse;
 use raw::{Address, RawClient};
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
 /// See the module's description.
@@ -51,6 +53,8 @@ struct Engine {
     cluster_id: String,
     /// In Go's words.
     architecture: String,
+    /// Where krust runs in one of this engine's, once it was asked.
+    own_container: OnceCell<Option<ContainerInspectResponse>>,
 }
 
 /// Connects to the engine at `endpoint` (`unix:///path`, `tcp://host:port`). Objects are marked with `cluster_id`.
@@ -87,6 +91,7 @@ impl Engine {
             endpoint: endpoint.to_string(),
             cluster_id: cluster_id.to_string(),
             architecture: version.arch.unwrap_or_default(),
+            own_container: OnceCell::new(),
         }))
     }
 }

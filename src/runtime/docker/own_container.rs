@@ -20,8 +20,8 @@ impl SharedDirectory {
     /// Finds out how the engine calls a directory of ours. None if krust is not in a container of this engine, or
     /// the directory is in no volume or mount of it.
     pub async fn find(engine: &Engine, directory: &Path) -> Result<Option<SharedDirectory>> {
-        let mounts = own_container(engine).await?.and_then(|found| found.mounts);
-        let on_engine = translate(&mounts.unwrap_or_default(), directory);
+        let mounts = own_container(engine).await?.and_then(|found| found.mounts.as_deref());
+        let on_engine = translate(mounts.unwrap_or_default(), directory);
         Ok(on_engine.map(|on_engine| SharedDirectory {
             here: directory.to_owned(),
             on_engine,
@@ -64,8 +64,13 @@ impl SharedDirectory {
     }
 }
 
-/// The container of this engine in which krust runs.
-pub(super) async fn own_container(engine: &Engine) -> Result<Option<ContainerInspectResponse>> {
+/// The container of this engine in which krust runs; the engine is asked once.
+pub(super) async fn own_container(engine: &Engine) -> Result<Option<&ContainerInspectResponse>> {
+    let found = engine.own_container.get_or_try_init(|| inspect(engine)).await?;
+    Ok(found.as_ref())
+}
+
+async fn inspect(engine: &Engine) -> Result<Option<ContainerInspectResponse>> {
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let Some(id) = own_container_id(&mountinfo) else {
         return Ok(None);
