@@ -18,7 +18,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+/// Upstream's `nodeStatusMaxImages` and `MaxNamesPerImageInNodeStatus`.
 const IMAGES_MAX: usize = 50;
+const IMAGE_NAMES_MAX: usize = 5;
 /// Upstream's hard eviction thresholds: below them the node is under pressure, and pods cannot count on the rest.
 const MEMORY_RESERVE_BYTES: u64 = 100 << 20;
 const DISK_RESERVE_PERCENT: u64 = 10;
@@ -201,12 +203,17 @@ fn handlers(features: &Features) -> Vec<NodeRuntimeHandler> {
     names.into_iter().map(handler).collect()
 }
 
-/// The largest images with all their names.
+fn names(image: &Image) -> Vec<String> {
+    let all = image.repo_digests.iter().chain(&image.repo_tags);
+    all.take(IMAGE_NAMES_MAX).cloned().collect()
+}
+
+/// The largest images.
 fn images(images: &[Image]) -> Vec<ContainerImage> {
     let mut sorted: Vec<&Image> = images.iter().collect();
     sorted.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
     let named = sorted.into_iter().take(IMAGES_MAX).map(|image| ContainerImage {
-        names: Some(image.repo_digests.iter().chain(&image.repo_tags).cloned().collect()),
+        names: Some(names(image)),
         size_bytes: Some(signed(image.size_bytes)),
     });
     named

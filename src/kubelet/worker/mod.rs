@@ -291,7 +291,11 @@ impl Worker {
             state: c.state,
             tty: c.tty,
         });
-        let statuses = [&status.container_statuses, &status.init_container_statuses];
+        let statuses = [
+            &status.container_statuses,
+            &status.init_container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
         let waiting = statuses.into_iter().flatten().flatten().filter_map(|status| {
             let reason = status.state.as_ref()?.waiting.as_ref()?.reason.clone()?;
             Some((status.name.clone(), reason))

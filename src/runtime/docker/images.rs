@@ -313,6 +313,8 @@ pub(super) async fn inspect(engine: &Engine, image: &str) -> Result<Option<Image
     match engine.docker.inspect_image(image).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_not_found(&error) => Ok(None),
+        // A name that older engines take for none: the pull tells.
+        Err(EngineError::DockerResponseServerError { status_code: 400, .. }) => Ok(None),
         Err(error) => Err(engine.error("inspect", "image", image, error)),
     }
 }
