@@ -113,6 +113,10 @@ impl PodNetwork {
     pub async fn set_host_ports(&self, ports: BTreeSet<HostPort>) -> Result<()> {
         self.make(ports.clone()).await?;
         let mut current = self.host_ports.lock().await;
+        // Also where there is no `nft`: a pod that could not have its ports must go.
+        if current.is_empty() && ports.is_empty() {
+            return Ok(());
+        }
         let set = firewall::set(&self.bridge, &self.range, &ports).await;
         set.map_err(|source| self.rules(source))?;
         let changed = current.symmetric_difference(&ports);
@@ -223,6 +227,8 @@ impl PodNetwork {
                 "pods do not reach addresses outside of this node, and perhaps not one another: the rules for them could \
                  not be set"
             );
+            // It holds none.
+            self.host_ports.lock().await.clear();
         }
         Ok(bridge)
     }
