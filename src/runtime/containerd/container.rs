@@ -183,6 +183,7 @@ impl Parts {
                 .map_err(|error| failed("make the pipes of", id, error))?;
         }
         engine.create_task(task).await?;
+        self.strays.told(id);
         // Before the start: who finds a time but neither a task nor an end knows that the end was lost.
         engine.change(id, Change::Started(SystemTime::now())).await?;
         engine.start_task(id).await

@@ -151,6 +151,7 @@ impl Parts {
             });
         }
         let pid = self.engine.create_task(task).await?;
+        self.strays.told(id);
         if let Some(address) = address {
             self.make_network().await?;
             let attached = self.network.attach(&namespace(pid), &interface(id), address).await;

@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_secs(2);
 pub(super) struct Strays {
     /// A file for each: what is not done when krust ends goes on at its next start.
     directory: PathBuf,
+    /// Containers whose tasks the daemon has told of: it knows their shims, and no other comes later.
+    told: Mutex<HashSet<String>>,
     expected: Mutex<Expected>,
 }
 
@@ -33,6 +35,7 @@ impl Strays {
     pub(super) fn new(directory: PathBuf) -> Arc<Self> {
         let strays = Arc::new(Self {
             directory,
+            told: Mutex::default(),
             expected: Mutex::default(),
         });
         for entry in std::fs::read_dir(&strays.directory).into_iter().flatten().flatten() {
@@ -43,9 +46,18 @@ impl Strays {
         strays
     }
 
+    /// The daemon has answered that the container's task is made.
+    pub(super) fn told(&self, id: &str) {
+        self.told.lock().insert(id.to_owned());
+    }
+
     /// Sees to it that nothing is left of a container that the daemon has no task of any more. `id` must be one that nobody
-    /// else uses: it tells whose the processes are.
+    /// else uses: it tells whose the processes are. All processes are looked at, so only where the answer was not seen: it
+    /// may have been for a krust that was killed.
     pub(super) fn expect(self: &Arc<Self>, id: &str) {
+        if self.told.lock().remove(id) {
+            return;
+        }
         let marked =
             std::fs::create_dir_all(&self.directory).and_then(|()| std::fs::write(self.directory.join(id), ""));
         if let Err(error) = marked {
