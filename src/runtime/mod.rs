@@ -375,9 +375,20 @@ pub trait ImageStore: Send + Sync + 'static {
 
 #[derive(Clone, Debug, Default)]
 pub struct RegistryAuth {
+    /// `TOKEN_USER` for an identity token.
     pub username: String,
     pub password: String,
     pub server: String,
+}
+
+impl RegistryAuth {
+    /// What docker's helpers call the user whose password is a token to get others with.
+    pub const TOKEN_USER: &str = "<token>";
+
+    /// The token to get others with, where there is no password.
+    pub fn identity_token(&self) -> Option<&str> {
+        (self.username == Self::TOKEN_USER).then_some(&self.password)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

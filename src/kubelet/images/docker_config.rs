@@ -17,8 +17,6 @@ use tokio::process::Command;
 const HUB: &str = "https://index.docker.io/v1/";
 /// A helper that takes longer is not waited for.
 const HELPER_MAX: Duration = Duration::from_secs(20);
-/// What helpers call a user whose password is a token for other tokens.
-const TOKEN_USER: &str = "<token>";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -113,9 +111,6 @@ async fn ask(helper: &str, server: &str) -> Result<Option<RegistryAuth>, String>
         };
     }
     let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
-    if answer.username == TOKEN_USER {
-        return Err("identity tokens are not supported".to_owned());
-    }
     Ok(Some(RegistryAuth {
         username: answer.username,
         password: answer.secret,

@@ -132,13 +132,14 @@ fn credentials(server: &str, entry: &Value) -> Option<RegistryAuth> {
         let text = entry.get(key).and_then(Value::as_str);
         text.filter(|text| !text.is_empty()).map(str::to_owned)
     };
-    let (username, password) = match text("auth") {
-        Some(auth) => {
+    let (username, password) = match (text("identitytoken"), text("auth")) {
+        (Some(token), _) => (RegistryAuth::TOKEN_USER.to_owned(), token),
+        (None, Some(auth)) => {
             let decoded = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
             let (username, password) = decoded.split_once(':')?;
             (username.to_owned(), password.trim_end_matches('\0').to_owned())
         }
-        None => (text("username")?, text("password")?),
+        (None, None) => (text("username")?, text("password")?),
     };
     Some(RegistryAuth {
         username,
@@ -217,5 +218,9 @@ mod tests {
             ("u", "p:w")
         );
         assert_eq!(users(&keyring, "ghcr.io/a/b"), ["g"]);
+        let entry = json!({"auth": STANDARD.encode("u:"), "identitytoken": "t"});
+        let found = credentials("r.example", &entry).unwrap();
+        assert_eq!(found.identity_token(), Some("t"));
+        assert_eq!(hub[0].auth.identity_token(), None);
     }
 }

@@ -92,12 +92,7 @@ pub(super) async fn pull(
         .from_image(&reference.repository())
         .tag(version)
         .build();
-    let credentials = auth.map(|auth| DockerCredentials {
-        username: Some(auth.username.clone()),
-        password: Some(auth.password.clone()),
-        serveraddress: Some(auth.server.clone()),
-        ..Default::default()
-    });
+    let credentials = auth.map(credentials);
     let mut layers = Layers::default();
     let mut steps = std::pin::pin!(engine.docker.create_image(Some(options), None, credentials));
     while let Some(step) = steps.next().await {
@@ -316,6 +311,23 @@ pub(super) async fn inspect(engine: &Engine, image: &str) -> Result<Option<Image
         // A name that older engines take for none: the pull tells.
         Err(EngineError::DockerResponseServerError { status_code: 400, .. }) => Ok(None),
         Err(error) => Err(engine.error("inspect", "image", image, error)),
+    }
+}
+
+fn credentials(auth: &RegistryAuth) -> DockerCredentials {
+    let serveraddress = Some(auth.server.clone());
+    match auth.identity_token() {
+        Some(token) => DockerCredentials {
+            identitytoken: Some(token.to_owned()),
+            serveraddress,
+            ..Default::default()
+        },
+        None => DockerCredentials {
+            username: Some(auth.username.clone()),
+            password: Some(auth.password.clone()),
+            serveraddress,
+            ..Default::default()
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::RegistryAuth;
 use super::{RegistryError, Result, request_failed};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use std::collections::BTreeMap;
 
 /// A `WWW-Authenticate` header.
@@ -58,12 +58,20 @@ impl Challenge {
         let Some(realm) = self.parameters.get("realm") else {
             return Ok(None);
         };
-        let separator = if realm.contains('?') { '&' } else { '?' };
-        let url = format!("{realm}{separator}{}", self.query(scope));
-        let mut request = client.get(&url);
-        if let Some(authorization) = credentials.and_then(basic) {
-            request = request.header(AUTHORIZATION, authorization);
-        }
+        let request = match credentials.and_then(RegistryAuth::identity_token) {
+            Some(token) => client
+                .post(realm)
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(self.form(scope, token)),
+            None => {
+                let separator = if realm.contains('?') { '&' } else { '?' };
+                let request = client.get(format!("{realm}{separator}{}", self.query(scope)));
+                match credentials.and_then(basic) {
+                    Some(authorization) => request.header(AUTHORIZATION, authorization),
+                    None => request,
+                }
+            }
+        };
         let response = request.send().await.map_err(|error| request_failed(realm, &error))?;
         let status = response.status();
         if matches!(status.as_u16(), 401 | 403) {
@@ -96,9 +104,25 @@ impl Challenge {
         }
         query.finish()
     }
+
+    /// What is asked of the realm with an identity token (RFC 6749 §6).
+    fn form(&self, scope: &str, token: &str) -> String {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "refresh_token")
+            .append_pair("refresh_token", token)
+            .append_pair("client_id", "krust");
+        if let Some(service) = self.parameters.get("service") {
+            form.append_pair("service", service);
+        }
+        form.append_pair("scope", self.parameters.get("scope").map_or(scope, String::as_str));
+        form.finish()
+    }
 }
 
 fn basic(credentials: &RegistryAuth) -> Option<HeaderValue> {
+    if credentials.identity_token().is_some() {
+        return None;
+    }
     let pair = format!("{}:{}", credentials.username, credentials.password);
     sensitive(&format!("Basic {}", STANDARD.encode(pair)))
 }
@@ -127,5 +151,41 @@ mod tests {
         assert_eq!(found.parameters["realm"], "plain");
         assert_eq!(found.parameters["charset"], "UTF-8");
         assert_eq!(Challenge::parse("Negotiate").unwrap().scheme, "negotiate");
+    }
+    #[tokio::test]
+    async fn an_identity_token_gets_another() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let realm = format!("http://{}/token", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = String::new();
+            while !request.contains("scope=") {
+                let mut piece = [0; 4096];
+                let read = stream.read(&mut piece).await.unwrap();
+                request += &String::from_utf8_lossy(&piece[..read]);
+            }
+            let answer = r#"{"access_token": "short"}"#;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+            stream.write_all((head + answer).as_bytes()).await.unwrap();
+            request
+        });
+        let header = format!(r#"Bearer realm="{realm}",service="s""#);
+        let credentials = RegistryAuth {
+            username: RegistryAuth::TOKEN_USER.to_string(),
+            password: "long".to_string(),
+            server: String::new(),
+        };
+        let client = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
+        let challenge = Challenge::parse(&header).unwrap();
+        let answer = challenge.answer(&client, Some(&credentials), "repository:a:pull").await;
+        assert_eq!(answer.unwrap().unwrap(), "Bearer short");
+        let request = server.await.unwrap();
+        assert!(request.starts_with("POST /token "), "{request}");
+        let form = "grant_type=refresh_token&refresh_token=long&client_id=krust&service=s&scope=repository%3Aa%3Apull";
+        assert!(request.ends_with(form), "{request}");
+        let plain = Challenge::parse("Basic realm=x").unwrap();
+        assert!(plain.answer(&client, Some(&credentials), "").await.unwrap().is_none());
     }
 }

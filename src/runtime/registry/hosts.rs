@@ -1,14 +1,14 @@
 //! Where a registry's content is got from (upstream: containerd's `core/remotes/docker/config/hosts.go`).
 
 use super::{RegistryError, Result, default_host};
-use reqwest::Certificate;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Certificate, Identity};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// One place to ask.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Host {
     /// `https://host/v2`
     pub base: String,
@@ -17,6 +17,8 @@ pub(super) struct Host {
     pub skip_verify: bool,
     /// Beside those of the system.
     pub authorities: Vec<Certificate>,
+    /// Who asks: a certificate and its key.
+    pub identity: Option<Identity>,
     pub headers: HeaderMap,
 }
 
@@ -59,6 +61,7 @@ fn plain(server: &str) -> Host {
         mirror: false,
         skip_verify: false,
         authorities: Vec::new(),
+        identity: None,
         headers: HeaderMap::new(),
     }
 }
@@ -123,9 +126,10 @@ fn host(path: &Path, server: &str, settings: &Table, domain: &str) -> Result<Hos
         reason,
     };
     let flag = |key: &str| settings.get(key).and_then(Value::as_bool).unwrap_or(false);
-    if settings.contains_key("client") {
-        return Err(wrong("client certificates are not supported by krust".to_string()));
-    }
+    let identity = match settings.get("client") {
+        Some(client) => Some(identity(path, client).map_err(wrong)?),
+        None => None,
+    };
     let files: Vec<&str> = match settings.get("ca") {
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
         Some(Value::String(file)) => vec![file],
@@ -133,10 +137,7 @@ fn host(path: &Path, server: &str, settings: &Table, domain: &str) -> Result<Hos
     };
     let mut authorities = Vec::new();
     for file in files {
-        // Paths are relative to the file that names them.
-        let file = path
-            .parent()
-            .map_or_else(|| PathBuf::from(file), |directory| directory.join(file));
+        let file = beside(path, file);
         let pem = std::fs::read(&file).map_err(|error| wrong(format!("{}: {error}", file.display())))?;
         let read = Certificate::from_pem_bundle(&pem);
         authorities.extend(read.map_err(|error| wrong(format!("{}: {error}", file.display())))?);
@@ -161,13 +162,68 @@ fn host(path: &Path, server: &str, settings: &Table, domain: &str) -> Result<Hos
         base,
         skip_verify: flag("skip_verify"),
         authorities,
+        identity,
         headers,
     })
+}
+
+/// Paths are relative to the file that names them.
+fn beside(path: &Path, file: &str) -> PathBuf {
+    path.parent()
+        .map_or_else(|| PathBuf::from(file), |directory| directory.join(file))
+}
+
+/// A file with both the certificate and the key, a list of one, or of one pair of both.
+fn identity(path: &Path, client: &Value) -> Result<Identity, String> {
+    let one = match client {
+        Value::Array(list) if list.len() == 1 => &list[0],
+        Value::Array(_) => return Err("krust takes one client certificate, not several".to_string()),
+        one => one,
+    };
+    let files: Vec<&str> = match one {
+        Value::String(file) => vec![file],
+        Value::Array(pair) => pair.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let mut pem = Vec::new();
+    for file in files.into_iter().filter(|file| !file.is_empty()) {
+        let file = beside(path, file);
+        pem.extend(std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?);
+        pem.push(b'\n');
+    }
+    Identity::from_pem(&pem).map_err(|error| format!("the client certificate cannot be read: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn client_certificates() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("r.example");
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+        std::fs::write(folder.join("c.pem"), &certificate).unwrap();
+        std::fs::write(folder.join("k.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(folder.join("both.pem"), certificate + &key.serialize_pem()).unwrap();
+        for (client, taken) in [
+            (r#""both.pem""#, true),
+            (r#"["both.pem"]"#, true),
+            (r#"[["c.pem", "k.pem"]]"#, true),
+            (r#"[["both.pem", ""]]"#, true),
+            (r#"["both.pem", "both.pem"]"#, false),
+            (r#""absent.pem""#, false),
+            (r#""c.pem""#, false),
+        ] {
+            std::fs::write(folder.join("hosts.toml"), format!("client = {client}\n")).unwrap();
+            let hosts = read(directory.path(), "r.example");
+            let found = hosts.is_ok_and(|hosts| hosts[0].identity.is_some());
+            assert_eq!(found, taken, "{client}");
+        }
+    }
 
     fn bases(hosts: &[Host]) -> Vec<(&str, bool)> {
         hosts.iter().map(|host| (host.base.as_str(), host.mirror)).collect()
@@ -215,7 +271,7 @@ mod tests {
         assert_eq!(hosts[0].headers["x-one"], "1");
         assert!(hosts[1].skip_verify && !hosts[0].skip_verify);
         std::fs::write(directory.path().join("docker.io/hosts.toml"), "server = ").unwrap();
-        let error = read(directory.path(), "docker.io").unwrap_err().to_string();
+        let error = read(directory.path(), "docker.io").err().unwrap().to_string();
         assert!(error.contains("hosts.toml"), "{error}");
     }
 }

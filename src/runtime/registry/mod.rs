@@ -227,6 +227,9 @@ fn client(host: &Host) -> Result<reqwest::Client> {
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
         .user_agent(concat!("krust/", env!("CARGO_PKG_VERSION")));
+    if let Some(identity) = &host.identity {
+        builder = builder.identity(identity.clone());
+    }
     if host.skip_verify {
         builder = builder.danger_accept_invalid_certs(true);
     } else if host.base.starts_with("http://") {
