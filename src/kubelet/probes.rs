@@ -4,7 +4,7 @@
 
 use crate::client::events::Level;
 use crate::kubelet::context::Context;
-use crate::kubelet::handlers::{self, Outcome};
+use crate::kubelet::handlers::{self, Outcome, http::Url};
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::record::Record;
 use k8s_openapi::api::core::v1::{Container, Probe};
@@ -13,6 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// Upstream's `maxProbeRetries`.
+const TRIES: usize = 3;
+const AGENT: &str = "kube-probe/1.37";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -212,14 +216,17 @@ async fn run(target: Arc<Target>, kind: Kind, probe: Probe, gate: Option<watch::
     let mut counter = Counter::new(&probe);
     let mut told = None;
     loop {
-        let outcome = check(&target, &probe).await;
-        if let Err(output) = &outcome {
+        let outcome = check_with_retries(&target, &probe).await;
+        if let Some((reason, message)) = told_of(kind, &outcome) {
             let path = pod::field_path(target.role, &target.container.name);
-            let message = format!("{} probe failed: {output}", kind.title());
             let recorder = &target.context.recorder;
-            recorder.event_at(&*target.record.pod(), Some(path), Level::Warning, "Unhealthy", message);
+            recorder.event_at(&*target.record.pod(), Some(path), Level::Warning, reason, message);
         }
-        let verdict = counter.count(outcome.is_ok());
+        let verdict = match outcome {
+            Outcome::Success | Outcome::Warning(_) => counter.count(true),
+            Outcome::Failure(_) => counter.count(false),
+            Outcome::Unknown(_) => None,
+        };
         if verdict.is_some() && verdict != told {
             told = verdict;
             let ok = verdict == Some(true);
@@ -233,25 +240,71 @@ async fn run(target: Arc<Target>, kind: Kind, probe: Probe, gate: Option<watch::
     }
 }
 
+/// The event of an outcome.
+fn told_of(kind: Kind, outcome: &Outcome) -> Option<(&'static str, String)> {
+    let kind = kind.title();
+    match outcome {
+        Outcome::Success => None,
+        Outcome::Warning(text) => Some(("ProbeWarning", format!("{kind} probe warning: {text}"))),
+        Outcome::Failure(text) => Some(("Unhealthy", format!("{kind} probe failed: {text}"))),
+        Outcome::Unknown(text) => {
+            let message = format!("{kind} probe errored and resulted in unknown state: {text}");
+            Some(("Unhealthy", message))
+        }
+    }
+}
+
+/// What could not be tried is tried again at once.
+async fn check_with_retries(target: &Target, probe: &Probe) -> Outcome {
+    for _ in 1..TRIES {
+        match check(target, probe).await {
+            Outcome::Unknown(_) => {}
+            known => return known,
+        }
+    }
+    check(target, probe).await
+}
+
 async fn check(target: &Target, probe: &Probe) -> Outcome {
     let limit = seconds(probe.timeout_seconds, 1);
+    let (container, pod_ip) = (&target.container, target.pod_ip.as_str());
     let checked = async {
         if let Some(exec) = &probe.exec {
             let command = exec.command.as_deref().unwrap_or_default();
             handlers::exec(&*target.context.runtime, &target.container_id, command).await
         } else if let Some(action) = &probe.http_get {
-            handlers::http_get(action, &target.container, &target.pod_ip, "kube-probe/1.37").await
+            handlers::http::probe(action, container, pod_ip, AGENT).await
         } else if let Some(action) = &probe.tcp_socket {
-            handlers::tcp_socket(action, &target.container, &target.pod_ip).await
+            handlers::tcp_socket(action, container, pod_ip).await
         } else if let Some(action) = &probe.grpc {
-            handlers::grpc::check(action, &target.pod_ip, "kube-probe/1.37").await
+            handlers::grpc::check(action, pod_ip, AGENT, &pod::go_duration(limit)).await
         } else {
-            Err("this kind of probe is not supported by this node agent".to_owned())
+            Outcome::Unknown(format!(
+                "missing probe handler for {}",
+                pod::full_name(&target.record.pod())
+            ))
         }
     };
     match tokio::time::timeout(limit, checked).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(format!("timed out after {}", pod::go_duration(limit))),
+        Err(_) => Outcome::Failure(timed_out(container, pod_ip, probe, limit)),
+    }
+}
+
+/// Each kind of probe has its own words for it.
+fn timed_out(container: &Container, pod_ip: &str, probe: &Probe, limit: Duration) -> String {
+    let limit = pod::go_duration(limit);
+    if let Some(exec) = &probe.exec {
+        let command = exec.command.as_deref().unwrap_or_default().join(" ");
+        return format!("command timed out: {command:?} timed out after {limit}");
+    }
+    if let Some(Ok(url)) = probe.http_get.as_ref().map(|get| Url::of(get, container, pod_ip)) {
+        return format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
+    }
+    let socket = probe.tcp_socket.as_ref();
+    match socket.map(|socket| handlers::socket(socket, container, pod_ip)) {
+        Some(Ok((host, port))) => format!("dial tcp {host}:{port}: i/o timeout"),
+        _ => format!("timeout: health rpc did not complete within {limit}"),
     }
 }
 
@@ -271,5 +324,33 @@ mod tests {
         let verdicts: Vec<_> = results.into_iter().map(|ok| counter.count(ok)).collect();
         let (yes, no) = (Some(true), Some(false));
         assert_eq!(verdicts, [None, yes, None, None, None, None, None, no, None]);
+    }
+    #[test]
+    fn what_takes_too_long() {
+        let container = Container::default();
+        for (probe, expected) in [
+            (
+                serde_json::json!({"exec": {"command": ["sleep", "10"]}}),
+                "command timed out: \"sleep 10\" timed out after 2s",
+            ),
+            (
+                serde_json::json!({"httpGet": {"port": 80, "path": "/x"}}),
+                "Get \"http://10.0.0.1:80/x\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+            ),
+            (
+                serde_json::json!({"tcpSocket": {"port": 80}}),
+                "dial tcp 10.0.0.1:80: i/o timeout",
+            ),
+            (
+                serde_json::json!({"grpc": {"port": 80}}),
+                "timeout: health rpc did not complete within 2s",
+            ),
+        ] {
+            let probe: Probe = serde_json::from_value(probe).unwrap();
+            assert_eq!(
+                timed_out(&container, "10.0.0.1", &probe, Duration::from_secs(2)),
+                expected
+            );
+        }
     }
 }

@@ -90,9 +90,7 @@ async fn hooks() {
             with(json!({"lifecycle": {"postStart": exec(0), "preStop": exec(2)}})),
         )
         .await;
-    cluster
-        .wait_event("FailedPostStartHook", "PostStartHook failed: ")
-        .await;
+    cluster.wait_event("FailedPostStartHook", "PostStartHook failed").await;
     let failed = |pod: &Pod| {
         let statuses = pod
             .status
@@ -104,7 +102,7 @@ async fn hooks() {
     cluster.wait("good", "ready", ready).await;
     cluster.pods().delete("good", &DeleteParams::default()).await.unwrap();
     cluster.wait_gone("good").await;
-    cluster.wait_event("FailedPreStopHook", "PreStopHook failed: ").await;
+    cluster.wait_event("FailedPreStopHook", "PreStopHook failed").await;
     let only_bad = async || cluster.pods().get_opt("good").await.unwrap().is_none();
     eventually("only the bad one is left", only_bad).await;
 }

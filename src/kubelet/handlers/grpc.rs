@@ -1,6 +1,6 @@
 //! Probes by gRPC's own protocol for health (upstream: `pkg/probe/grpc`): one call of `grpc.health.v1.Health/Check`.
 
-use super::{Outcome, connect};
+use super::{Outcome, authority, connect};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,10 +14,20 @@ const OK: u32 = 0;
 const UNIMPLEMENTED: u32 = 12;
 const SERVING: u64 = 1;
 
-/// SERVING is a success.
-pub async fn check(action: &GRPCAction, pod_ip: &str, agent: &str) -> Outcome {
+/// SERVING is a success. `limit` is what a failure to connect is said to have taken: upstream's tries again until then.
+pub async fn check(action: &GRPCAction, pod_ip: &str, agent: &str, limit: &str) -> Outcome {
+    match ask(action, pod_ip, agent, limit).await {
+        Ok(()) => Outcome::Success,
+        Err(reason) => Outcome::Failure(reason),
+    }
+}
+
+async fn ask(action: &GRPCAction, pod_ip: &str, agent: &str, limit: &str) -> Result<(), String> {
     let port = u16::try_from(action.port).map_err(|_| format!("invalid port {}", action.port))?;
-    let stream = connect(pod_ip, port).await?;
+    let stream = connect(pod_ip, port).await.map_err(|_| {
+        let at = authority(pod_ip, port);
+        format!("timeout: failed to connect service {at:?} within {limit}: context deadline exceeded")
+    })?;
     let text = |error: hyper::Error| format!("error: health rpc probe failed: {error}");
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
@@ -77,7 +87,7 @@ fn frame(service: &str) -> Vec<u8> {
     frame
 }
 
-fn judge(frame: &[u8]) -> Outcome {
+fn judge(frame: &[u8]) -> Result<(), String> {
     let names = BTreeMap::from([
         (0, "UNKNOWN"),
         (1, "SERVING"),
@@ -85,7 +95,7 @@ fn judge(frame: &[u8]) -> Outcome {
         (3, "SERVICE_UNKNOWN"),
     ]);
     match serving_status(frame) {
-        Some(SERVING) => Ok("service healthy".to_owned()),
+        Some(SERVING) => Ok(()),
         Some(other) => {
             let name = names
                 .get(&other)

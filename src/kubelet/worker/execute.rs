@@ -38,9 +38,10 @@ impl PreStop {
     async fn run(self, context: &Context, pod: &Pod, id: &str, pod_ip: &str, grace_seconds: u32) -> u32 {
         let begun = Instant::now();
         let limit = Duration::from_secs(u64::from(grace_seconds));
-        let hook = hooks::run(context, &self.handler, &self.container, id, pod_ip);
-        if let Ok(Err(output)) = tokio::time::timeout(limit, hook).await {
-            let message = format!("PreStopHook failed: {output}");
+        let hook = hooks::run(context, pod, &self.handler, &self.container, id, pod_ip);
+        if let Ok(Err(reason)) = tokio::time::timeout(limit, hook).await {
+            tracing::debug!(pod = pod::full_name(pod), reason, "A preStop hook failed");
+            let message = "PreStopHook failed".to_owned();
             context
                 .recorder
                 .event_at(pod, Some(self.path), Level::Warning, "FailedPreStopHook", message);

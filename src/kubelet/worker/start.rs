@@ -159,22 +159,20 @@ impl Start {
         };
         let pod_ip = self.context.pod_ip(&self.pod, Some(&self.sandbox));
         let ran = tokio::select! {
-            ran = hooks::run(&self.context, hook, &self.container, id, &pod_ip) => ran,
+            ran = hooks::run(&self.context, &self.pod, hook, &self.container, id, &pod_ip) => ran,
             // Deleted meanwhile: the worker stops what was started.
             () = self.cancelled.cancelled() => return Ok(()),
         };
-        let Err(output) = ran else {
+        let Err(message) = ran else {
             return Ok(());
         };
-        let message = format!("PostStartHook failed: {output}");
-        let recorder = &self.context.recorder;
-        recorder.event_at(
-            &*self.pod,
-            Some(path.to_owned()),
-            Level::Warning,
-            "FailedPostStartHook",
-            message.clone(),
-        );
+        for (level, reason, text) in [
+            (Level::Warning, "FailedPostStartHook", "PostStartHook failed"),
+            (Level::Normal, "Killing", "FailedPostStartHook"),
+        ] {
+            let recorder = &self.context.recorder;
+            recorder.event_at(&*self.pod, Some(path.to_owned()), level, reason, text.to_owned());
+        }
         let runtime = &self.context.runtime;
         if let Err(error) = runtime.stop_container(id, pod::grace_seconds(&self.pod)).await {
             tracing::warn!(pod = pod::full_name(&self.pod), id, %error, "A container whose hook failed could not be stopped");
