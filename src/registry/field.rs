@@ -110,6 +110,18 @@ impl FieldError {
         let head = format!("Invalid value: {}", show(&value.into()));
         Self::simple(ErrorType::Invalid, path, &head, detail)
     }
+    /// The text of a rule that upstream's type carries itself, which shows no value.
+    pub fn fixed(path: impl Into<String>) -> Self {
+        Self::invalid(path, serde_json::Value::Null, "field is immutable")
+    }
+    /// Invalid, with a value that upstream leaves out.
+    pub fn invalid_untold(path: impl Into<String>, detail: &str) -> Self {
+        Self::simple(ErrorType::Invalid, path, "Invalid value", detail)
+    }
+    /// What the server itself got wrong.
+    pub fn internal(path: impl Into<String>, detail: &str) -> Self {
+        Self::simple(ErrorType::Internal, path, "Internal error", detail)
+    }
     pub fn duplicate(path: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
         let head = format!("Duplicate value: {}", show(&value.into()));
         Self::simple(ErrorType::Duplicate, path, &head, "")
@@ -142,6 +154,12 @@ impl FieldError {
     pub fn too_long(path: impl Into<String>, bytes_max: usize) -> Self {
         let unit = if bytes_max == 1 { "byte" } else { "bytes" };
         let detail = format!("may not be more than {bytes_max} {unit}");
+        Self::simple(ErrorType::TooLong, path, "Too long", &detail)
+    }
+    /// The same, counted in characters.
+    pub fn too_long_characters(path: impl Into<String>, characters_max: usize) -> Self {
+        let unit = if characters_max == 1 { "character" } else { "characters" };
+        let detail = format!("may not be more than {characters_max} {unit}");
         Self::simple(ErrorType::TooLong, path, "Too long", &detail)
     }
     fn simple(kind: ErrorType, path: impl Into<String>, head: &str, detail: &str) -> Self {
@@ -180,6 +198,13 @@ mod tests {
             (
                 FieldError::invalid("a", json!({"b": "<c>"}), "why"),
                 r#"a: Invalid value: {"b":"\u003cc\u003e"}: why"#,
+            ),
+            (FieldError::fixed("a"), "a: Invalid value: null: field is immutable"),
+            (FieldError::invalid_untold("a", "why"), "a: Invalid value: why"),
+            (FieldError::internal("a", "why"), "a: Internal error: why"),
+            (
+                FieldError::too_long_characters("a", 63),
+                "a: Too long: may not be more than 63 characters",
             ),
             (FieldError::not_found("a", "b"), "a: Not found: \"b\""),
             (FieldError::duplicate("a", "b"), "a: Duplicate value: \"b\""),

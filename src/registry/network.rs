@@ -92,13 +92,21 @@ pub fn legacy_ip(path: &str, text: &str, known: &[&str]) -> Vec<FieldError> {
 
 /// An address of a newer field: only the canonical text will do.
 pub fn canonical_ip(path: &str, text: &str) -> Vec<FieldError> {
-    let errors = legacy_ip(path, text, &[]);
+    let problems = canonical_ip_problems(text);
+    problems
+        .iter()
+        .map(|problem| FieldError::invalid(path, text, problem))
+        .collect()
+}
+
+/// The same without a path.
+pub fn canonical_ip_problems(text: &str) -> Vec<String> {
+    let problems = ip_problems(text);
     match text.parse::<IpAddr>() {
-        Ok(address) if errors.is_empty() && canonical(address) != text => {
-            let detail = format!("must be in canonical form ({:?})", canonical(address));
-            vec![FieldError::invalid(path, text, &detail)]
+        Ok(address) if problems.is_empty() && canonical(address) != text => {
+            vec![format!("must be in canonical form ({:?})", canonical(address))]
         }
-        _ => errors,
+        _ => problems,
     }
 }
 

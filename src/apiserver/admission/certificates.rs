@@ -49,15 +49,17 @@ fn demand(ctx: &Context, subject: &Subject<'_>, verb: &str, what: &str, signer: 
 }
 
 /// CertificateApproval.
-pub fn approval(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+pub fn approval(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
     if !is_of(subject, "certificatesigningrequests") || subject.subresource != "approval" {
         return Ok(());
     }
-    demand(ctx, subject, "approve", "approve requests with", signer(object))
+    // As it is stored: whoever approves says nothing of the signer.
+    let stored = subject.old.unwrap_or(object);
+    demand(ctx, subject, "approve", "approve requests with", signer(stored))
 }
 
 /// CertificateSigning.
-pub fn signing(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+pub fn signing(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
     let Some(old) = subject.old.filter(|_| subject.subresource == "status") else {
         return Ok(());
     };
@@ -76,7 +78,7 @@ pub fn signing(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Res
 }
 
 /// ClusterTrustBundleAttest.
-pub fn attest(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+pub fn attest(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
     if !is_of(subject, "clustertrustbundles") || subject.operation == Operation::Delete || signer(object).is_empty() {
         return Ok(());
     }
@@ -88,7 +90,7 @@ pub fn attest(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resu
 }
 
 /// CertificateSubjectRestriction.
-pub fn subject_restriction(_ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+pub fn subject_restriction(_ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
     let asks = is_of(subject, "certificatesigningrequests") && subject.operation == Operation::Create;
     if !asks || signer(object) != CLIENT_SIGNER {
         return Ok(());

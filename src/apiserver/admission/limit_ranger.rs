@@ -18,23 +18,31 @@ const MILLI_VALUE_MAX: i64 = i64::MAX / 1000;
 type Amounts = BTreeMap<String, Quantity>;
 
 pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
-    let is_claim = subject.kind.group.is_empty() && subject.kind.resource == "persistentvolumeclaims";
-    let concerned =
-        subject.creates_pod() || (is_claim && subject.subresource.is_empty() && subject.operation != Operation::Delete);
-    if !concerned {
+    if subject.creates_pod() {
+        ranges(ctx)?.iter().for_each(|range| fill(range, object));
+    }
+    Ok(())
+}
+
+/// New pods, those that are resized, and claims keep within the bounds.
+pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
+    let is = |resource: &str| subject.kind.group.is_empty() && subject.kind.resource == resource;
+    let is_claim = is("persistentvolumeclaims");
+    let concerned = match (subject.operation, subject.subresource) {
+        (Operation::Create, "") => is_claim || is("pods"),
+        (Operation::Update, "") => is_claim,
+        (Operation::Update, "resize") => is("pods"),
+        _ => false,
+    };
+    // What goes need not fit any more.
+    let goes = subject.operation == Operation::Update && !text(object, &["metadata", "deletionTimestamp"]).is_empty();
+    if !concerned || goes {
         return Ok(());
     }
-    let ranges = ctx
-        .storage()
-        .list(RANGES, Some(&ctx.info.namespace), None)
-        .map_err(ApiError::internal)?;
-    for entry in &ranges.entries {
-        let range: Object = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
-        let problems = if is_claim {
-            claim(&range, object)
-        } else {
-            fill(&range, object);
-            pod(&range, object)
+    for range in ranges(ctx)? {
+        let problems = match is_claim {
+            true => claim(&range, object),
+            false => pod(&range, object),
         };
         let why = match problems.as_slice() {
             [] => continue,
@@ -44,6 +52,15 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
         return Err(ApiError::forbidden(subject.kind, &subject.name, &why));
     }
     Ok(())
+}
+
+fn ranges(ctx: &Context) -> Result<Vec<Object>, ApiError> {
+    let ranges = ctx
+        .storage()
+        .list(RANGES, Some(&ctx.info.namespace), None)
+        .map_err(ApiError::internal)?;
+    let ranges = ranges.entries.iter().map(|entry| serde_json::from_slice(&entry.bytes));
+    ranges.collect::<Result<_, _>>().map_err(ApiError::internal)
 }
 
 /// Gives the containers what the range has for those that name nothing, and notes it on the pod.

@@ -2,6 +2,7 @@
 //! `plugin/pkg/admission`). One plug-in per file, called in this order.
 
 mod certificates;
+mod declared_features;
 mod default_class;
 mod default_toleration_seconds;
 mod definition_terminating;
@@ -10,6 +11,7 @@ mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod owner_references;
 mod persistent_volume_claim_resize;
+mod pod_resize;
 mod pod_security;
 pub mod pod_topology_labels;
 pub mod policy;
@@ -70,8 +72,10 @@ impl Subject<'_> {
 
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
-/// Every plug-in, in upstream's order. [`resource_quota`] comes last of all, with the write itself.
-const PLUGINS: [(&str, Plugin); 19] = [
+type Validator = fn(&Context, &Subject<'_>, &Object) -> Result<(), ApiError>;
+
+/// Every plug-in that may change an object, in upstream's order.
+const PLUGINS: [(&str, Plugin); 13] = [
     ("DefinitionTerminating", definition_terminating::admit),
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("LimitRanger", limit_ranger::admit),
@@ -82,15 +86,26 @@ const PLUGINS: [(&str, Plugin); 19] = [
     ("DefaultTolerationSeconds", default_toleration_seconds::admit),
     ("DefaultStorageClass", default_class::storage),
     ("StorageObjectInUseProtection", storage_in_use::admit),
-    (owner_references::NAME, owner_references::admit),
-    ("PersistentVolumeClaimResize", persistent_volume_claim_resize::admit),
     ("RuntimeClass", runtime_class::admit),
+    ("DefaultIngressClass", default_class::ingress),
+    ("PodTopologyLabels", pod_topology_labels::admit),
+];
+
+/// Every plug-in that only looks, in upstream's order: asked once the object has been found well-formed, as what will be
+/// stored. Then policies and webhooks; [`resource_quota`] comes last of all, with the write itself.
+const VALIDATORS: [(&str, Validator); 12] = [
+    ("LimitRanger", limit_ranger::validate),
+    ("ServiceAccount", service_account::validate),
+    ("PodSecurity", pod_security::validate),
+    ("Priority", priority::validate),
+    (owner_references::NAME, owner_references::validate),
+    ("PersistentVolumeClaimResize", persistent_volume_claim_resize::validate),
     ("CertificateApproval", certificates::approval),
     ("CertificateSigning", certificates::signing),
     ("ClusterTrustBundleAttest", certificates::attest),
     ("CertificateSubjectRestriction", certificates::subject_restriction),
-    ("DefaultIngressClass", default_class::ingress),
-    ("PodTopologyLabels", pod_topology_labels::admit),
+    ("NodeDeclaredFeatureValidator", declared_features::validate),
+    ("PodResizeValidator", pod_resize::validate),
 ];
 
 /// Asks every plug-in, then the mutating policies, then the mutating webhooks; each may change `object` or refuse. On
@@ -176,7 +191,9 @@ pub async fn admit_collection(ctx: &Context, kind: &Kind, options: &DeleteOption
 
 /// Asks those that change nothing about an object that is as it will be stored. On delete the object is empty.
 pub async fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
-    pod_security::validate(ctx, subject, object)?;
+    for (name, plugin) in VALIDATORS {
+        plugin(ctx, subject, object).inspect_err(|error| told(name, error))?;
+    }
     // A pod that is bound was asked about as a Binding, one that is evicted as an Eviction.
     let binds = subject.subresource == "binding" && subject.operation == Operation::Update;
     if binds || ctx.info.subresource == "eviction" {
@@ -193,10 +210,13 @@ async fn ask_validators(attributes: &Attributes<'_>) -> Result<(), ApiError> {
     webhook::validating::validate(attributes).await
 }
 
+fn told(plugin: &str, error: &ApiError) {
+    tracing::debug!(plugin, %error, "an admission plug-in refused a request");
+}
+
 fn ask_plugins(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
     for (name, plugin) in PLUGINS {
-        plugin(ctx, subject, object)
-            .inspect_err(|error| tracing::debug!(plugin = name, %error, "an admission plug-in refused a request"))?;
+        plugin(ctx, subject, object).inspect_err(|error| told(name, error))?;
     }
     match subject.operation {
         Operation::Create | Operation::Update => escalation::check(ctx, subject.kind, subject.old, object),

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 pub const NAME: &str = "OwnerReferencesPermissionEnforcement";
 
-pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
     let kind = subject.kind;
     let writes = matches!(subject.operation, Operation::Create | Operation::Update);
     let status_of_pod = kind.group.is_empty() && kind.resource == "pods" && subject.subresource == "status";

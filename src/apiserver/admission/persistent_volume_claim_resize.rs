@@ -10,7 +10,7 @@ use crate::registry::strategy::Object;
 
 const CLASSES: &str = "storageclasses.storage.k8s.io";
 
-pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
+pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
     let kind = subject.kind;
     let is_claim = kind.group.is_empty() && kind.resource == "persistentvolumeclaims";
     let Some(old) = subject.old.filter(|_| is_claim && subject.subresource.is_empty()) else {

@@ -28,7 +28,11 @@ pub fn put(ctx: &Context, node: &str, object: &mut Object) -> Result<(), ApiErro
     let labels = texts(&node, &["metadata", "labels"]).filter(|(key, _)| LABELS.contains(key));
     let labels: Vec<(String, Value)> = labels.map(|(key, value)| (key.to_owned(), json!(value))).collect();
     if !labels.is_empty() {
-        child_or_new(child_or_new(object, "metadata"), "labels").extend(labels);
+        let own = child_or_new(child_or_new(object, "metadata"), "labels");
+        for (key, value) in labels {
+            // What is there stays.
+            own.entry(key).or_insert(value);
+        }
     }
     Ok(())
 }

@@ -29,11 +29,19 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
             keep(object, old);
             Ok(())
         }
-        ("scheduling.k8s.io", "priorityclasses", Operation::Create | Operation::Update, _) => {
-            one_default(&classes(ctx)?, object, subject).map_err(refused)
-        }
         _ => Ok(()),
     }
+}
+
+/// Of a class, which may be the default only if no other is.
+pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
+    let writes = matches!(subject.operation, Operation::Create | Operation::Update);
+    let is_class = (subject.kind.group, subject.kind.resource) == ("scheduling.k8s.io", "priorityclasses");
+    if !writes || !is_class || !subject.subresource.is_empty() {
+        return Ok(());
+    }
+    let refused = |why: String| ApiError::forbidden(subject.kind, &subject.name, &why);
+    one_default(&classes(ctx)?, object, subject).map_err(refused)
 }
 
 /// What a class says for its pods.

@@ -57,14 +57,6 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
         return Ok(());
     }
     let refused = |why: String| ApiError::forbidden(kind, &subject.name, &why);
-    let debugs = subject.operation == Operation::Update && subject.subresource == "ephemeralcontainers";
-    if debugs {
-        return match account(ctx, object) {
-            Ok(account) if enforces(&account) => check_ephemeral(&account, object).map_err(refused),
-            Ok(_) => Ok(()),
-            Err(why) => Err(refused(why)),
-        };
-    }
     if !subject.creates_pod() {
         return Ok(());
     }
@@ -79,10 +71,37 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
     }
     let account = account(ctx, object).map_err(refused)?;
     complete(&account, object, &format!("{VOLUME}{}", metadata::random_suffix()));
-    if enforces(&account) {
-        check_secrets(&account, object).map_err(refused)?;
-    }
     Ok(())
+}
+
+/// Whether the pod, as it is now, may have what it names.
+pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
+    let kind = subject.kind;
+    let is_pod = kind.group.is_empty() && kind.resource == "pods";
+    let debugs = subject.operation == Operation::Update && subject.subresource == "ephemeralcontainers";
+    if !is_pod || !(subject.creates_pod() || debugs) {
+        return Ok(());
+    }
+    check(ctx, object, debugs).map_err(|why| ApiError::forbidden(kind, &subject.name, &why))
+}
+
+fn check(ctx: &Context, pod: &Object, debugs: bool) -> Result<(), String> {
+    if is_mirror(pod) && !debugs {
+        return check_mirror(pod);
+    }
+    if account_name(pod).is_empty() {
+        let name = metadata::text(pod, "name");
+        return Err(format!(
+            "no service account specified for pod {}/{name}",
+            ctx.info.namespace
+        ));
+    }
+    let account = account(ctx, pod)?;
+    match (enforces(&account), debugs) {
+        (false, _) => Ok(()),
+        (true, true) => check_ephemeral(&account, pod),
+        (true, false) => check_secrets(&account, pod),
+    }
 }
 
 fn is_mirror(pod: &Object) -> bool {

@@ -1,8 +1,8 @@
 //! HorizontalPodAutoscalers (upstream: `pkg/apis/autoscaling/v2/defaults.go`, `pkg/apis/autoscaling/validation`).
 
-use super::pod::validate::{invalid, label_selector, supported};
+use super::pod::validate::{container_resource_name, invalid, supported};
 use crate::registry::field::FieldError;
-use crate::registry::formats::path_segment;
+use crate::registry::formats::{dns1123_label, path_segment};
 use crate::registry::json::{
     at, child, child_or_new, default_to, integer, is_set, items, map, objects, quantity, text,
 };
@@ -51,21 +51,7 @@ pub fn validate(autoscaler: &Object) -> Vec<FieldError> {
     let empty = Object::new();
     let spec = map(autoscaler, &["spec"]).unwrap_or(&empty);
     let mut errors = Vec::new();
-    let (minimum, maximum) = (
-        integer(spec, &["minReplicas"]),
-        integer(spec, &["maxReplicas"]).unwrap_or(0),
-    );
-    if let Some(minimum) = minimum.filter(|minimum| *minimum < 1) {
-        let detail = "must be greater than or equal to 1";
-        errors.push(FieldError::invalid("spec.minReplicas", minimum, detail));
-    }
-    if maximum < 1 {
-        errors.push(FieldError::invalid(
-            "spec.maxReplicas",
-            maximum,
-            "must be greater than 0",
-        ));
-    }
+    let (minimum, maximum) = bounds(spec);
     if minimum.is_some_and(|minimum| maximum < minimum) {
         let detail = "must be greater than or equal to `minReplicas`";
         errors.push(FieldError::invalid("spec.maxReplicas", maximum, detail));
@@ -75,12 +61,65 @@ pub fn validate(autoscaler: &Object) -> Vec<FieldError> {
     for (index, metric) in objects(spec, &["metrics"]) {
         errors.extend(metric_spec(metric, &format!("spec.metrics[{index}]")));
     }
+    let wakes = objects(spec, &["metrics"]).any(|(_, metric)| matches!(text(metric, &["type"]), "Object" | "External"));
+    if minimum == Some(0) && !wakes {
+        let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.push(FieldError::forbidden("spec.metrics", detail));
+    }
     for name in ["scaleUp", "scaleDown"] {
         if let Some(rules) = map(spec, &["behavior", name]) {
             errors.extend(scaling_rules(rules, &format!("spec.behavior.{name}")));
         }
     }
     errors
+}
+
+fn bounds(spec: &Object) -> (Option<i64>, i64) {
+    let maximum = integer(spec, &["maxReplicas"]).unwrap_or(0);
+    (integer(spec, &["minReplicas"]), maximum)
+}
+
+/// The bounds by themselves, as upstream's type has them.
+pub fn declared(autoscaler: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let empty = Object::new();
+    let spec = |autoscaler| map(autoscaler, &["spec"]).unwrap_or(&empty);
+    let (minimum, maximum) = bounds(spec(autoscaler));
+    let before = old.map(|old| bounds(spec(old)));
+    let mut errors = Vec::new();
+    if let Some(minimum) = minimum.filter(|minimum| *minimum < 0 && before.is_none_or(|(old, _)| old != Some(*minimum)))
+    {
+        let detail = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid("spec.minReplicas", minimum, detail));
+    }
+    let (path, changed) = ("spec.maxReplicas", before.is_none_or(|(_, old)| old != maximum));
+    if changed && maximum == 0 {
+        errors.push(FieldError::required(path, ""));
+    } else if changed && maximum < 0 {
+        errors.push(FieldError::invalid(path, maximum, "must be greater than or equal to 1"));
+    }
+    errors
+}
+
+/// The target must be of some group, as only ReplicationControllers of the group without a name can be scaled. A target
+/// of the same kind as before stays.
+pub fn target_group(autoscaler: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let target = |autoscaler, field| text(autoscaler, &["spec", "scaleTargetRef", field]);
+    let version = target(autoscaler, "apiVersion");
+    let kept = |old| {
+        ["apiVersion", "kind"]
+            .iter()
+            .all(|field| target(old, field) == target(autoscaler, field))
+    };
+    let grouped = version.split_once('/').is_some_and(|(group, _)| !group.is_empty());
+    if old.is_some_and(kept)
+        || grouped
+        || target(autoscaler, "kind") == "ReplicationController"
+        || version.matches('/').count() > 1
+    {
+        return Vec::new();
+    }
+    let detail = "apiVersion must specify API group";
+    vec![FieldError::invalid("spec.scaleTargetRef.apiVersion", version, detail)]
 }
 
 /// An object of some kind in the same namespace.
@@ -124,10 +163,11 @@ fn metric_spec(metric: &Object, path: &str) -> Vec<FieldError> {
         .map(|(_, field)| *field)
         .filter(|field| metric.contains_key(*field))
         .collect();
-    for field in &present {
-        if let Some(source) = map(metric, &[field]) {
-            errors.extend(source_errors(field, source, &format!("{path}.{field}")));
-        }
+    // Only the first that is there is looked into, in upstream's order.
+    let order = ["object", "external", "pods", "resource", "containerResource"];
+    let first = order.iter().find_map(|field| Some((field, map(metric, &[field])?)));
+    if let Some((field, source)) = first {
+        errors.extend(source_errors(field, source, &format!("{path}.{field}")));
     }
     if let Some(field) = expected.filter(|field| !present.contains(field)) {
         let detail = "must populate information for the given metric source";
@@ -153,40 +193,42 @@ fn source_errors(kind: &str, source: &Object, path: &str) -> Vec<FieldError> {
             let described = map(source, &["describedObject"]).unwrap_or(&empty);
             errors.extend(reference(described, &format!("{path}.describedObject")));
         }
-        "containerResource" if !is_set(source, "container") => {
-            errors.push(FieldError::required(
-                format!("{path}.container"),
-                "must specify a container",
-            ));
-        }
         _ => {}
     }
     if kind.ends_with("esource") {
-        if !is_set(source, "name") {
-            errors.push(FieldError::required(
+        match text(source, &["name"]) {
+            "" => errors.push(FieldError::required(
                 format!("{path}.name"),
                 "must specify a resource name",
-            ));
+            )),
+            name if kind == "containerResource" => {
+                errors.extend(container_resource_name(name, &format!("{path}.name")));
+            }
+            _ => {}
+        }
+        match text(source, &["container"]) {
+            _ if kind == "resource" => {}
+            "" => errors.push(FieldError::required(
+                format!("{path}.container"),
+                "must specify a container",
+            )),
+            name => errors.extend(invalid(&format!("{path}.container"), name, &dns1123_label(name, false))),
         }
     } else {
-        let metric = map(source, &["metric"]).unwrap_or(&empty);
-        match text(metric, &["name"]) {
-            "" => errors.push(FieldError::required(format!("{path}.metric.name"), "")),
-            name => errors.extend(invalid(
-                &format!("{path}.metric.name"),
-                name,
-                &path_segment(name, false),
-            )),
-        }
-        if let Some(selector) = map(metric, &["selector"]) {
-            errors.extend(label_selector(selector, &format!("{path}.metric.selector")));
+        let path = format!("{path}.metric.name");
+        match text(source, &["metric", "name"]) {
+            "" => errors.push(FieldError::required(path, "must specify a metric name")),
+            name => errors.extend(invalid(&path, name, &path_segment(name, false))),
         }
     }
     errors.extend(target_errors(target, &format!("{path}.target")));
     match kind {
         "object" | "external" => {
             if !has("value") && !has("averageValue") {
-                let detail = "must set either a target value for metric or a per-pod target";
+                let detail = match kind {
+                    "object" => "must set either a target value or averageValue",
+                    _ => "must set either a target value for metric or a per-pod target",
+                };
                 errors.push(FieldError::required(at_target("averageValue"), detail));
             }
             if kind == "external" && has("value") && has("averageValue") {
@@ -195,8 +237,7 @@ fn source_errors(kind: &str, source: &Object, path: &str) -> Vec<FieldError> {
             }
         }
         "pods" => {
-            let average = target.get("averageValue").and_then(quantity);
-            if average.is_none_or(|average| average.is_zero() || average.is_negative()) {
+            if !has("averageValue") {
                 let detail = "must specify a positive target averageValue";
                 errors.push(FieldError::required(at_target("averageValue"), detail));
             }
@@ -217,14 +258,16 @@ fn source_errors(kind: &str, source: &Object, path: &str) -> Vec<FieldError> {
 
 fn target_errors(target: &Object, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let field = format!("{path}.type");
-    match text(target, &["type"]) {
-        "" => errors.push(FieldError::required(field, "must specify a metric target type")),
-        "Utilization" | "Value" | "AverageValue" => {}
-        other => {
-            let detail = "must be either Utilization, Value, or AverageValue";
-            errors.push(FieldError::invalid(field, other, detail));
-        }
+    let (field, kind) = (format!("{path}.type"), text(target, &["type"]));
+    if kind.is_empty() {
+        errors.push(FieldError::required(
+            field.as_str(),
+            "must specify a metric target type",
+        ));
+    }
+    if !["Utilization", "Value", "AverageValue"].contains(&kind) {
+        let detail = "must be either Utilization, Value, or AverageValue";
+        errors.push(FieldError::invalid(field, kind, detail));
     }
     for field in ["value", "averageValue"] {
         let amount = target.get(field).and_then(quantity);
@@ -259,17 +302,6 @@ fn scaling_rules(rules: &Object, path: &str) -> Vec<FieldError> {
         }
     }
     errors.extend(supported(rules, "selectPolicy", &["Disabled", "Max", "Min"], path));
-    if let Some(tolerance) = at(rules, &["tolerance"])
-        .and_then(quantity)
-        .filter(|amount| amount.is_negative())
-    {
-        let detail = "must be greater than or equal to zero";
-        errors.push(FieldError::invalid(
-            format!("{path}.tolerance"),
-            tolerance.to_string(),
-            detail,
-        ));
-    }
     if items(rules, &["policies"]).is_empty() {
         errors.push(FieldError::required(
             format!("{path}.policies"),
@@ -292,6 +324,11 @@ fn scaling_rules(rules: &Object, path: &str) -> Vec<FieldError> {
                 errors.push(FieldError::invalid(field, value, &detail));
             }
         }
+    }
+    let tolerance = at(rules, &["tolerance"]).and_then(quantity);
+    if let Some(tolerance) = tolerance.filter(|amount| amount.is_negative()) {
+        let (path, shown) = (format!("{path}.tolerance"), tolerance.to_string());
+        errors.push(FieldError::invalid(path, shown, "must be greater than or equal to 0"));
     }
     errors
 }

@@ -1,12 +1,14 @@
 //! Kinds with few rules of their own: networking, policy, scheduling, quotas, autoscaling, admission, flow control,
 //! devices (upstream: the defaults and validation of `pkg/apis/{networking,policy,scheduling,…}`).
 
-use super::pod::validate::{invalid, label_selector, quantity_value, supported, tolerations};
+use super::pod::validate::{container_resources, invalid, label_selector, supported, tolerations};
 use super::{Stored, autoscaling, conditions, devices, int_or_percent, networking};
 use crate::registry::columns::{extension, network, policy};
 use crate::registry::field::FieldError;
 use crate::registry::formats::dns1123_label;
-use crate::registry::json::{at, child, child_or_new, children, default_text, is_set, items, map, number, text};
+use crate::registry::json::{
+    at, child, child_or_new, children, default_text, is_set, items, map, number, objects, text,
+};
 use crate::registry::strategy::Object;
 use crate::registry::validation::{immutable, labels, non_negative};
 use serde_json::{Value, json};
@@ -67,10 +69,7 @@ pub fn ip_address() -> Stored {
     Stored::new(network::IP_ADDRESS)
         .named(networking::ip_address_name)
         .rules(networking::ip_address)
-        .update_rules(|new, old| {
-            let parent = |address| at(address, &["spec", "parentRef"]);
-            Vec::from_iter(immutable(parent(new), parent(old), "spec.parentRef"))
-        })
+        .declared(networking::ip_address_declared)
 }
 
 pub fn pod_disruption_budget() -> Stored {
@@ -86,7 +85,7 @@ pub fn priority_class() -> Stored {
     Stored::new(policy::PRIORITY_CLASS)
         .generation()
         .defaults(|class| default_text(class, "preemptionPolicy", "PreemptLowerPriority"))
-        .rules(|class| {
+        .create_rules(|class| {
             let (name, value) = (text(class, &["metadata", "name"]), number(class, &["value"]));
             let mut errors = Vec::new();
             if name.starts_with(SYSTEM_PREFIX) {
@@ -141,23 +140,53 @@ pub fn runtime_class() -> Stored {
     Stored::new(policy::RUNTIME_CLASS)
         .conditional()
         .upsert()
-        .rules(runtime_class_rules)
-        .update_rules(|new, old| Vec::from_iter(immutable(new.get("handler"), old.get("handler"), "handler")))
+        .create_rules(runtime_class_rules)
+        .declared(|class, old| {
+            let (path, handler) = ("handler", text(class, &["handler"]));
+            let before = old.map(|old| text(old, &["handler"]));
+            if before == Some(handler) {
+                return Vec::new();
+            }
+            let mut errors = Vec::from_iter(before.map(|_| FieldError::fixed(path)));
+            if handler.is_empty() {
+                errors.push(FieldError::required(path, ""));
+            }
+            if errors.is_empty() {
+                errors = invalid(path, handler, &dns1123_label(handler, false));
+            }
+            errors
+        })
 }
 
 fn runtime_class_rules(class: &Object) -> Vec<FieldError> {
-    let mut errors = match text(class, &["handler"]) {
-        "" => vec![FieldError::required("handler", "")],
-        handler => invalid("handler", handler, &dns1123_label(handler, false)),
-    };
-    for (name, value) in map(class, &["overhead", "podFixed"]).into_iter().flatten() {
-        errors.extend(quantity_value(name, value, &format!("overhead.podFixed[{name}]")));
+    let mut errors = Vec::new();
+    if let Some(fixed) = map(class, &["overhead", "podFixed"]) {
+        // Upstream looks at them as at the limits of a container, and names them so.
+        let limits = Object::from_iter([("limits".to_owned(), Value::Object(fixed.clone()))]);
+        errors.extend(container_resources(&limits, "overhead"));
     }
     if let Some(selector) = map(class, &["scheduling", "nodeSelector"]) {
         errors.extend(labels(selector, "scheduling.nodeSelector"));
     }
     let tolerated = items(class, &["scheduling", "tolerations"]);
     errors.extend(tolerations(tolerated, "scheduling.tolerations"));
+    let mut seen = Vec::new();
+    for (index, toleration) in objects(class, &["scheduling", "tolerations"]) {
+        let part = |field: &str| text(toleration, &[field]);
+        let key = [part("key"), part("operator"), part("value"), part("effect")];
+        if seen.contains(&key) {
+            // The value is upstream's internal form of it, whose members are named as in Go.
+            let value = json!({
+                "Key": key[0],
+                "Operator": key[1],
+                "Value": key[2],
+                "Effect": key[3],
+                "TolerationSeconds": toleration.get("tolerationSeconds"),
+            });
+            errors.push(FieldError::duplicate(format!("scheduling.tolerations[{index}]"), value));
+        }
+        seen.push(key);
+    }
     errors
 }
 
@@ -165,6 +194,9 @@ pub fn horizontal_pod_autoscaler() -> Stored {
     Stored::new(policy::HORIZONTAL_POD_AUTOSCALER)
         .defaults(autoscaling::defaults)
         .rules(autoscaling::validate)
+        .create_rules(|autoscaler| autoscaling::target_group(autoscaler, None))
+        .update_rules(|new, old| autoscaling::target_group(new, Some(old)))
+        .declared(autoscaling::declared)
         .status_rules(|autoscaler, _| counts(autoscaler, &["currentReplicas", "desiredReplicas"]))
         .status(|| json!({"currentMetrics": null, "desiredReplicas": 0}))
 }
@@ -181,6 +213,7 @@ pub fn resource_claim() -> Stored {
     Stored::new(extension::RESOURCE_CLAIM)
         .returns_deleted()
         .defaults(devices::claim_defaults)
+        .drops(devices::drop_from_claim)
         .rules(devices::claim)
         .update_rules(devices::fixed_spec)
         .status_rules(devices::status)
@@ -192,6 +225,7 @@ pub fn resource_claim_template() -> Stored {
     Stored::new(extension::NAME_AND_AGE)
         .returns_deleted()
         .defaults(devices::template_defaults)
+        .drops(devices::drop_from_template)
         .rules(devices::template)
         .update_rules(devices::fixed_spec)
         .unattended(NO_DEVICES)
@@ -202,6 +236,7 @@ pub fn resource_slice() -> Stored {
         .generation()
         .returns_deleted()
         .defaults(devices::slice_defaults)
+        .drops(devices::drop_from_slice)
         .rules(devices::slice)
         .update_rules(devices::slice_update)
         .fields(&["spec.nodeName", "spec.driver"], |slice| {

@@ -9,12 +9,15 @@ use crate::registry::formats::{dns1123_label, dns1123_subdomain, label_key, labe
 use crate::registry::json::{children, default_text, default_to, integer, is_set, items, map, objects, text};
 use crate::registry::network::{Family, canonical_ip, endpoint_ip, legacy_ip};
 use crate::registry::strategy::Object;
-use crate::registry::validation::{immutable, labels};
+use crate::registry::validation::labels;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+const ADDRESS_TYPES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
+/// It has a field of its own.
+const ZONE: &str = "topology.kubernetes.io/zone";
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
@@ -34,14 +37,9 @@ pub fn endpoint_slice() -> Stored {
     Stored::new(ENDPOINT_SLICE)
         .generation()
         .defaults(default_slice)
-        .rules(validate_slice)
-        .update_rules(|slice, old| {
-            Vec::from_iter(immutable(
-                slice.get("addressType"),
-                old.get("addressType"),
-                "addressType",
-            ))
-        })
+        .create_rules(|slice| slice_rules(slice, None))
+        .update_rules(|slice, old| slice_rules(slice, Some(old)))
+        .declared(slice_declared)
 }
 
 fn default_endpoints(endpoints: &mut Object) {
@@ -122,29 +120,32 @@ fn validate_endpoints(endpoints: &Object) -> Vec<FieldError> {
     errors
 }
 
-fn validate_slice(slice: &Object) -> Vec<FieldError> {
+/// Endpoints that an update leaves as they are may be wrong: older versions took more.
+fn slice_rules(slice: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let kinds = ["FQDN", "IPv4", "IPv6"];
-    let kind = text(slice, &["addressType"]);
-    if kind.is_empty() {
-        errors.push(FieldError::required("addressType", ""));
-    } else if !kinds.contains(&kind) {
-        errors.push(FieldError::not_supported("addressType", kind, &kinds));
-    }
-    let count = items(slice, &["endpoints"]).len();
-    if count > ENDPOINTS_MAX {
-        errors.push(FieldError::too_many("endpoints", count, ENDPOINTS_MAX));
-        return errors;
-    }
-    for (index, endpoint) in objects(slice, &["endpoints"]) {
-        errors.extend(endpoint_errors(endpoint, kind, &format!("endpoints[{index}]")));
-    }
     let count = items(slice, &["ports"]).len();
     if count > PORTS_MAX {
         errors.push(FieldError::too_many("ports", count, PORTS_MAX));
+    } else {
+        errors.extend(slice_ports(slice));
+    }
+    let endpoints = items(slice, &["endpoints"]);
+    if old.is_some_and(|old| items(old, &["endpoints"]) == endpoints) {
         return errors;
     }
-    let mut names = BTreeSet::new();
+    if endpoints.len() > ENDPOINTS_MAX {
+        errors.push(FieldError::too_many("endpoints", endpoints.len(), ENDPOINTS_MAX));
+        return errors;
+    }
+    let kind = text(slice, &["addressType"]);
+    for (index, endpoint) in objects(slice, &["endpoints"]) {
+        errors.extend(endpoint_errors(endpoint, kind, &format!("endpoints[{index}]")));
+    }
+    errors
+}
+
+fn slice_ports(slice: &Object) -> Vec<FieldError> {
+    let (mut errors, mut names) = (Vec::new(), BTreeSet::new());
     for (index, port) in objects(slice, &["ports"]) {
         let path = format!("ports[{index}]");
         let name = text(port, &["name"]);
@@ -154,55 +155,68 @@ fn validate_slice(slice: &Object) -> Vec<FieldError> {
         if !names.insert(name) {
             errors.push(FieldError::duplicate(format!("{path}.name"), name));
         }
-        if let Some(number) = integer(port, &["port"]) {
-            for problem in port_number(number) {
-                errors.push(FieldError::invalid(format!("{path}.port"), number, &problem));
-            }
-        }
         errors.extend(port_errors(port, &path, &format!("{path}.protocol")));
+    }
+    errors
+}
+
+/// The kind of addresses and how many an endpoint has, as upstream's type asks for them.
+fn slice_declared(slice: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let (path, kind) = ("addressType", text(slice, &["addressType"]));
+    let before = old.map(|old| text(old, &["addressType"]));
+    if before != Some(kind) {
+        if kind.is_empty() {
+            errors.push(FieldError::required(path, ""));
+        }
+        errors.extend(before.map(|_| FieldError::fixed(path)));
+        if errors.is_empty() && !ADDRESS_TYPES.contains(&kind) {
+            errors.push(FieldError::not_supported(path, kind, &ADDRESS_TYPES));
+        }
+    }
+    if old.is_some_and(|old| items(old, &["endpoints"]) == items(slice, &["endpoints"])) {
+        return errors;
+    }
+    for (index, endpoint) in objects(slice, &["endpoints"]) {
+        let (path, count) = (
+            format!("endpoints[{index}].addresses"),
+            items(endpoint, &["addresses"]).len(),
+        );
+        if count == 0 {
+            errors.push(FieldError::required(path, ""));
+        } else if count > ADDRESSES_MAX {
+            errors.push(FieldError::too_many(path, count, ADDRESSES_MAX));
+        }
     }
     errors
 }
 
 fn endpoint_errors(endpoint: &Object, kind: &str, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let (addresses_path, addresses) = (format!("{path}.addresses"), items(endpoint, &["addresses"]));
-    if addresses.is_empty() {
-        errors.push(FieldError::required(
-            addresses_path.as_str(),
-            "must contain at least 1 address",
-        ));
-    } else if addresses.len() > ADDRESSES_MAX {
-        errors.push(FieldError::too_many(
-            addresses_path.as_str(),
-            addresses.len(),
-            ADDRESSES_MAX,
-        ));
-    }
-    for (index, address) in addresses.iter().enumerate() {
+    let addresses_path = format!("{path}.addresses");
+    for (index, address) in items(endpoint, &["addresses"]).iter().enumerate() {
         let (path, address) = (
             format!("{addresses_path}[{index}]"),
             address.as_str().unwrap_or_default(),
         );
-        let family = address.parse::<IpAddr>().map(Family::of).ok();
-        match (kind, family) {
-            ("FQDN", _) => errors.extend(fully_qualified(address, &path)),
-            ("IPv4", Some(Family::V6)) => {
-                errors.push(FieldError::invalid(path.as_str(), address, "must be an IPv4 address"));
+        let (wanted, problems) = match kind {
+            "FQDN" => {
+                errors.extend(fully_qualified(address, &path));
+                continue;
             }
-            ("IPv6", Some(Family::V4)) => {
-                errors.push(FieldError::invalid(path.as_str(), address, "must be an IPv6 address"));
-            }
-            ("IPv4" | "IPv6", _) => {
-                let problems = canonical_ip(&path, address);
-                errors.extend(if problems.is_empty() {
-                    endpoint_ip(&path, address)
-                } else {
-                    problems
-                });
-            }
-            _ => {}
+            "IPv4" => (Family::V4, legacy_ip(&path, address, &[])),
+            "IPv6" => (Family::V6, canonical_ip(&path, address)),
+            _ => continue,
+        };
+        if !problems.is_empty() {
+            errors.extend(problems);
+            continue;
         }
+        if address.parse::<IpAddr>().map(Family::of) != Ok(wanted) {
+            let detail = format!("must be an {} address", wanted.name());
+            errors.push(FieldError::invalid(addresses_path.as_str(), address, &detail));
+        }
+        errors.extend(endpoint_ip(&path, address));
     }
     if let Some(node) = endpoint.get("nodeName").and_then(Value::as_str) {
         errors.extend(invalid(
@@ -217,6 +231,11 @@ fn endpoint_errors(endpoint: &Object, kind: &str, path: &str) -> Vec<FieldError>
             errors.push(FieldError::too_many(path, topology.len(), TOPOLOGY_MAX));
         }
         errors.extend(labels(topology, &format!("{path}.deprecatedTopology")));
+        if topology.contains_key(ZONE) {
+            let path = format!("{path}.deprecatedTopology[{ZONE}]");
+            let detail = "reserved key was not removed in conversion";
+            errors.push(FieldError::internal(path, detail));
+        }
     }
     if let Some(hostname) = endpoint.get("hostname").and_then(Value::as_str) {
         errors.extend(invalid(
@@ -228,7 +247,8 @@ fn endpoint_errors(endpoint: &Object, kind: &str, path: &str) -> Vec<FieldError>
     for list in ["forZones", "forNodes"] {
         let (path, count) = (format!("{path}.hints.{list}"), items(endpoint, &["hints", list]).len());
         if count > HINTS_MAX {
-            errors.push(FieldError::too_many(path.as_str(), count, HINTS_MAX));
+            errors.push(FieldError::too_many(path, count, HINTS_MAX));
+            break;
         }
         let mut seen = BTreeSet::new();
         for (index, hint) in objects(endpoint, &["hints", list]) {

@@ -3,7 +3,7 @@
 
 use crate::registry::columns::core::EVENT;
 use crate::registry::field::FieldError;
-use crate::registry::formats::{label_key, path_segment};
+use crate::registry::formats::{dns1123_subdomain, label_key, path_segment};
 use crate::registry::json::{default_text, default_to, number, text};
 use crate::registry::strategy::{Column, Dependents, Object, Strategy, Target};
 use crate::registry::validation::immutable;
@@ -86,7 +86,7 @@ impl Strategy for CoreEvents {
     }
 
     fn validate(&self, object: &Object) -> Vec<FieldError> {
-        validate(object)
+        validate(object, "reportingComponent")
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -140,11 +140,16 @@ impl Strategy for EventsV1 {
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         let mut stored = object.clone();
         self.convert_to_storage(&mut stored);
-        validate(&stored)
+        validate(&stored, "reportingController")
     }
 
     fn validate_create(&self, object: &Object) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+        let name = text(object, &["metadata", "name"]);
+        let mut errors: Vec<FieldError> = dns1123_subdomain(name, false)
+            .iter()
+            .map(|problem| FieldError::invalid("metadata.name", name, problem))
+            .collect();
+        errors.extend(validate_series(object));
         if text(object, &["eventTime"]).is_empty() {
             errors.push(FieldError::required("eventTime", ""));
         }
@@ -167,7 +172,6 @@ impl Strategy for EventsV1 {
         if source("component") || source("host") {
             errors.push(FieldError::invalid("source", "", "needs to be unset"));
         }
-        errors.extend(validate_series(object));
         errors
     }
 
@@ -271,8 +275,9 @@ fn rename(object: &mut Object, from: &str, to: &str) {
     }));
 }
 
-/// Rules of an event in its storage version. Messages name fields as upstream's internal type does, in either group.
-fn validate(event: &Object) -> Vec<FieldError> {
+/// Rules of an event in its storage version. Messages name fields as upstream's internal type does, in either group, but
+/// for the reporter.
+fn validate(event: &Object, reporter_path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let namespace = text(event, &["metadata", "namespace"]);
     let involved = text(event, &["involvedObject", "namespace"]);
@@ -293,12 +298,12 @@ fn validate(event: &Object) -> Vec<FieldError> {
     }
     let reporter = text(event, &["reportingComponent"]);
     if reporter.is_empty() {
-        errors.push(FieldError::required("reportingController", ""));
+        errors.push(FieldError::required(reporter_path, ""));
     }
     errors.extend(
         label_key(reporter)
             .iter()
-            .map(|problem| FieldError::invalid("reportingController", reporter, problem)),
+            .map(|problem| FieldError::invalid(reporter_path, reporter, problem)),
     );
     let too_long =
         |field: &str, most: usize| FieldError::invalid(field, "", &format!("can have at most {most} characters"));

@@ -6,7 +6,7 @@ use crate::registry::columns::extension;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, dns1123_subdomain};
 use crate::registry::json::{
-    boolean, child, child_or_new, default_number, default_to, integer, is_set, items, map, number, objects, text,
+    boolean, child, child_or_new, default_number, default_to, integer, is_set, items, map, number, objects, text, texts,
 };
 use crate::registry::strategy::Object;
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ const PRECEDENCE_MAX: i64 = 10_000;
 const QUEUES_MAX: i64 = 10_000_000;
 /// Bits of the hash that deals a request its queues.
 const HASH_BITS_MAX: u32 = 60;
+/// Carries a zero through a version that has no way to say it; for that version only.
+const PRESERVE_ZERO: &str = "flowcontrol.k8s.io/preserve-zero-concurrency-shares";
 const EXEMPT: &str = "exempt";
 const VERBS: [&str; 9] = [
     "create",
@@ -50,6 +52,12 @@ pub fn priority_level() -> Stored {
         .generation()
         .defaults(default_level)
         .rules(level_rules)
+        .create_rules(|level| {
+            let annotated = texts(level, &["metadata", "annotations"]).any(|(key, _)| key == PRESERVE_ZERO);
+            let detail = format!("annotation '{PRESERVE_ZERO}' is forbidden");
+            Vec::from_iter(annotated.then(|| FieldError::forbidden("metadata.annotations", &detail)))
+        })
+        .declared(level_declared)
         .status_rules(|new, _| conditions(new))
         .status(|| json!({}))
         .unattended(NO_FLOW_CONTROL)
@@ -81,7 +89,7 @@ fn conditions(object: &Object) -> Vec<FieldError> {
             errors.push(FieldError::duplicate(path.as_str(), kind));
         }
         if kind.is_empty() {
-            errors.push(FieldError::required(path, "must not be empty"));
+            errors.push(FieldError::required(path, ""));
         }
     }
     errors
@@ -307,60 +315,105 @@ fn level_rules(level: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (kind, name) = (text(spec, &["type"]), text(level, &["metadata", "name"]));
     if (name == EXEMPT) != (kind == "Exempt") {
-        let detail = "type must be 'Exempt' if and only if name is 'exempt'";
+        let detail = "must be 'Exempt' if and only if `name` is 'exempt'";
         errors.push(FieldError::invalid("spec.type", kind, detail));
     }
     match kind {
         "Exempt" => {
-            if spec.contains_key("limited") {
-                let detail = "must be nil if the type is not Limited";
-                errors.push(FieldError::forbidden("spec.limited", detail));
-            }
             if let Some(exempt) = map(spec, &[EXEMPT]) {
-                errors.extend(shares(exempt, "spec.exempt"));
+                errors.extend(nominal_shares(exempt, "spec.exempt"));
+                errors.extend(lendable_percent(exempt, "spec.exempt"));
             }
         }
-        "Limited" => {
-            if spec.contains_key(EXEMPT) {
-                let detail = "must be nil if the type is Limited";
-                errors.push(FieldError::forbidden("spec.exempt", detail));
-            }
-            match map(spec, &["limited"]) {
-                None => errors.push(FieldError::required(
-                    "spec.limited",
-                    "must not be empty when type is Limited",
-                )),
-                Some(limited) => errors.extend(limited_rules(limited)),
-            }
-        }
+        "Limited" => errors.extend(map(spec, &["limited"]).map_or_else(Vec::new, limited_rules)),
+        "" => {}
         other => errors.push(FieldError::not_supported("spec.type", other, &["Exempt", "Limited"])),
     }
     errors.extend(conditions(level));
     errors
 }
 
-fn shares(level: &Object, path: &str) -> Vec<FieldError> {
+/// Which part goes with which type, as upstream's type has it: one is demanded, the others are not for it.
+fn level_declared(level: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let empty = Object::new();
+    let spec = |level| map(level, &["spec"]).unwrap_or(&empty);
+    let (new, before) = (spec(level), old.map(spec));
     let mut errors = Vec::new();
-    let shares = number(level, &["nominalConcurrencyShares"]);
-    if shares < 0 {
-        let detail = "must be a non-negative integer";
-        errors.push(FieldError::invalid(
-            format!("{path}.nominalConcurrencyShares"),
-            shares,
-            detail,
-        ));
+    let kind = text(new, &["type"]);
+    if kind.is_empty() && before.is_none_or(|old| text(old, &["type"]) != kind) {
+        errors.push(FieldError::required("spec.type", ""));
     }
-    let percent = number(level, &["lendablePercent"]);
-    if !(0..=100).contains(&percent) {
-        let detail = "must be between 0 and 100, inclusive";
-        errors.push(FieldError::invalid(format!("{path}.lendablePercent"), percent, detail));
+    let parts = [("Limited", "limited", kind == "Limited"), ("Exempt", EXEMPT, false)];
+    errors.extend(
+        parts
+            .iter()
+            .filter_map(|(of, field, demanded)| by_mode((new, before), kind == *of, field, *demanded, "spec")),
+    );
+    let response = |spec| map(spec, &["limited", "limitResponse"]).unwrap_or(&empty);
+    let Some(limited) = map(new, &["limited"]) else {
+        return errors;
+    };
+    if before.is_some_and(|old| map(old, &["limited"]) == Some(limited)) {
+        return errors;
     }
+    let (new, before) = (response(new), before.map(response));
+    let (kind, path) = (text(new, &["type"]), "spec.limited.limitResponse");
+    if kind.is_empty() && before.is_none_or(|old| text(old, &["type"]) != kind) {
+        errors.push(FieldError::required(format!("{path}.type"), ""));
+    }
+    errors.extend(by_mode((new, before), kind == "Queue", "queuing", true, path));
     errors
+}
+
+/// A part that belongs to one `type` of its owner: absent where it is demanded, or there where it is not its type's. Not
+/// looked at if neither it nor the type is new.
+fn by_mode(
+    (owner, old): (&Object, Option<&Object>),
+    is_mode: bool,
+    field: &str,
+    demanded: bool,
+    path: &str,
+) -> Option<FieldError> {
+    let same = |field: &str| old.is_some_and(|old| old.get(field) == owner.get(field));
+    if same("type") && same(field) {
+        return None;
+    }
+    let path = format!("{path}.{field}");
+    match (is_mode, owner.contains_key(field)) {
+        (true, false) if demanded => Some(FieldError::required(path, "")),
+        (false, true) => Some(FieldError::forbidden(path, "")),
+        _ => None,
+    }
+}
+
+fn nominal_shares(level: &Object, path: &str) -> Option<FieldError> {
+    let shares = number(level, &["nominalConcurrencyShares"]);
+    let path = format!("{path}.nominalConcurrencyShares");
+    (shares < 0).then(|| FieldError::invalid(path, shares, "must be a non-negative integer"))
+}
+
+fn lendable_percent(level: &Object, path: &str) -> Option<FieldError> {
+    let percent = number(level, &["lendablePercent"]);
+    let path = format!("{path}.lendablePercent");
+    let detail = "must be between 0 and 100, inclusive";
+    (!(0..=100).contains(&percent)).then(|| FieldError::invalid(path, percent, detail))
 }
 
 fn limited_rules(limited: &Object) -> Vec<FieldError> {
     let path = "spec.limited";
-    let mut errors = shares(limited, path);
+    let mut errors = Vec::from_iter(nominal_shares(limited, path));
+    let queuing = map(limited, &["limitResponse", "queuing"]);
+    let response = format!("{path}.limitResponse");
+    match (text(limited, &["limitResponse", "type"]), queuing) {
+        ("Queue", Some(queuing)) => errors.extend(queuing_rules(queuing, &format!("{response}.queuing"))),
+        ("" | "Queue" | "Reject", _) => {}
+        (other, _) => errors.push(FieldError::not_supported(
+            format!("{response}.type"),
+            other,
+            &["Queue", "Reject"],
+        )),
+    }
+    errors.extend(lendable_percent(limited, path));
     if let Some(percent) = integer(limited, &["borrowingLimitPercent"]).filter(|percent| *percent < 0) {
         let detail = "if specified, must be a non-negative integer";
         errors.push(FieldError::invalid(
@@ -368,26 +421,6 @@ fn limited_rules(limited: &Object) -> Vec<FieldError> {
             percent,
             detail,
         ));
-    }
-    let response = map(limited, &["limitResponse"]);
-    let queuing = response.and_then(|response| map(response, &["queuing"]));
-    let path = format!("{path}.limitResponse");
-    match (response.map_or("", |response| text(response, &["type"])), queuing) {
-        ("Reject", Some(_)) => {
-            let detail = "must be nil if limited.limitResponse.type is not Limited";
-            errors.push(FieldError::forbidden(format!("{path}.queuing"), detail));
-        }
-        ("Queue", None) => {
-            let detail = "must not be empty if limited.limitResponse.type is Limited";
-            errors.push(FieldError::required(format!("{path}.queuing"), detail));
-        }
-        ("Queue", Some(queuing)) => errors.extend(queuing_rules(queuing, &format!("{path}.queuing"))),
-        ("Reject", None) => {}
-        (other, _) => errors.push(FieldError::not_supported(
-            format!("{path}.type"),
-            other,
-            &["Queue", "Reject"],
-        )),
     }
     errors
 }
@@ -423,8 +456,7 @@ fn queuing_rules(queuing: &Object, path: &str) -> Vec<FieldError> {
     errors
 }
 
-/// Bits that tell all ways of dealing `hand` cards of `deck` apart.
+/// Bits that choosing one card of `deck` takes, `hand` times.
 fn entropy_bits(deck: i64, hand: i64) -> u32 {
-    let bits: f64 = (0..hand).map(|dealt| ((deck - dealt) as f64).log2()).sum();
-    bits.ceil() as u32
+    ((deck as f64).log2() * hand as f64).ceil() as u32
 }

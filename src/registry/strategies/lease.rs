@@ -3,7 +3,7 @@
 use super::Stored;
 use crate::registry::columns::{self, Column};
 use crate::registry::field::FieldError;
-use crate::registry::json::{integer, text};
+use crate::registry::json::{child, integer, text};
 use crate::registry::strategies::Printer;
 use crate::registry::strategy::Object;
 use crate::registry::validation::non_negative;
@@ -28,7 +28,17 @@ const PRINTER: Printer = Printer {
 
 /// The strategy of Leases.
 pub fn strategy() -> Stored {
-    Stored::new(PRINTER).rules(validate).conditional().upsert()
+    Stored::new(PRINTER)
+        .defaults(|lease| {
+            // Leader election by the server is off by default, which leaves these out.
+            if let Some(spec) = child(lease, "spec") {
+                spec.remove("strategy");
+                spec.remove("preferredHolder");
+            }
+        })
+        .rules(validate)
+        .conditional()
+        .upsert()
 }
 
 fn validate(lease: &Object) -> Vec<FieldError> {
@@ -42,9 +52,5 @@ fn validate(lease: &Object) -> Vec<FieldError> {
     }
     let transitions = lease.get("spec").and_then(|spec| spec.get("leaseTransitions"));
     errors.extend(non_negative(transitions, "spec.leaseTransitions"));
-    if !text(lease, &["spec", "preferredHolder"]).is_empty() && text(lease, &["spec", "strategy"]).is_empty() {
-        let detail = "may only be specified when `strategy` is defined";
-        errors.push(FieldError::forbidden("spec.preferredHolder", detail));
-    }
     errors
 }

@@ -1,17 +1,18 @@
 //! Ingresses, their classes, network policies, and the ranges and addresses of Services
 //! (upstream: `pkg/apis/networking/validation`).
 
+use std::net::IpAddr;
+
 use super::pod::validate::{invalid, label_selector, one_of, supported};
 use crate::registry::field::FieldError;
 use crate::registry::formats::{
     dns1035_label, dns1123_label, dns1123_subdomain, path_segment, port_name, port_number, regex_error,
 };
 use crate::registry::json::{at, integer, is_set, items, map, number, objects, text};
-use crate::registry::network::{Cidr, canonical, canonical_cidr, is_dual_stack, legacy_cidr, legacy_ip};
+use crate::registry::network::{Cidr, Family, canonical_cidr, canonical_ip_problems, legacy_cidr, legacy_ip};
 use crate::registry::strategy::Object;
 use crate::registry::validation::{IMMUTABLE, domain_path};
 use serde_json::{Value, json};
-use std::net::IpAddr;
 
 const CONTROLLER_BYTES_MAX: usize = 250;
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -397,8 +398,13 @@ pub fn service_cidr(range: &Object) -> Vec<FieldError> {
     for (index, range) in ranges.iter().enumerate() {
         errors.extend(canonical_cidr(&format!("{path}[{index}]"), range));
     }
-    let addresses = ranges.iter().filter_map(|range| range.split('/').next());
-    if ranges.len() == 2 && !is_dual_stack(addresses) {
+    let families: Vec<Option<Family>> = ranges
+        .iter()
+        .map(|range| Cidr::parse(range).map(|range| range.family()))
+        .collect();
+    if let [Some(one), Some(other)] = families.as_slice()
+        && one == other
+    {
         let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         errors.push(FieldError::invalid(path, json!(ranges), detail));
     }
@@ -420,36 +426,44 @@ pub fn service_cidr_update(range: &Object, old: &Object) -> Vec<FieldError> {
 
 /// The name of an IPAddress is the address.
 pub fn ip_address_name(name: &str, _is_prefix: bool) -> Vec<String> {
-    match name.parse::<IpAddr>() {
-        Err(_) => vec![format!("ParseAddr({name:?}): unable to parse IP")],
-        Ok(address) if canonical(address) != name => vec!["must be a canonical form IP address".to_owned()],
-        Ok(_) => Vec::new(),
-    }
+    canonical_ip_problems(name)
 }
 
 pub fn ip_address(address: &Object) -> Vec<FieldError> {
-    let path = "spec.parentRef";
+    let mut errors = Vec::new();
     let Some(parent) = map(address, &["spec", "parentRef"]) else {
-        return vec![FieldError::required(path, "")];
+        return errors;
     };
     let group = text(parent, &["group"]);
-    let mut errors = Vec::new();
     if !group.is_empty() {
-        errors.extend(invalid(
-            &format!("{path}.group"),
-            group,
-            &dns1123_subdomain(group, false),
-        ));
+        let problems = dns1123_subdomain(group, false);
+        errors.extend(invalid("spec.parentRef.group", group, &problems));
     }
-    errors.extend(segment(parent, "resource", path));
-    errors.extend(segment(parent, "name", path));
-    let namespace = text(parent, &["namespace"]);
-    if !namespace.is_empty() {
-        errors.extend(invalid(
-            &format!("{path}.namespace"),
-            namespace,
-            &path_segment(namespace, false),
-        ));
+    for field in ["resource", "name", "namespace"] {
+        let value = text(parent, &[field]);
+        let problems = path_segment(value, false);
+        errors.extend(invalid(&format!("spec.parentRef.{field}"), value, &problems));
     }
     errors
+}
+
+/// What an address says of its owner, as upstream's type asks for it.
+pub fn ip_address_declared(address: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let path = "spec.parentRef";
+    let parent = at(address, &["spec", "parentRef"]);
+    let before = old.map(|old| at(old, &["spec", "parentRef"]));
+    if before == Some(parent) {
+        return Vec::new();
+    }
+    let mut errors = Vec::from_iter(parent.is_none().then(|| FieldError::required(path, "")));
+    errors.extend(before.map(|_| FieldError::fixed(path)));
+    if !errors.is_empty() {
+        return errors;
+    }
+    let missing = ["resource", "name"]
+        .into_iter()
+        .filter(|field| text(address, &["spec", "parentRef", field]).is_empty());
+    missing
+        .map(|field| FieldError::required(format!("{path}.{field}"), ""))
+        .collect()
 }

@@ -1,9 +1,9 @@
 //! Admission policies and their bindings: defaults and rules
 //! (upstream: `pkg/apis/admissionregistration/v1/defaults.go` and `…/validation/validation.go`).
 
-use super::Stored;
 use super::match_rules::{match_conditions, match_resources};
-use super::pod::validate::{label_selector, one_of};
+use super::pod::validate::{invalid, label_selector, one_of};
+use super::{Stored, conditions};
 use crate::registry::cel::words;
 use crate::registry::columns::extension;
 use crate::registry::field::FieldError;
@@ -25,6 +25,7 @@ pub fn validating_policy() -> Stored {
         .conditional()
         .defaults(default_policy)
         .rules(validating_rules)
+        .status_rules(|policy, _| validating_status(policy))
         .field_warnings(|policy| {
             let says = map(policy, &["spec"]).is_some_and(|spec| is_set(spec, "auditAnnotations"));
             Vec::from_iter(says.then(|| NO_AUDIT.to_owned()))
@@ -50,6 +51,7 @@ pub fn validating_binding() -> Stored {
             errors.extend(spec.map(validation_actions).unwrap_or_default());
             errors
         })
+        .declared(binding_declared)
         .field_warnings(|binding| {
             let audits = items(binding, &["spec", "validationActions"])
                 .iter()
@@ -59,7 +61,15 @@ pub fn validating_binding() -> Stored {
 }
 
 pub fn mutating_binding() -> Stored {
-    binding().rules(binding_rules)
+    binding().rules(|binding| {
+        let name = text(binding, &["spec", "policyName"]);
+        let mut errors = Vec::from_iter(name.is_empty().then(|| FieldError::required("spec.policyName", "")));
+        errors.extend(binding_rules(binding));
+        if let Some(resources) = map(binding, &["spec", "matchResources"]) {
+            errors.extend(mutable_operations(resources, "spec.matchResources"));
+        }
+        errors
+    })
 }
 
 fn binding() -> Stored {
@@ -94,7 +104,7 @@ fn default_match(resources: &mut Object) {
 }
 
 /// What both kinds of policy have.
-fn policy_rules(spec: &Object, compiled: &Policy) -> Vec<FieldError> {
+fn policy_rules(spec: &Object, compiled: &Policy, mutates: bool) -> Vec<FieldError> {
     let mut errors = Vec::from_iter(one_of(spec, "failurePolicy", &FAILURE_POLICIES, "spec"));
     if let Some(kind) = map(spec, &["paramKind"]) {
         errors.extend(param_kind(kind));
@@ -105,6 +115,9 @@ fn policy_rules(spec: &Object, compiled: &Policy) -> Vec<FieldError> {
             errors.extend(match_resources(constraints, "spec.matchConstraints"));
             if !is_set(constraints, "resourceRules") {
                 errors.push(FieldError::required("spec.matchConstraints.resourceRules", ""));
+            }
+            if mutates {
+                errors.extend(mutable_operations(constraints, "spec.matchConstraints"));
             }
         }
     }
@@ -117,20 +130,33 @@ fn policy_rules(spec: &Object, compiled: &Policy) -> Vec<FieldError> {
             }
             name if is_cel_identifier(name) => {}
             name => {
-                let detail = "name is not a valid CEL identifier";
+                let detail = "must be a valid CEL identifier";
                 errors.push(FieldError::invalid(format!("{path}.name"), name, detail));
             }
         }
-        errors.extend(expression(variable, "expression", &path, compiled));
+        let missing = "expression is not specified";
+        errors.extend(expression(variable, "expression", &path, missing, compiled));
     }
     errors
 }
 
+/// What is deleted is not changed.
+fn mutable_operations(resources: &Object, path: &str) -> Vec<FieldError> {
+    let known = ["*", "CONNECT", "CREATE", "UPDATE"];
+    let operations = objects(resources, &["resourceRules"]).flat_map(|(_, rule)| items(rule, &["operations"]));
+    operations
+        .filter(|operation| !operation.as_str().is_some_and(|operation| known.contains(&operation)))
+        .map(|operation| {
+            FieldError::not_supported(format!("{path}.resourceRules.operations"), operation.clone(), &known)
+        })
+        .collect()
+}
+
 /// An expression must be there and compile.
-fn expression(owner: &Object, field: &str, path: &str, compiled: &Policy) -> Option<FieldError> {
+fn expression(owner: &Object, field: &str, path: &str, missing: &str, compiled: &Policy) -> Option<FieldError> {
     let path = format!("{path}.{field}");
     if text(owner, &[field]).trim().is_empty() {
-        return Some(FieldError::required(path, &format!("{field} is not specified")));
+        return Some(FieldError::required(path, missing));
     }
     compiled.problem_at(&path)
 }
@@ -186,7 +212,7 @@ fn validating_rules(policy: &Object) -> Vec<FieldError> {
     let empty = Object::new();
     let spec = map(policy, &["spec"]).unwrap_or(&empty);
     let compiled = Policy::compile(policy);
-    let mut errors = policy_rules(spec, &compiled);
+    let mut errors = policy_rules(spec, &compiled, false);
     if !is_set(spec, "validations") && !is_set(spec, "auditAnnotations") {
         let detail = "validations or auditAnnotations must contain at least one item";
         errors.push(FieldError::required("spec.validations", detail));
@@ -205,7 +231,8 @@ fn validating_rules(policy: &Object) -> Vec<FieldError> {
 }
 
 fn validation_rules(validation: &Object, path: &str, compiled: &Policy) -> Vec<FieldError> {
-    let mut errors = Vec::from_iter(expression(validation, "expression", path, compiled));
+    let missing = "expression is not specified";
+    let mut errors = Vec::from_iter(expression(validation, "expression", path, missing, compiled));
     let at = |field: &str| format!("{path}.{field}");
     let given = text(validation, &["messageExpression"]);
     if !given.is_empty() && given.trim().is_empty() {
@@ -243,10 +270,12 @@ fn audit_annotations(policy: &str, spec: &Object, compiled: &Policy) -> Vec<Fiel
         for problem in label_key(&full) {
             errors.push(FieldError::invalid(key_path.as_str(), full.as_str(), &problem));
         }
-        errors.extend(expression(annotation, "valueExpression", &path, compiled));
         if text(annotation, &["valueExpression"]).trim().len() > AUDIT_EXPRESSION_BYTES_MAX {
             let detail = format!("must not exceed {AUDIT_EXPRESSION_BYTES_MAX} bytes in length");
             errors.push(FieldError::required(format!("{path}.valueExpression"), &detail));
+        } else {
+            let missing = "valueExpression is not specified";
+            errors.extend(expression(annotation, "valueExpression", &path, missing, compiled));
         }
         if !keys.insert(key) {
             errors.push(FieldError::duplicate(key_path, key));
@@ -259,8 +288,7 @@ fn mutating_rules(policy: &Object) -> Vec<FieldError> {
     let empty = Object::new();
     let spec = map(policy, &["spec"]).unwrap_or(&empty);
     let compiled = Policy::compile(policy);
-    let mut errors = policy_rules(spec, &compiled);
-    errors.extend(one_of(spec, "reinvocationPolicy", &["IfNeeded", "Never"], "spec"));
+    let mut errors = policy_rules(spec, &compiled, true);
     if !is_set(spec, "mutations") {
         errors.push(FieldError::required(
             "spec.mutations",
@@ -268,34 +296,37 @@ fn mutating_rules(policy: &Object) -> Vec<FieldError> {
         ));
     }
     for (index, mutation) in objects(spec, &["mutations"]) {
-        let path = format!("spec.mutations[{index}]");
-        let types = ["ApplyConfiguration", "JSONPatch"];
-        let (used, other) = match text(mutation, &["patchType"]) {
-            "" => {
-                errors.push(FieldError::required(format!("{path}.patchType"), ""));
-                continue;
-            }
-            "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
-            "JSONPatch" => ("jsonPatch", "applyConfiguration"),
-            unknown => {
-                errors.push(FieldError::not_supported(format!("{path}.patchType"), unknown, &types));
-                continue;
-            }
-        };
-        if mutation.contains_key(other) {
-            let detail = format!(
-                "must not be specified when patchType is {}",
-                text(mutation, &["patchType"])
-            );
-            errors.push(FieldError::invalid(format!("{path}.{other}"), "{}", &detail));
+        errors.extend(mutation_rules(mutation, &format!("spec.mutations[{index}]"), &compiled));
+    }
+    errors.extend(one_of(spec, "reinvocationPolicy", &["IfNeeded", "Never"], "spec"));
+    errors
+}
+
+fn mutation_rules(mutation: &Object, path: &str, compiled: &Policy) -> Vec<FieldError> {
+    let kind = text(mutation, &["patchType"]);
+    let (used, other) = match kind {
+        "" => return vec![FieldError::required(format!("{path}.patchType"), "")],
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
+        unknown => {
+            let types = ["ApplyConfiguration", "JSONPatch"];
+            return vec![FieldError::not_supported(format!("{path}.patchType"), unknown, &types)];
         }
-        match map(mutation, &[used]) {
-            None => {
-                let detail = format!("must be specified when patchType is {}", text(mutation, &["patchType"]));
-                errors.push(FieldError::required(format!("{path}.{used}"), &detail));
-            }
-            Some(body) => errors.extend(expression(body, "expression", &format!("{path}.{used}"), &compiled)),
+    };
+    let mut errors = Vec::new();
+    match map(mutation, &[used]) {
+        None => {
+            let detail = format!("must be specified when patchType is {kind}");
+            errors.push(FieldError::required(format!("{path}.{used}"), &detail));
         }
+        Some(body) => errors.extend(expression(body, "expression", &format!("{path}.{used}"), "", compiled)),
+    }
+    if mutation.contains_key(other) {
+        let (value, detail) = (
+            format!("{{{other}}}"),
+            format!("must not be specified when patchType is {kind}"),
+        );
+        errors.push(FieldError::invalid(format!("{path}.{other}"), value, &detail));
     }
     errors
 }
@@ -304,20 +335,15 @@ fn binding_rules(binding: &Object) -> Vec<FieldError> {
     let empty = Object::new();
     let spec = map(binding, &["spec"]).unwrap_or(&empty);
     let mut errors = Vec::new();
-    match text(spec, &["policyName"]) {
-        "" => errors.push(FieldError::required("spec.policyName", "")),
-        name => {
-            for problem in dns1123_subdomain(name, false) {
-                errors.push(FieldError::invalid("spec.policyName", name, &problem));
-            }
-        }
+    let name = text(spec, &["policyName"]);
+    if !name.is_empty() {
+        errors.extend(invalid("spec.policyName", name, &dns1123_subdomain(name, false)));
     }
     if let Some(reference) = map(spec, &["paramRef"]) {
         errors.extend(param_ref(reference));
     }
     if let Some(resources) = map(spec, &["matchResources"]) {
-        // Upstream's path lacks this letter, too.
-        errors.extend(match_resources(resources, "spec.matchResouces"));
+        errors.extend(match_resources(resources, "spec.matchResources"));
     }
     errors
 }
@@ -373,8 +399,34 @@ fn validation_actions(spec: &Object) -> Vec<FieldError> {
             API response and headers serves no purpose)";
         errors.push(FieldError::invalid(path, actions.to_vec(), detail));
     }
-    if actions.is_empty() {
-        errors.push(FieldError::required(path, "at least one validation action is required"));
+    errors
+}
+
+/// What a binding must have, as upstream's type asks for it.
+fn binding_declared(binding: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let named = |binding| text(binding, &["spec", "policyName"]);
+    let acts = |binding| items(binding, &["spec", "validationActions"]);
+    let mut errors = Vec::new();
+    if named(binding).is_empty() && old.is_none_or(|old| !named(old).is_empty()) {
+        errors.push(FieldError::required("spec.policyName", ""));
     }
+    if acts(binding).is_empty() && old.is_none_or(|old| !acts(old).is_empty()) {
+        errors.push(FieldError::required("spec.validationActions", ""));
+    }
+    errors
+}
+
+/// What the type checker noted on a policy.
+fn validating_status(policy: &Object) -> Vec<FieldError> {
+    let path = "status.typeChecking.expressionWarnings";
+    let mut errors = Vec::new();
+    for (index, warning) in objects(policy, &["status", "typeChecking", "expressionWarnings"]) {
+        for field in ["warning", "fieldRef"] {
+            if text(warning, &[field]).trim().is_empty() {
+                errors.push(FieldError::required(format!("{path}[{index}].{field}"), ""));
+            }
+        }
+    }
+    errors.extend(map(policy, &["status"]).map_or_else(Vec::new, |status| conditions::validate(status, "status")));
     errors
 }

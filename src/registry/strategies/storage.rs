@@ -6,14 +6,14 @@ use super::pod::validate::{invalid, label_selector, quantity_value};
 use super::volumes;
 use crate::registry::columns::storage as printers;
 use crate::registry::field::FieldError;
-use crate::registry::formats::{dns1123_subdomain, label_key, label_value};
+use crate::registry::formats::{dns1123_subdomain, label_key};
 use crate::registry::json::{
     at, child_or_new, default_text, default_to, integer, is_set, items, map, objects, text, texts,
 };
 use crate::registry::strategy::Object;
 use crate::registry::validation::{IMMUTABLE, immutable, non_negative};
-use serde_json::json;
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
@@ -34,21 +34,37 @@ pub fn storage_class() -> Stored {
             default_text(class, "volumeBindingMode", "Immediate");
         })
         .rules(class_rules)
-        .update_rules(|new, old| {
-            let fixed = ["parameters", "provisioner", "reclaimPolicy"];
-            let changed = fixed.iter().filter(|field| new.get(**field) != old.get(**field));
-            let mut errors: Vec<FieldError> = changed
-                .map(|field| FieldError::forbidden(*field, &format!("updates to {field} are forbidden.")))
-                .collect();
-            let mode = "volumeBindingMode";
-            errors.extend(immutable(new.get(mode), old.get(mode), mode));
+        .declared(|class, old| {
+            let provisioner = "provisioner";
+            let given = !text(class, &[provisioner]).is_empty();
+            let mut errors = Vec::from_iter((!given).then(|| FieldError::required(provisioner, "")));
+            if let Some(old) = old {
+                let fixed = [provisioner, "parameters", "reclaimPolicy", "volumeBindingMode"];
+                let changed = fixed.iter().filter(|field| !same(class.get(**field), old.get(**field)));
+                errors.extend(changed.map(|field| FieldError::fixed(*field)));
+            }
             errors
         })
 }
 
+/// Whether two fields say the same: a list or a map without anything in it is as good as none.
+fn same(one: Option<&Value>, other: Option<&Value>) -> bool {
+    let told = |value: Option<&Value>| value.filter(|value| !is_nothing(value)).cloned();
+    told(one) == told(other)
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
 fn class_rules(class: &Object) -> Vec<FieldError> {
-    let mut errors = driver_or_provisioner(text(class, &["provisioner"]), "provisioner");
-    errors.extend(parameters(class));
+    let mut errors = qualified(text(class, &["provisioner"]), "provisioner");
+    errors.extend(parameters(class, "parameters"));
     for (field, values) in [
         ("reclaimPolicy", ["Delete", "Retain"]),
         ("volumeBindingMode", ["Immediate", "WaitForFirstConsumer"]),
@@ -58,32 +74,45 @@ fn class_rules(class: &Object) -> Vec<FieldError> {
             errors.push(FieldError::not_supported(field, value, &values));
         }
     }
-    let mut seen = Vec::new();
+    // Upstream compares with as many terms that ask for nothing, too.
+    let mut seen = vec![BTreeMap::new()];
     for (index, term) in objects(class, &["allowedTopologies"]) {
         let path = format!("allowedTopologies[{index}].matchLabelExpressions");
         errors.extend(topology_term(term, &path));
-        if seen.contains(&term) {
+        let asked = asked_of(term);
+        if seen.contains(&asked) {
             errors.push(FieldError::duplicate(path, ""));
         }
-        seen.push(term);
+        seen.push(asked);
     }
     errors
 }
 
-fn driver_or_provisioner(name: &str, path: &str) -> Vec<FieldError> {
+/// The values that a term allows, by key; the last of several for one key counts.
+fn asked_of(term: &Object) -> BTreeMap<&str, BTreeSet<&str>> {
+    let requirements = objects(term, &["matchLabelExpressions"]);
+    requirements
+        .map(|(_, requirement)| {
+            let values = items(requirement, &["values"]).iter().filter_map(Value::as_str);
+            (text(requirement, &["key"]), values.collect())
+        })
+        .collect()
+}
+
+/// A name of some kind of storage, which may be in capitals; whether there must be one is asked elsewhere.
+fn qualified(name: &str, path: &str) -> Vec<FieldError> {
     if name.is_empty() {
-        return vec![FieldError::required(path, "")];
+        return Vec::new();
     }
     invalid(path, &name.to_lowercase(), &label_key(&name.to_lowercase()))
 }
 
-fn parameters(class: &Object) -> Vec<FieldError> {
-    let path = "parameters";
-    if map(class, &[path]).is_some_and(|parameters| parameters.len() > PARAMETERS_MAX) {
+fn parameters(class: &Object, path: &str) -> Vec<FieldError> {
+    if map(class, &["parameters"]).is_some_and(|parameters| parameters.len() > PARAMETERS_MAX) {
         return vec![FieldError::too_long(path, PARAMETERS_MAX)];
     }
     let (mut errors, mut bytes) = (Vec::new(), 0);
-    for (key, value) in texts(class, &[path]) {
+    for (key, value) in texts(class, &["parameters"]) {
         if key.is_empty() {
             errors.push(FieldError::invalid(path, key, "field can not be empty."));
         }
@@ -107,9 +136,8 @@ fn topology_term(term: &Object, path: &str) -> Vec<FieldError> {
         for (index, value) in values.iter().enumerate() {
             let (value, path) = (value.as_str().unwrap_or_default(), format!("{path}.values[{index}]"));
             if !seen.insert(value) {
-                errors.push(FieldError::duplicate(path.as_str(), value));
+                errors.push(FieldError::duplicate(path, value));
             }
-            errors.extend(invalid(&path, value, &label_value(value)));
         }
         errors.extend(invalid(&format!("{path}.key"), key, &label_key(key)));
         if !keys.insert(key) {
@@ -123,12 +151,15 @@ pub fn volume_attributes_class() -> Stored {
     Stored::new(printers::VOLUME_ATTRIBUTES_CLASS)
         .returns_deleted()
         .rules(|class| {
-            let mut errors = driver_or_provisioner(text(class, &["driverName"]), "driverName");
+            // Upstream names a spec here, which the kind does not have.
+            let (path, driver) = ("spec.driverName", text(class, &["driverName"]));
+            let mut errors = Vec::from_iter(driver.is_empty().then(|| FieldError::required(path, "")));
+            errors.extend(qualified(driver, path));
+            errors.extend(parameters(class, "spec.parameters"));
             if !is_set(class, "parameters") {
                 let detail = "must contain at least one key/value pair";
-                errors.push(FieldError::required("parameters", detail));
+                errors.push(FieldError::required("spec.parameters", detail));
             }
-            errors.extend(parameters(class));
             errors
         })
         .update_rules(|new, old| {
@@ -150,9 +181,10 @@ pub fn volume_attachment() -> Stored {
             errors.extend(attachment_status(attachment));
             errors
         })
-        .update_rules(|new, old| {
-            let (spec, before) = (new.get("spec"), old.get("spec"));
-            Vec::from_iter(immutable(spec, before, "spec"))
+        .declared(|attachment, old| match old {
+            Some(old) if attachment.get("spec") == old.get("spec") => Vec::new(),
+            Some(_) => vec![FieldError::fixed("spec")],
+            None => attacher(text(attachment, &["spec", "attacher"])),
         })
         .status_rules(|new, _| attachment_status(new))
         .status(|| json!({"attached": false}))
@@ -162,22 +194,18 @@ pub fn volume_attachment() -> Stored {
 fn attachment_spec(attachment: &Object) -> Vec<FieldError> {
     let empty = Object::new();
     let spec = map(attachment, &["spec"]).unwrap_or(&empty);
-    let mut errors = driver_name(text(spec, &["attacher"]), "spec.attacher");
+    let mut errors = Vec::new();
     let path = "spec.source";
     let volume = at(spec, &["source", "persistentVolumeName"]).and_then(|name| name.as_str());
     let one = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
     match (volume, map(spec, &["source", "inlineVolumeSpec"])) {
         (None, None) => errors.push(FieldError::required(path, one)),
         (Some(_), Some(_)) => errors.push(FieldError::forbidden(path, one)),
-        (Some(name), None) => {
-            let path = format!("{path}.persistentVolumeName");
-            if name.is_empty() {
-                let detail = "must specify non empty persistentVolumeName";
-                errors.push(FieldError::required(path, detail));
-            } else {
-                errors.extend(invalid(&path, name, &dns1123_subdomain(name, false)));
-            }
+        (Some(""), None) => {
+            let detail = "must specify non empty persistentVolumeName";
+            errors.push(FieldError::required(format!("{path}.persistentVolumeName"), detail));
         }
+        (Some(_), None) => {}
         (None, Some(inline)) => errors.extend(volumes::volume_spec(
             inline,
             "",
@@ -187,6 +215,24 @@ fn attachment_spec(attachment: &Object) -> Vec<FieldError> {
     }
     let node = text(spec, &["nodeName"]);
     errors.extend(invalid("spec.nodeName", node, &dns1123_subdomain(node, false)));
+    if let Some(name) = volume {
+        let path = format!("{path}.persistentVolumeName");
+        errors.extend(invalid(&path, name, &dns1123_subdomain(name, false)));
+    }
+    errors
+}
+
+/// The name of the driver that attaches, as upstream's type asks for it.
+fn attacher(name: &str) -> Vec<FieldError> {
+    let path = "spec.attacher";
+    if name.is_empty() {
+        return vec![FieldError::required(path, "")];
+    }
+    let mut errors = Vec::new();
+    if name.chars().count() > DRIVER_NAME_BYTES_MAX {
+        errors.push(FieldError::too_long_characters(path, DRIVER_NAME_BYTES_MAX));
+    }
+    errors.extend(invalid(path, name, &dns1123_subdomain(&name.to_lowercase(), false)));
     errors
 }
 
@@ -200,6 +246,10 @@ fn attachment_status(attachment: &Object) -> Vec<FieldError> {
     for field in ["attachError", "detachError"] {
         if text(attachment, &["status", field, "message"]).len() > ERROR_BYTES_MAX {
             errors.push(FieldError::too_long(format!("status.{field}.message"), ERROR_BYTES_MAX));
+        }
+        if let Some(code) = integer(attachment, &["status", field, "errorCode"]).filter(|code| *code < 0) {
+            let detail = format!("must be between 0 and {}, inclusive", i32::MAX);
+            errors.push(FieldError::invalid(format!("status.{field}.errorCode"), code, &detail));
         }
     }
     errors
@@ -228,12 +278,23 @@ pub fn csi_node() -> Stored {
             for (_, before) in objects(old, &["spec", "drivers"]) {
                 let same = |driver: &&Object| text(driver, &["name"]) == text(before, &["name"]);
                 let now = objects(new, &["spec", "drivers"]).map(|(_, driver)| driver).find(same);
-                if let Some(now) = now.filter(|now| *now != before) {
-                    errors.push(FieldError::invalid("CSINodeDriver", now.clone(), IMMUTABLE));
+                if let Some(now) = now.filter(|now| shown_driver(now) != shown_driver(before)) {
+                    errors.push(FieldError::invalid("spec.drivers", shown_driver(now), IMMUTABLE));
                 }
             }
             errors
         })
+}
+
+/// What stays as it is of a driver of a node, in upstream's internal form, whose members are named as in Go.
+fn shown_driver(driver: &Object) -> Value {
+    let keys = items(driver, &["topologyKeys"]);
+    json!({
+        "Name": text(driver, &["name"]),
+        "NodeID": text(driver, &["nodeID"]),
+        "TopologyKeys": if keys.is_empty() { Value::Null } else { json!(keys) },
+        "Allocatable": null,
+    })
 }
 
 fn node_rules(node: &Object) -> Vec<FieldError> {
@@ -276,7 +337,13 @@ pub fn csi_driver() -> Stored {
         .defaults(|driver| {
             let spec = child_or_new(driver, "spec");
             default_to(spec, "attachRequired", true);
-            for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+            for field in [
+                "podInfoOnMount",
+                "storageCapacity",
+                "requiresRepublish",
+                "seLinuxMount",
+                "preventPodSchedulingIfMissing",
+            ] {
                 default_to(spec, field, false);
             }
             default_text(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
@@ -286,11 +353,15 @@ pub fn csi_driver() -> Stored {
         })
         .rules(driver_rules)
         .update_rules(|new, old| {
-            let fixed = ["attachRequired", "volumeLifecycleModes"];
+            // The first is upstream's path of it.
+            let fixed = [
+                ("attachRequired", "spec.attachedRequired"),
+                ("volumeLifecycleModes", "spec.volumeLifecycleModes"),
+            ];
             let spec = |driver, field| at(driver, &["spec", field]);
             let changed = fixed.iter();
             changed
-                .filter_map(|field| immutable(spec(new, field), spec(old, field), &format!("spec.{field}")))
+                .filter_map(|(field, path)| immutable(spec(new, field), spec(old, field), path))
                 .collect()
         })
         .unattended(NO_DRIVERS)
@@ -311,6 +382,7 @@ fn driver_rules(driver: &Object) -> Vec<FieldError> {
         let audience = text(request, &["audience"]);
         if !audiences.insert(audience) {
             errors.push(FieldError::duplicate(format!("{path}.audience"), audience));
+            continue;
         }
         let problem = match integer(request, &["expirationSeconds"]) {
             Some(seconds) if seconds < TOKEN_SECONDS_MIN => {
@@ -330,7 +402,7 @@ fn driver_rules(driver: &Object) -> Vec<FieldError> {
         }
     }
     for mode in items(spec, &["volumeLifecycleModes"]) {
-        let modes = ["Ephemeral", "Persistent"];
+        let modes = ["Persistent", "Ephemeral"];
         if !mode.as_str().is_some_and(|mode| modes.contains(&mode)) {
             errors.push(FieldError::not_supported(
                 "spec.volumeLifecycleModes",
@@ -348,6 +420,11 @@ fn driver_rules(driver: &Object) -> Vec<FieldError> {
             &detail,
         ));
     }
+    let field = "serviceAccountTokenInSecrets";
+    if let Some(value) = spec.get(field).filter(|_| !is_set(spec, "tokenRequests")) {
+        let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        errors.push(FieldError::invalid(format!("spec.{field}"), value.clone(), detail));
+    }
     errors
 }
 
@@ -355,15 +432,12 @@ pub fn csi_storage_capacity() -> Stored {
     Stored::new(printers::CSI_STORAGE_CAPACITY)
         .conditional()
         .rules(|capacity| {
+            let selector = map(capacity, &["nodeTopology"]);
+            let mut errors = selector.map_or_else(Vec::new, |selector| label_selector(selector, "nodeTopology"));
             let class = text(capacity, &["storageClassName"]);
-            let mut errors = invalid("storageClassName", class, &dns1123_subdomain(class, false));
-            for field in ["capacity", "maximumVolumeSize"] {
-                if let Some(value) = capacity.get(field) {
-                    errors.extend(quantity_value("storage", value, field));
-                }
-            }
-            if let Some(selector) = map(capacity, &["nodeTopology"]) {
-                errors.extend(label_selector(selector, "nodeTopology"));
+            errors.extend(invalid("storageClassName", class, &dns1123_subdomain(class, false)));
+            if let Some(value) = capacity.get("capacity") {
+                errors.extend(quantity_value("storage", value, "capacity"));
             }
             errors
         })

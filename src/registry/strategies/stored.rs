@@ -23,11 +23,13 @@ pub struct Stored {
     validate_create: fn(&Object) -> Vec<FieldError>,
     validate_update: fn(&Object, &Object) -> Vec<FieldError>,
     validate_status: fn(&Object, &Object) -> Vec<FieldError>,
+    validate_declared: fn(&Object, Option<&Object>) -> Vec<FieldError>,
     /// What a write answers with, because nobody acts on the kind yet.
     unattended: Option<&'static str>,
     warnings: fn(&Object) -> Vec<String>,
     initial_status: Option<fn() -> Value>,
     stamp_status: fn(&mut Object, &Object),
+    drop: fn(&mut Object, Option<&Object>),
     has_generation: bool,
     conditional_update: bool,
     create_on_update: bool,
@@ -58,10 +60,12 @@ impl Stored {
             validate_create: |_| Vec::new(),
             validate_update: |_, _| Vec::new(),
             validate_status: |_, _| Vec::new(),
+            validate_declared: |_, _| Vec::new(),
             unattended: None,
             warnings: |_| Vec::new(),
             initial_status: None,
             stamp_status: |_, _| {},
+            drop: |_, _| {},
             has_generation: false,
             conditional_update: false,
             create_on_update: false,
@@ -100,6 +104,13 @@ impl Stored {
     /// Rules for a write of the status, which gets the new object and the old.
     pub fn status_rules(mut self, validate: fn(&Object, &Object) -> Vec<FieldError>) -> Self {
         self.validate_status = validate;
+        self
+    }
+
+    /// Rules that upstream's types carry themselves (declarative validation, its beta tags): their errors come last, and
+    /// what an update leaves as it is is not looked at. Gets the new object and, on update, the old.
+    pub fn declared(mut self, validate: fn(&Object, Option<&Object>) -> Vec<FieldError>) -> Self {
+        self.validate_declared = validate;
         self
     }
 
@@ -142,6 +153,12 @@ impl Stored {
     /// What a write of the status adds, by the object before.
     pub fn stamps_status(mut self, stamp: fn(&mut Object, &Object)) -> Self {
         self.stamp_status = stamp;
+        self
+    }
+
+    /// Fields that belong to what is off by default, which new objects and those that had none of it go without.
+    pub fn drops(mut self, drop: fn(&mut Object, Option<&Object>)) -> Self {
+        self.drop = drop;
         self
     }
 
@@ -199,6 +216,7 @@ impl Strategy for Stored {
     }
 
     fn prepare_for_create(&self, object: &mut Object) {
+        (self.drop)(object, None);
         match self.initial_status {
             Some(status) => {
                 object.insert("status".into(), status());
@@ -211,6 +229,7 @@ impl Strategy for Stored {
 
     fn prepare_for_update(&self, object: &mut Object, old: &Object, target: Target) {
         default_prepare_for_update(object, old, target);
+        (self.drop)(object, Some(old));
         if target == Target::Status {
             (self.stamp_status)(object, old);
         }
@@ -225,12 +244,18 @@ impl Strategy for Stored {
     }
 
     fn validate_create(&self, object: &Object) -> Vec<FieldError> {
-        (self.validate_create)(object)
+        let mut errors = (self.validate_create)(object);
+        errors.extend((self.validate_declared)(object, None));
+        errors
     }
 
     fn validate_update(&self, object: &Object, old: &Object, target: Target) -> Vec<FieldError> {
         match target {
-            Target::Main => (self.validate_update)(object, old),
+            Target::Main => {
+                let mut errors = (self.validate_update)(object, old);
+                errors.extend((self.validate_declared)(object, Some(old)));
+                errors
+            }
             Target::Status => (self.validate_status)(object, old),
             Target::Subresource(_) => Vec::new(),
         }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 mod batch;
+mod certificates;
 mod cluster_wide;
 mod devices;
 mod generated;

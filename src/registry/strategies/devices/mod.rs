@@ -3,17 +3,20 @@
 //!
 //! - `claim.rs`: what a claim asks for. `status.rs`: what it got.
 //! - `slice.rs`: pools and their nodes. `device.rs`: one device in it, `capacity.rs`: shares of it.
+//! - `disabled.rs`: fields that are off by default.
 //! - `names.rs`: names of attributes, drivers and pools, taints. `selector.rs`: expressions that choose devices.
 
 mod capacity;
 mod claim;
 mod device;
+mod disabled;
 mod names;
 mod selector;
 mod slice;
 mod status;
 
 pub use claim::claim;
+pub use disabled::{drop_from_claim, drop_from_slice, drop_from_template};
 pub use names::{driver_name, pool_name, taint};
 pub use slice::{slice, slice_update};
 pub use status::status;

@@ -16,6 +16,17 @@ pub fn limits(spec: &Object) -> Amounts {
     aggregate(spec, "limits")
 }
 
+/// All that a pod asks a node for (upstream: `PodRequests`): what it says itself for all of it comes first, and what its
+/// sandbox takes goes on top.
+pub fn total_requests(spec: &Object) -> Amounts {
+    let mut total = requests(spec);
+    total.extend(amounts(spec, "requests"));
+    let overhead = map(spec, &["overhead"]).into_iter().flatten();
+    let overhead = overhead.filter_map(|(name, value)| Some((name.clone(), quantity(value)?)));
+    add(&mut total, &overhead.collect());
+    total
+}
+
 fn amounts(container: &Object, list: &str) -> Amounts {
     let entries = map(container, &["resources", list]).into_iter().flatten();
     entries

@@ -12,6 +12,7 @@ mod update;
 pub mod validate;
 mod warnings;
 
+pub use aggregate::total_requests;
 pub use qos::class as qos_class;
 
 use crate::registry::columns::pod as printer;

@@ -223,7 +223,8 @@ fn stateful_and_daemon_sets_are_checked() {
 #[test]
 fn autoscalers_are_checked() {
     let scaler = |more: Value| {
-        let mut spec = json!({"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "maxReplicas": 3});
+        let mut spec =
+            json!({"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"}, "maxReplicas": 3});
         spec.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
         json!({"metadata": {"name": "a"}, "spec": spec})
     };
@@ -239,9 +240,24 @@ fn autoscalers_are_checked() {
                 "spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`"
             }),
             (scaler(json!({"maxReplicas": 0})), {
-                "spec.maxReplicas: Invalid value: 0: must be greater than 0\n\
-             spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`"
+                "spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`\nspec.maxReplicas: Required \
+             value"
             }),
+            (scaler(json!({"minReplicas": 0})), {
+                "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero \
+             replicas"
+            }),
+            (scaler(json!({"minReplicas": -1})), {
+                "spec.minReplicas: Invalid value: -1: must be greater than or equal to 0"
+            }),
+            (
+                scaler(json!({"scaleTargetRef": {"apiVersion": "v1", "kind": "Deployment", "name": "a"}})),
+                "spec.scaleTargetRef.apiVersion: Invalid value: \"v1\": apiVersion must specify API group",
+            ),
+            (
+                scaler(json!({"scaleTargetRef": {"apiVersion": "v1", "kind": "ReplicationController", "name": "a"}})),
+                "",
+            ),
             (cpu(json!({"type": "Utilization", "averageUtilization": 50})), ""),
             (cpu(json!({"type": "Utilization"})), {
                 "spec.metrics[0].resource.target.averageUtilization: Required value: must set either a target raw value or a \

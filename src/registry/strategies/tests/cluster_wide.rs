@@ -59,8 +59,8 @@ fn storage_classes() {
     assert_eq!(
         errors,
         [
-            "provisioner: Forbidden: updates to provisioner are forbidden.",
-            "volumeBindingMode: Invalid value: \"WaitForFirstConsumer\": field is immutable",
+            "provisioner: Invalid value: null: field is immutable",
+            "volumeBindingMode: Invalid value: null: field is immutable",
         ]
     );
 }
@@ -183,8 +183,8 @@ fn drivers_and_attachments() {
             (
                 json!({"spec": {"volumeLifecycleModes": ["Once"]}}),
                 vec![
-                    "spec.volumeLifecycleModes: Unsupported value: \"Once\": supported values: \"Ephemeral\", \
-                     \"Persistent\"",
+                    "spec.volumeLifecycleModes: Unsupported value: \"Once\": supported values: \"Persistent\", \
+                     \"Ephemeral\"",
                 ],
             ),
         ],
@@ -196,7 +196,10 @@ fn drivers_and_attachments() {
     let changed = json!({"metadata": {"name": "n"}, "spec": {"drivers": [{"name": "a.b", "nodeID": "m"}]}});
     assert_eq!(
         update(&nodes, &changed, &old),
-        ["CSINodeDriver: Invalid value: {\"name\":\"a.b\",\"nodeID\":\"m\"}: field is immutable"]
+        [
+            "spec.drivers: Invalid value: {\"Name\":\"a.b\",\"NodeID\":\"m\",\"TopologyKeys\":null,\"Allocatable\":null}: field \
+          is immutable"
+        ]
     );
 }
 
@@ -325,8 +328,8 @@ fn flow_control() {
             (
                 json!({"spec": {"type": "Exempt"}}),
                 vec![
-                    "spec.type: Invalid value: \"Exempt\": type must be 'Exempt' if and only if name is 'exempt'",
-                    "spec.limited: Forbidden: must be nil if the type is not Limited",
+                    "spec.type: Invalid value: \"Exempt\": must be 'Exempt' if and only if `name` is 'exempt'",
+                    "spec.limited: Forbidden",
                 ],
             ),
             (
@@ -427,7 +430,7 @@ fn webhooks_and_policies() {
                 json!({"spec": {"variables": [{"name": "if", "expression": "1"}], "paramKind": {"apiVersion": "a/b/c", "kind": "X"}}}),
                 vec![
                     "spec.paramKind.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c",
-                    "spec.variables[0].name: Invalid value: \"if\": name is not a valid CEL identifier",
+                    "spec.variables[0].name: Invalid value: \"if\": must be a valid CEL identifier",
                 ],
             ),
         ],
@@ -439,7 +442,7 @@ fn webhooks_and_policies() {
         vec![
             (
                 json!({"spec": {"validationActions": null}}),
-                vec!["spec.validationActions: Required value: at least one validation action is required"],
+                vec!["spec.validationActions: Required value"],
             ),
             (
                 json!({"spec": {"paramRef": {"name": "n", "selector": {}}}}),

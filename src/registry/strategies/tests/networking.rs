@@ -167,7 +167,7 @@ fn endpoint_slices_are_checked() {
             (json!({"endpoints": []}), "addressType: Required value"),
             (
                 slice("fd00::1"),
-                "endpoints[0].addresses[0]: Invalid value: \"fd00::1\": must be an IPv4 address",
+                "endpoints[0].addresses: Invalid value: \"fd00::1\": must be an IPv4 address",
             ),
             (slice("127.0.0.1"), {
                 "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)"
@@ -180,7 +180,7 @@ fn endpoint_slices_are_checked() {
     other["endpoints"] = json!([]);
     assert_eq!(
         update(&slices, &other, &old),
-        ["addressType: Invalid value: \"FQDN\": field is immutable"]
+        ["addressType: Invalid value: null: field is immutable"]
     );
 }
 

@@ -14,7 +14,7 @@ mod windows;
 
 pub use affinity::{label_selector, node_selector};
 pub use probes::port;
-pub use resources::{container_resource_name, quantity_value, resource_name};
+pub use resources::{container_resource_name, container_resources, quantity_value, resource_name};
 
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, dns1123_subdomain, ip_address, label_key, label_value, range_error};

@@ -1,35 +1,34 @@
 //! Signing requests, trust bundles and pod certificates
 //! (upstream: `pkg/registry/certificates`, `pkg/apis/certificates/validation`).
 
-use super::Stored;
+mod pem;
+mod pod_certificate;
+mod trust_bundle;
+
 use crate::registry::columns::certificates as printers;
-use crate::registry::field::FieldError;
+use crate::registry::field::{FieldError, go_quoted};
 use crate::registry::formats::{dns1123_label, dns1123_subdomain};
-use crate::registry::json::{
-    at, child_or_new, children, default_number, integer, items, map, number, objects, restore, text,
-};
+use crate::registry::json::{at, child_or_new, children, integer, items, objects, restore, text};
 use crate::registry::strategy::{Column, Object, Requester, Strategy, Target};
-use crate::registry::validation::immutable;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::Pem;
+use x509_parser::oid_registry::{OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519};
 use x509_parser::prelude::FromDer;
+
+pub use pod_certificate::pod_certificate_request;
+pub use trust_bundle::cluster_trust_bundle;
 
 const APPROVED: &str = "Approved";
 const DENIED: &str = "Denied";
 const FAILED: &str = "Failed";
 const EXPIRATION_SECONDS_MIN: i64 = 600;
+/// The name of a signer's domain, and that of all of it: two names, and slashes.
+const DOMAIN_BYTES_MAX: usize = 253;
+const SIGNER_BYTES_MAX: usize = 571;
 const LEGACY_UNKNOWN: &str = "kubernetes.io/legacy-unknown";
-/// What the certificate of a pod may last.
-const POD_SECONDS: std::ops::RangeInclusive<i64> = 3600..=7_862_400;
-/// What signers of Kubernetes' own give a pod at most.
-const POD_SECONDS_MAX_KUBERNETES: i64 = 86_400;
-const NAME_BYTES_MAX: usize = 253;
-const UID_BYTES_MAX: usize = 128;
-
 const USAGES: [&str; 23] = [
     "any",
     "cert sign",
@@ -135,8 +134,13 @@ impl Strategy for SigningRequestStrategy {
             let detail = "may not specify a duration less than 600 seconds (10 minutes)";
             errors.push(FieldError::invalid("spec.expirationSeconds", seconds, detail));
         }
-        errors.extend(condition_errors(object));
+        errors
+    }
+
+    fn validate_create(&self, object: &Object) -> Vec<FieldError> {
+        let mut errors = condition_errors(object);
         errors.extend(certificate_errors(text(object, &["status", "certificate"])));
+        errors.extend(declared_errors(object));
         errors
     }
 
@@ -146,6 +150,11 @@ impl Strategy for SigningRequestStrategy {
             Target::Main => Vec::new(),
             _ => self.validate(object),
         };
+        let certificate = |object| text(object, &["status", "certificate"]);
+        errors.extend(condition_errors(object));
+        if certificate(object) != certificate(old) {
+            errors.extend(certificate_errors(certificate(object)));
+        }
         let path = "status.conditions";
         for kind in [APPROVED, DENIED, FAILED] {
             if conditions(object, kind).len() < conditions(old, kind).len() {
@@ -165,7 +174,6 @@ impl Strategy for SigningRequestStrategy {
                 errors.push(FieldError::forbidden(path, &detail));
             }
         }
-        let certificate = |object| text(object, &["status", "certificate"]);
         if certificate(object) != certificate(old) {
             let detail = match target {
                 Target::Status if certificate(old).is_empty() => "",
@@ -175,6 +183,9 @@ impl Strategy for SigningRequestStrategy {
             if !detail.is_empty() {
                 errors.push(FieldError::forbidden("status.certificate", detail));
             }
+        }
+        if declared_errors(old).is_none() {
+            errors.extend(declared_errors(object));
         }
         errors
     }
@@ -252,7 +263,7 @@ fn stamp_conditions(object: &mut Object, old: &Object) {
 /// The groups that a request asks to be in, which is what organizations in its subject are.
 pub fn organizations(base64: &str) -> Vec<String> {
     let pem = STANDARD.decode(base64).unwrap_or_default();
-    let Some(block) = Pem::iter_from_buffer(&pem).next().and_then(Result::ok) else {
+    let Some(block) = pem::blocks(&pem).next() else {
         return Vec::new();
     };
     let Ok((_, request)) = X509CertificationRequest::from_der(&block.contents) else {
@@ -265,11 +276,24 @@ pub fn organizations(base64: &str) -> Vec<String> {
         .collect()
 }
 
+/// The name that a request asks for. Err is why it cannot be read.
+pub fn common_name(base64: &str) -> Result<String, String> {
+    let pem = STANDARD.decode(base64).unwrap_or_default();
+    let block = pem::blocks(&pem)
+        .next()
+        .filter(|block| block.label == "CERTIFICATE REQUEST");
+    let block = block.ok_or("PEM block type must be CERTIFICATE REQUEST")?;
+    let (_, request) =
+        X509CertificationRequest::from_der(&block.contents).map_err(|_| "x509: malformed certificate request")?;
+    let subject = &request.certification_request_info.subject;
+    let name = subject.iter_common_name().filter_map(|name| name.as_str().ok()).last();
+    Ok(name.unwrap_or_default().to_owned())
+}
+
 /// The PEM of a PKCS#10 request, base64 around it, signed with its own key.
 fn check_request(base64: &str) -> Result<(), String> {
     let pem = STANDARD.decode(base64).unwrap_or_default();
-    let block = Pem::iter_from_buffer(&pem).next().and_then(Result::ok);
-    match block {
+    match pem::blocks(&pem).next() {
         Some(block) if block.label == "CERTIFICATE REQUEST" => check_pkcs10(&block.contents),
         _ => Err("PEM block type must be CERTIFICATE REQUEST".to_owned()),
     }
@@ -278,9 +302,17 @@ fn check_request(base64: &str) -> Result<(), String> {
 fn check_pkcs10(der: &[u8]) -> Result<(), String> {
     let (_, request) =
         X509CertificationRequest::from_der(der).map_err(|_| "x509: malformed certificate request".to_owned())?;
-    request
-        .verify_signature()
-        .map_err(|_| "x509: verification of the request's own signature failed".to_owned())
+    request.verify_signature().map_err(|_| {
+        let key = &request.certification_request_info.subject_pki.algorithm.algorithm;
+        let problem = if *key == OID_SIG_ED25519 {
+            "x509: Ed25519 verification failure"
+        } else if *key == OID_KEY_TYPE_EC_PUBLIC_KEY {
+            "x509: ECDSA verification failure"
+        } else {
+            "crypto/rsa: verification error"
+        };
+        problem.to_owned()
+    })
 }
 
 fn usage_errors(request: &Object) -> Vec<FieldError> {
@@ -313,29 +345,36 @@ pub fn signer_name(name: &str, path: &str) -> Vec<FieldError> {
         return vec![FieldError::invalid(path, name, detail)];
     };
     let mut errors = Vec::new();
-    if domain.len() > NAME_BYTES_MAX {
-        errors.push(FieldError::too_long(path, NAME_BYTES_MAX));
+    if domain.len() > DOMAIN_BYTES_MAX {
+        errors.push(FieldError::too_long(path, DOMAIN_BYTES_MAX));
     }
-    for label in domain.split('.') {
-        for problem in dns1123_label(label, false) {
-            let detail = format!("validating label {label:?}: {problem}");
-            errors.push(FieldError::invalid(path, domain, &detail));
-        }
-    }
+    let mut labels = |whole: &str, check: fn(&str, bool) -> Vec<String>| {
+        // The first bad one is told.
+        let bad = whole.split('.').map(|label| (label, check(label, false)));
+        let (label, problems) = bad
+            .into_iter()
+            .find(|(_, problems)| !problems.is_empty())
+            .unwrap_or_default();
+        errors.extend(problems.iter().map(|problem| {
+            let detail = format!("validating label {}: {problem}", go_quoted(label));
+            FieldError::invalid(path, whole, &detail)
+        }));
+    };
+    labels(domain, dns1123_label);
+    labels(rest, dns1123_subdomain);
     if !domain.contains('.') {
         let detail = "should be a domain with at least two segments separated by dots";
-        errors.push(FieldError::invalid(path, domain, detail));
+        // Before what is said of the path.
+        let position = errors
+            .iter()
+            .position(|error| error.body.starts_with(&format!("Invalid value: {}", go_quoted(rest))));
+        errors.insert(
+            position.unwrap_or(errors.len()),
+            FieldError::invalid(path, domain, detail),
+        );
     }
-    // As long as the name and the namespace of an object together.
-    const REST_BYTES_MAX: usize = NAME_BYTES_MAX + 63 + 1;
-    if rest.len() > REST_BYTES_MAX {
-        errors.push(FieldError::too_long(path, REST_BYTES_MAX));
-    }
-    for label in rest.split('.') {
-        for problem in dns1123_subdomain(label, false) {
-            let detail = format!("validating label {label:?}: {problem}");
-            errors.push(FieldError::invalid(path, rest, &detail));
-        }
+    if name.len() > SIGNER_BYTES_MAX {
+        errors.push(FieldError::too_long(path, SIGNER_BYTES_MAX));
     }
     errors
 }
@@ -359,21 +398,23 @@ fn condition_errors(request: &Object) -> Vec<FieldError> {
         } else if !supported.contains(&status) {
             errors.push(FieldError::not_supported(field("status"), status, supported));
         }
-        let other = match kind {
-            APPROVED => DENIED,
-            DENIED => APPROVED,
-            _ => "",
-        };
-        if seen.contains(&other) {
-            let detail = "Approved and Denied conditions are mutually exclusive";
-            errors.push(FieldError::invalid(field("type"), kind, detail));
-        }
         if seen.contains(&kind) {
             errors.push(FieldError::duplicate(field("type"), kind));
         }
         seen.push(kind);
     }
     errors
+}
+
+/// The rule that upstream's type carries itself.
+fn declared_errors(request: &Object) -> Option<FieldError> {
+    let has = |kind| !conditions(request, kind).is_empty();
+    (has(APPROVED) && has(DENIED)).then(|| {
+        let member = |kind: &str| format!("conditions[{{\"type\": {kind:?}}}]");
+        let members = [member(APPROVED), member(DENIED)];
+        let detail = format!("must specify at most one of: `{}`", members.join("`, `"));
+        FieldError::invalid("status.conditions", format!("{{{}}}", members.join(", ")), &detail)
+    })
 }
 
 /// What a signer put into the status: PEM certificates, base64 around them.
@@ -392,157 +433,20 @@ fn certificate_errors(base64: &str) -> Option<FieldError> {
 
 fn certificate_problem(pem: &[u8]) -> Option<String> {
     let mut found = false;
-    for block in Pem::iter_from_buffer(pem).map_while(Result::ok) {
+    for block in pem::blocks(pem) {
         if block.label != "CERTIFICATE" {
             return Some(format!(
                 "only CERTIFICATE PEM blocks are allowed, found {:?}",
                 block.label
             ));
         }
-        if block.parse_x509().is_err() {
+        if block.has_headers {
+            return Some("no PEM block headers are permitted".to_owned());
+        }
+        if block.certificate().is_none() {
             return Some("x509: malformed certificate".to_owned());
         }
         found = true;
     }
     (!found).then(|| "must contain at least one CERTIFICATE PEM block".to_owned())
-}
-
-/// The name of a bundle begins with its signer's, colons for slashes.
-fn bundle_name(name: &str, is_prefix: bool) -> Vec<String> {
-    let rest = name.rsplit_once(':').map_or(name, |(_, rest)| rest);
-    dns1123_subdomain(rest, is_prefix)
-}
-
-pub fn cluster_trust_bundle() -> Stored {
-    Stored::new(printers::CLUSTER_TRUST_BUNDLE)
-        .named(bundle_name)
-        .conditional()
-        .rules(|bundle| {
-            let signer = text(bundle, &["spec", "signerName"]);
-            let name = text(bundle, &["metadata", "name"]);
-            let mut errors = Vec::new();
-            if signer.is_empty() {
-                if name.contains(':') {
-                    let detail = "ClusterTrustBundle without signer name must not have \":\" in its name";
-                    errors.push(FieldError::invalid("metadata.name", name, detail));
-                }
-            } else {
-                let prefix = format!("{}:", signer.replace('/', ":"));
-                if !name.starts_with(&prefix) {
-                    let detail =
-                        format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
-                    errors.push(FieldError::invalid("metadata.name", name, &detail));
-                }
-                errors.extend(signer_name(signer, "spec.signerName"));
-            }
-            errors.extend(anchor_errors(text(bundle, &["spec", "trustBundle"])));
-            errors
-        })
-        .update_rules(|new, old| {
-            let signer = |bundle| at(bundle, &["spec", "signerName"]);
-            Vec::from_iter(immutable(signer(new), signer(old), "spec.signerName"))
-        })
-        .fields(&["spec.signerName"], signer_field)
-}
-
-fn signer_field(object: &Object) -> Vec<(&'static str, String)> {
-    vec![("spec.signerName", text(object, &["spec", "signerName"]).to_owned())]
-}
-
-/// A bundle is certificates in PEM, each once.
-fn anchor_errors(bundle: &str) -> Vec<FieldError> {
-    let invalid = |detail: String| FieldError::invalid("spec.trustBundle", "<value omitted>", &detail);
-    let mut errors = Vec::new();
-    let mut seen: Vec<Vec<u8>> = Vec::new();
-    let mut repeated: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (index, block) in Pem::iter_from_buffer(bundle.as_bytes())
-        .map_while(Result::ok)
-        .enumerate()
-    {
-        if block.label != "CERTIFICATE" {
-            errors.push(invalid(format!("entry {index} has bad block type: {}", block.label)));
-        } else if block.parse_x509().is_err() {
-            errors.push(invalid(format!("entry {index} does not parse as X.509")));
-        }
-        if let Some(first) = seen.iter().position(|other| *other == block.contents) {
-            repeated.entry(first).or_insert_with(|| vec![first]).push(index);
-        }
-        seen.push(block.contents);
-    }
-    if !errors.is_empty() {
-        return errors;
-    }
-    if seen.is_empty() {
-        errors.push(invalid("at least one trust anchor must be provided".to_owned()));
-    }
-    for indices in repeated.values() {
-        let indices: Vec<String> = indices.iter().map(ToString::to_string).collect();
-        errors.push(invalid(format!(
-            "duplicate trust anchor (indices [{}])",
-            indices.join(" ")
-        )));
-    }
-    errors
-}
-
-pub fn pod_certificate_request() -> Stored {
-    Stored::new(printers::POD_CERTIFICATE_REQUEST)
-        .conditional()
-        .defaults(|request| {
-            default_number(
-                child_or_new(request, "spec"),
-                "maxExpirationSeconds",
-                POD_SECONDS_MAX_KUBERNETES,
-            );
-        })
-        .rules(pod_request_errors)
-        .update_rules(|new, old| Vec::from_iter(immutable(new.get("spec"), old.get("spec"), "spec")))
-        .status(|| json!({}))
-        .fields(&["spec.signerName", "spec.podName", "spec.nodeName"], |request| {
-            ["spec.signerName", "spec.podName", "spec.nodeName"]
-                .map(|field| {
-                    (
-                        field,
-                        text(request, &["spec", field.trim_start_matches("spec.")]).to_owned(),
-                    )
-                })
-                .to_vec()
-        })
-        .unattended("pod certificate requests are stored, but no controller signs them yet")
-}
-
-fn pod_request_errors(request: &Object) -> Vec<FieldError> {
-    let empty = Object::new();
-    let spec = map(request, &["spec"]).unwrap_or(&empty);
-    let mut errors = signer_name(text(spec, &["signerName"]), "spec.signerName");
-    for field in ["podName", "serviceAccountName", "nodeName"] {
-        let name = text(spec, &[field]);
-        for problem in dns1123_subdomain(name, false) {
-            errors.push(FieldError::invalid(format!("spec.{field}"), name, &problem));
-        }
-    }
-    for field in ["podUID", "serviceAccountUID", "nodeUID"] {
-        let uid = text(spec, &[field]);
-        if uid.is_empty() {
-            errors.push(FieldError::required(format!("spec.{field}"), "must not be empty"));
-        } else if uid.len() > UID_BYTES_MAX {
-            errors.push(FieldError::too_long(format!("spec.{field}"), UID_BYTES_MAX));
-        }
-    }
-    let seconds = number(spec, &["maxExpirationSeconds"]);
-    let most = if text(spec, &["signerName"]).starts_with("kubernetes.io/") {
-        POD_SECONDS_MAX_KUBERNETES
-    } else {
-        *POD_SECONDS.end()
-    };
-    if !(*POD_SECONDS.start()..=most).contains(&seconds) {
-        let detail = format!("must be in the range [{}, {most}]", POD_SECONDS.start());
-        errors.push(FieldError::invalid("spec.maxExpirationSeconds", seconds, &detail));
-    }
-    let der = STANDARD.decode(text(spec, &["stubPKCS10Request"])).unwrap_or_default();
-    if let Err(problem) = check_pkcs10(&der) {
-        let shown = text(spec, &["stubPKCS10Request"]);
-        errors.push(FieldError::invalid("spec.stubPKCS10Request", shown, &problem));
-    }
-    errors
 }

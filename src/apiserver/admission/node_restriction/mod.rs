@@ -5,12 +5,18 @@ use super::{Operation, Subject};
 use crate::apiserver::authorization::node::node_of;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::{ApiError, Subject as ErrorSubject};
-use crate::registry::json::{at, boolean, is_set, items, objects, text, texts};
+use crate::registry::json::{at, boolean, child_or_new, is_set, items, objects, text, texts};
+use crate::registry::strategies::certificates::common_name;
 use crate::registry::strategy::Object;
 use std::collections::BTreeMap;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Who signs the certificates of nodes.
+const NODE_SIGNERS: [&str; 2] = [
+    "kubernetes.io/kubelet-serving",
+    "kubernetes.io/kube-apiserver-client-kubelet",
+];
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 
 /// Labels of Kubernetes' own that a kubelet may set, besides those below its own prefixes.
@@ -32,10 +38,25 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
     let Some(node) = node_of(&ctx.user) else {
         return Ok(());
     };
-    match objection(node, &ctx.info.namespace, subject, object) {
+    let why = objection(node, &ctx.info.namespace, subject, object).or_else(|| other_node(ctx, node, subject, object));
+    match why {
         None => Ok(()),
         Some(why) => Err(ApiError::forbidden(subject.kind, &subject.name, &why)),
     }
+}
+
+/// A mirror pod's owner is the node as it is, not one before it of the same name.
+fn other_node(ctx: &Context, node: &str, subject: &Subject<'_>, pod: &Object) -> Option<String> {
+    if !subject.creates_pod() || !subject.subresource.is_empty() {
+        return None;
+    }
+    let stored = ctx.storage().get("nodes", "", node)?;
+    let stored: Object = serde_json::from_slice(&stored.bytes).ok()?;
+    let is = text(&stored, &["metadata", "uid"]);
+    let named = objects(pod, &["metadata", "ownerReferences"])
+        .next()
+        .map_or("", |(_, owner)| text(owner, &["uid"]));
+    (named != is).then(|| format!("node {node} UID mismatch: expected {named} got {is}"))
 }
 
 /// Upstream's words about what the node may not write.
@@ -44,7 +65,15 @@ fn objection(node: &str, namespace: &str, subject: &Subject<'_>, object: &Object
     match (kind.group, kind.resource, subject.subresource) {
         ("", "pods", "") => pod(node, subject, object),
         ("", "pods", "status") => pod_status(node, subject, object),
+        // What is sent there is looked at as the deletion that it is.
+        ("", "pods", "eviction") => None,
+        ("", "pods", other) => Some(format!(
+            "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+        )),
         ("", "nodes", _) => own_node(node, subject, object),
+        ("", "persistentvolumeclaims", "status") => claim_status(node, subject, object),
+        ("", "persistentvolumeclaims", _) => Some("may only update PVC status".to_owned()),
+        ("certificates.k8s.io", "certificatesigningrequests", "") => signing_request(node, subject, object),
         ("coordination.k8s.io", "leases", _) if namespace != LEASE_NAMESPACE => Some(format!(
             "can only access leases in the {LEASE_NAMESPACE:?} system namespace"
         )),
@@ -113,7 +142,7 @@ fn mirror_pod(node: &str, pod: &Object) -> Option<String> {
     }
     if !boolean(owner, &["controller"]) {
         return Some(format!(
-            "node {node:?} can only create pods with an owner reference for itself with controller set to true"
+            "node {node:?} can only create pods with a controller owner reference set to itself"
         ));
     }
     if boolean(owner, &["blockOwnerDeletion"]) {
@@ -147,11 +176,16 @@ fn referenced(pod: &Object) -> Option<&'static str> {
         found.extend(is_set(volume, "secret").then_some("secrets"));
         found.extend(is_set(volume, "configMap").then_some("configmaps"));
         found.extend(is_set(volume, "persistentVolumeClaim").then_some("persistentvolumeclaims"));
+        for (_, source) in objects(volume, &["projected", "sources"]) {
+            found.extend(is_set(source, "secret").then_some("secrets"));
+            found.extend(is_set(source, "configMap").then_some("configmaps"));
+            found.extend(is_set(source, "clusterTrustBundle").then_some("clustertrustbundles"));
+        }
     }
     if !items(pod, &["spec", "imagePullSecrets"]).is_empty() {
         found.push("secrets");
     }
-    ["secrets", "configmaps", "persistentvolumeclaims"]
+    ["secrets", "configmaps", "clustertrustbundles", "persistentvolumeclaims"]
         .into_iter()
         .find(|what| found.contains(what))
 }
@@ -162,8 +196,53 @@ fn pod_status(node: &str, subject: &Subject<'_>, object: &Object) -> Option<Stri
             "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
         ));
     }
-    let relabelled = !changed_labels(subject.old, object).is_empty();
-    relabelled.then(|| format!("node {node:?} cannot update labels through pod status"))
+    if !changed_labels(subject.old, object).is_empty() {
+        return Some(format!("node {node:?} cannot update labels through pod status"));
+    }
+    let claims = |pod| items(pod, &["status", "resourceClaimStatuses"]);
+    let given = subject.old.is_some_and(|old| claims(old) != claims(object));
+    // Spelled as upstream spells it.
+    given.then(|| format!("node {node:?} cannot update resource claim statues"))
+}
+
+/// How large a claim is and what happens to it is all that a kubelet says of one.
+fn claim_status(node: &str, subject: &Subject<'_>, object: &Object) -> Option<String> {
+    let rest = |claim: &Object| {
+        let mut claim = claim.clone();
+        for (part, fields) in [
+            ("metadata", &["resourceVersion", "managedFields"][..]),
+            (
+                "status",
+                &[
+                    "capacity",
+                    "conditions",
+                    "allocatedResourceStatuses",
+                    "allocatedResources",
+                ][..],
+            ),
+        ] {
+            let part = child_or_new(&mut claim, part);
+            fields.iter().for_each(|field| drop(part.remove(*field)));
+        }
+        claim
+    };
+    let more = subject.old.is_some_and(|old| rest(old) != rest(object));
+    more.then(|| {
+        format!("node {node:?} is not allowed to update fields other than status.quantity and status.conditions")
+    })
+}
+
+/// Certificates of nodes are asked for by the node of the name.
+fn signing_request(node: &str, subject: &Subject<'_>, request: &Object) -> Option<String> {
+    let of_nodes = NODE_SIGNERS.contains(&text(request, &["spec", "signerName"]));
+    if !of_nodes || subject.operation != Operation::Create {
+        return None;
+    }
+    let wanted = format!("system:node:{node}");
+    match common_name(text(request, &["spec", "request"])) {
+        Err(why) => Some(format!("unable to parse csr: {why}")),
+        Ok(name) => (name != wanted).then(|| format!("can only create a node CSR with CN={wanted}")),
+    }
 }
 
 fn own_node(node: &str, subject: &Subject<'_>, object: &Object) -> Option<String> {
@@ -175,6 +254,20 @@ fn own_node(node: &str, subject: &Subject<'_>, object: &Object) -> Option<String
     }
     if subject.operation == Operation::Delete {
         return None;
+    }
+    let source = |node: &Object| at(node, &["spec", "configSource"]).cloned();
+    if let Some(config) = source(object) {
+        match subject.old {
+            None => {
+                let what = "is not allowed to create pods with a non-nil configSource";
+                return Some(format!("node {node:?} {what}"));
+            }
+            Some(old) if source(old).as_ref() != Some(&config) => {
+                let what = "is not allowed to update configSource to a new non-nil configSource";
+                return Some(format!("node {node:?} {what}"));
+            }
+            Some(_) => {}
+        }
     }
     if let Some(old) = subject.old {
         let list = |object: &Object, path: &[&str]| items(object, path).to_vec();
@@ -252,136 +345,4 @@ pub fn admit_token(ctx: &Context, spec: &Object) -> Result<(), ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registry::Registry;
-    use serde_json::{Value, json};
-
-    /// What node `n1` hears about writing `new` over `old`.
-    fn ask(resource: (&str, &str), subresource: &str, operation: Operation, old: Value, new: Value) -> String {
-        let kind = Registry::builtin().lookup(resource.0, "v1", resource.1).unwrap();
-        let object = |value: &Value| value.as_object().cloned();
-        let (old, new) = (object(&old), object(&new).unwrap_or_default());
-        let name = text(old.as_ref().unwrap_or(&new), &["metadata", "name"]).to_owned();
-        let subject = Subject {
-            kind: &kind,
-            subresource,
-            name,
-            operation,
-            old: old.as_ref(),
-            dry_run: false,
-            deletion: None,
-        };
-        objection("n1", "kube-node-lease", &subject, &new).unwrap_or_default()
-    }
-
-    fn pod(node: &str, rest: Value) -> Value {
-        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true});
-        let mut pod = json!({
-            "metadata": {"name": "p", "annotations": {MIRROR: "x"}, "ownerReferences": [owner]},
-            "spec": {"nodeName": node}});
-        for (key, value) in rest.as_object().unwrap() {
-            pod["spec"][key] = value.clone();
-        }
-        pod
-    }
-
-    #[test]
-    fn only_mirror_pods_of_its_own_are_created() {
-        let create = |pod: Value| ask(("", "pods"), "", Operation::Create, Value::Null, pod);
-        assert_eq!(create(pod("n1", json!({}))), "");
-        assert_eq!(
-            create(json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1"}})),
-            r#"pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods"#
-        );
-        assert!(create(pod("n2", json!({}))).contains("spec.nodeName set to itself"));
-        let mut foreign = pod("n1", json!({}));
-        foreign["metadata"]["ownerReferences"][0]["name"] = json!("n2");
-        assert!(create(foreign).contains("an owner reference set to itself"));
-        let secret = json!({"volumes": [{"secret": {"secretName": "s"}}]});
-        assert!(create(pod("n1", secret)).ends_with("reference secrets"));
-        let map = json!({"containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "m"}}}]}]});
-        assert!(create(pod("n1", map)).ends_with("reference configmaps"));
-        let account = json!({"serviceAccountName": "robot"});
-        assert!(create(pod("n1", account)).ends_with("reference a service account"));
-    }
-
-    #[test]
-    fn pods_of_others_are_left_alone() {
-        let (own, other) = (pod("n1", json!({})), pod("n2", json!({})));
-        let delete = |pod: &Value| ask(("", "pods"), "", Operation::Delete, pod.clone(), json!({}));
-        assert_eq!(delete(&own), "");
-        assert!(delete(&other).contains("can only delete pods"));
-        let status =
-            |old: &Value, new: &Value| ask(("", "pods"), "status", Operation::Update, old.clone(), new.clone());
-        assert_eq!(status(&own, &own), "");
-        assert!(status(&other, &other).contains("can only update pod status"));
-        let mut labelled = own.clone();
-        labelled["metadata"]["labels"] = json!({"a": "b"});
-        assert!(status(&own, &labelled).contains("cannot update labels"));
-    }
-
-    #[test]
-    fn nodes_keep_to_themselves_and_to_their_labels() {
-        let node = |name: &str, labels: Value, taints: Value| json!({"metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}});
-        let create = |node: Value| ask(("", "nodes"), "", Operation::Create, Value::Null, node);
-        assert_eq!(
-            create(node("n2", json!({}), json!([]))),
-            r#"node "n1" is not allowed to modify node "n2""#
-        );
-        let fine =
-            json!({"kubernetes.io/hostname": "n1", "mine": "x", "a.node.kubernetes.io/b": "c", "example.com/x": ""});
-        assert_eq!(create(node("n1", fine.clone(), json!([]))), "");
-        let bad = json!({"kubernetes.io/other": "", "x.node-restriction.kubernetes.io/y": "", "foo.k8s.io/z": ""});
-        assert_eq!(
-            create(node("n1", bad, json!([]))),
-            r#"node "n1" is not allowed to set the following labels: foo.k8s.io/z, kubernetes.io/other, x.node-restriction.kubernetes.io/y"#
-        );
-        let old = node("n1", json!({"kubernetes.io/other": "kept"}), json!([]));
-        let update = |new: Value| ask(("", "nodes"), "", Operation::Update, old.clone(), new);
-        assert_eq!(
-            update(node("n1", json!({"kubernetes.io/other": "kept", "a": "b"}), json!([]))),
-            ""
-        );
-        assert_eq!(
-            update(node("n1", json!({}), json!([]))),
-            "is not allowed to modify labels: kubernetes.io/other"
-        );
-        assert!(
-            update(node(
-                "n1",
-                json!({"kubernetes.io/other": "kept"}),
-                json!([{"key": "k"}])
-            ))
-            .contains("taints")
-        );
-    }
-
-    #[test]
-    fn leases_and_slices_are_the_nodes_own() {
-        let lease = |name: &str| {
-            let lease = json!({"metadata": {"name": name}});
-            ask(
-                ("coordination.k8s.io", "leases"),
-                "",
-                Operation::Create,
-                Value::Null,
-                lease,
-            )
-        };
-        assert_eq!(lease("n1"), "");
-        assert!(lease("n2").contains("same name"));
-        let slice = |node: &str| {
-            let slice = json!({"metadata": {"name": "s"}, "spec": {"nodeName": node}});
-            ask(
-                ("resource.k8s.io", "resourceslices"),
-                "",
-                Operation::Create,
-                Value::Null,
-                slice,
-            )
-        };
-        assert_eq!(slice("n1"), "");
-        assert!(slice("n2").starts_with("can only create ResourceSlice"));
-    }
-}
+mod tests;
