@@ -7,7 +7,7 @@
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::resources;
 use crate::kubelet::state::{PodRuntime, is_alive};
-use crate::runtime::ContainerStatus;
+use crate::runtime::{ContainerStatus, Resources};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -28,6 +28,8 @@ pub struct Resizes {
     pub progress: Option<Progress>,
     /// Containers whose change the engine refused, by id.
     refused: BTreeMap<String, SystemTime>,
+    /// What the containers have together, as far as this krust has given it.
+    pub of_pod: Option<Resources>,
 }
 
 /// Asked for and not granted: the condition PodResizePending.
@@ -176,6 +178,18 @@ impl Resizes {
             container.resources = Some(granted.clone());
         }
         container
+    }
+
+    /// The pod with what was granted to its containers.
+    pub fn granted_pod(&self, pod: &Pod) -> Pod {
+        let mut pod = pod.clone();
+        if let Some(spec) = &mut pod.spec {
+            let init = spec.init_containers.iter_mut().flatten();
+            for container in init.chain(&mut spec.containers) {
+                *container = self.granted(container);
+            }
+        }
+        pod
     }
 
     /// What the pod's status says that a container has: (has, was granted).

@@ -3,7 +3,7 @@
 use crate::kubelet::pod::{self, Role};
 use crate::quantity::Quantity;
 use crate::runtime::Resources;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use std::collections::BTreeMap;
 
@@ -77,14 +77,68 @@ pub fn qos(pod: &Pod) -> Qos {
     }
 }
 
-/// What the pod needs at the same time, in thousandths of a core or bytes: its containers and sidecars, or an init
-/// container beside the sidecars before it (upstream: `component-helpers/resource` `PodRequests`).
+/// A figure that the spec has of the pod as a whole.
+fn of_pod(pod: &Pod, list: impl Fn(&ResourceRequirements) -> Option<&List>, resource: &str) -> Option<Quantity> {
+    figure(list(pod::spec(pod).resources.as_ref()?), resource)
+}
+
+fn request_of_pod(pod: &Pod, resource: &str) -> Option<Quantity> {
+    of_pod(pod, |own| own.requests.as_ref(), resource)
+}
+
+fn limit_of_pod(pod: &Pod, resource: &str) -> Option<Quantity> {
+    of_pod(pod, |own| own.limits.as_ref(), resource).filter(|limit| !limit.is_zero())
+}
+
+/// A container that has no limit has the pod's.
+fn limit_within(pod: &Pod, container: &Container, resource: &str) -> Option<Quantity> {
+    let own = limit(container, resource).filter(|limit| !limit.is_zero());
+    own.or_else(|| limit_of_pod(pod, resource))
+}
+
+/// The pod may use less than its containers by themselves.
+pub fn is_bounded(pod: &Pod) -> bool {
+    let limits = pod::spec(pod).resources.as_ref().and_then(|own| own.limits.as_ref());
+    limits.is_some_and(|limits| !limits.is_empty())
+}
+
+fn amount(quantity: Quantity, resource: &str) -> i64 {
+    match resource {
+        "cpu" => quantity.milli_value(),
+        _ => quantity.value(),
+    }
+}
+
+fn overhead(pod: &Pod, resource: &str) -> i64 {
+    figure(pod::spec(pod).overhead.as_ref(), resource).map_or(0, |overhead| amount(overhead, resource))
+}
+
+/// What the pod needs, in thousandths of a core or bytes: what it says as a whole, else what it needs at the same time:
+/// its containers and sidecars, or an init container beside the sidecars before it (upstream:
+/// `component-helpers/resource` `PodRequests`).
 pub fn pod_request(pod: &Pod, resource: &str) -> i64 {
-    sum_of(pod, |container| request(container, resource), resource)
+    match request_of_pod(pod, resource) {
+        Some(own) => amount(own, resource).saturating_add(overhead(pod, resource)),
+        None => sum_of(pod, |container| request(container, resource), resource),
+    }
+}
+
+/// What the pod may use, if there is a bound to it: its own limit, else that of all its containers, if all have one.
+fn pod_limit(pod: &Pod, resource: &str) -> Option<i64> {
+    if let Some(own) = limit_of_pod(pod, resource) {
+        return Some(amount(own, resource).saturating_add(overhead(pod, resource)));
+    }
+    let init = pod::init_containers(pod).map(|(_, container)| container);
+    let mut all = init.chain(pod::app_containers(pod));
+    let limited = all.all(|container| limit(container, resource).is_some_and(|limit| !limit.is_zero()));
+    limited.then(|| sum_of(pod, |container| limit(container, resource), resource))
 }
 
 /// The same by what the node has granted, as far as the pod's status says that.
 pub fn pod_granted(pod: &Pod, resource: &str) -> i64 {
+    if request_of_pod(pod, resource).is_some() {
+        return pod_request(pod, resource);
+    }
     let lists = pod
         .status
         .iter()
@@ -101,11 +155,7 @@ pub fn pod_granted(pod: &Pod, resource: &str) -> i64 {
 }
 
 fn sum_of(pod: &Pod, of: impl Fn(&Container) -> Option<Quantity>, resource: &str) -> i64 {
-    let amount = |quantity: Quantity| match resource {
-        "cpu" => quantity.milli_value(),
-        _ => quantity.value(),
-    };
-    let of = |container: &Container| of(container).map_or(0, amount);
+    let of = |container: &Container| of(container).map_or(0, |quantity| amount(quantity, resource));
     let (mut sidecars, mut initial) = (0_i64, 0_i64);
     for (role, container) in pod::init_containers(pod) {
         let with = of(container).saturating_add(sidecars);
@@ -116,8 +166,7 @@ fn sum_of(pod: &Pod, of: impl Fn(&Container) -> Option<Quantity>, resource: &str
     }
     let apps = pod::app_containers(pod).iter().map(of);
     let apps = apps.fold(sidecars, i64::saturating_add);
-    let overhead = figure(pod::spec(pod).overhead.as_ref(), resource).map_or(0, amount);
-    initial.max(apps).saturating_add(overhead)
+    initial.max(apps).saturating_add(overhead(pod, resource))
 }
 
 pub fn cpu_shares(milli_cpu: i64) -> u64 {
@@ -144,12 +193,14 @@ pub fn oom_score_adj(pod: &Pod, role: Role, container: &Container, node_memory_b
         Qos::Guaranteed => OOM_GUARANTEED,
         Qos::BestEffort => OOM_BEST_EFFORT,
         Qos::Burstable => {
-            let own = burstable_score(container, node_memory_bytes);
+            let spare = spare_memory(pod);
+            let burstable_score = |container: &Container| burstable_score(container, spare, node_memory_bytes);
+            let own = burstable_score(container);
             // A sidecar must not be killed before the containers it serves.
             match role {
                 Role::Sidecar => {
                     let apps = pod::app_containers(pod).iter();
-                    apps.map(|c| burstable_score(c, node_memory_bytes)).fold(own, i64::min)
+                    apps.map(burstable_score).fold(own, i64::min)
                 }
                 _ => own,
             }
@@ -157,8 +208,20 @@ pub fn oom_score_adj(pod: &Pod, role: Role, container: &Container, node_memory_b
     }
 }
 
-fn burstable_score(container: &Container, node_memory_bytes: u64) -> i64 {
-    let request = i128::from(request(container, "memory").map_or(0, Quantity::value));
+/// Each container's part of the memory that the pod asks for beyond what its containers do.
+fn spare_memory(pod: &Pod) -> i64 {
+    let Some(own) = request_of_pod(pod, "memory").filter(|own| !own.is_zero()) else {
+        return 0;
+    };
+    let of_containers = sum_of(pod, |container| request(container, "memory"), "memory");
+    let of_containers = of_containers.saturating_sub(overhead(pod, "memory"));
+    let containers = pod::init_containers(pod).count() + pod::app_containers(pod).len();
+    let spare = own.value().saturating_sub(of_containers).max(0);
+    spare / i64::try_from(containers.max(1)).unwrap_or(i64::MAX)
+}
+
+fn burstable_score(container: &Container, spare_memory: i64, node_memory_bytes: u64) -> i64 {
+    let request = i128::from(request(container, "memory").map_or(0, Quantity::value)) + i128::from(spare_memory);
     let node = i128::from(node_memory_bytes.max(1));
     let score = 1000 - i64::try_from(1000 * request / node).unwrap_or(1000);
     score.clamp(3, OOM_BEST_EFFORT - 1)
@@ -166,23 +229,52 @@ fn burstable_score(container: &Container, node_memory_bytes: u64) -> i64 {
 
 /// What the engine sets on the container's cgroup.
 pub fn for_container(pod: &Pod, role: Role, container: &Container, node_memory_bytes: u64) -> Resources {
-    let cpu_request = request(container, "cpu").map_or(0, Quantity::milli_value);
-    let cpu_limit = limit(container, "cpu").map_or(0, Quantity::milli_value);
-    let memory = limit(container, "memory").map_or(0, Quantity::value);
+    let limit = |resource: &str| limit_within(pod, container, resource);
+    let cpu_request = request(container, "cpu").or_else(|| limit("cpu"));
+    let cpu_limit = limit("cpu").map_or(0, Quantity::milli_value);
+    let own_pages = huge_pages(container.resources.as_ref());
+    Resources {
+        oom_score_adj: oom_score_adj(pod, role, container, node_memory_bytes),
+        huge_pages: match own_pages.is_empty() {
+            true => huge_pages(pod::spec(pod).resources.as_ref()),
+            false => own_pages,
+        },
+        ..shares_and_limits(
+            cpu_request.map_or(0, Quantity::milli_value),
+            cpu_limit,
+            limit("memory").map_or(0, Quantity::value),
+        )
+    }
+}
+
+/// What the engine sets on the control group of all the pod's containers (upstream: `ResourceConfigForPod`).
+pub fn for_pod(pod: &Pod) -> Resources {
+    let request = pod_request(pod, "cpu");
+    let limit = |resource: &str| pod_limit(pod, resource).unwrap_or(0);
+    let limited = match qos(pod) {
+        Qos::BestEffort => shares_and_limits(0, 0, 0),
+        Qos::Burstable | Qos::Guaranteed => shares_and_limits(request, limit("cpu"), limit("memory")),
+    };
+    Resources {
+        huge_pages: huge_pages(pod::spec(pod).resources.as_ref()),
+        ..limited
+    }
+}
+
+fn shares_and_limits(cpu_request: i64, cpu_limit: i64, memory_limit: i64) -> Resources {
     let quota = cpu_quota(cpu_limit);
     Resources {
         cpu_shares: cpu_shares(cpu_request),
         cpu_quota: quota,
         cpu_period: if quota == 0 { 0 } else { QUOTA_PERIOD_US.unsigned_abs() },
-        memory_limit_bytes: memory.max(0).unsigned_abs(),
-        oom_score_adj: oom_score_adj(pod, role, container, node_memory_bytes),
-        huge_pages: huge_pages(container),
+        memory_limit_bytes: memory_limit.max(0).unsigned_abs(),
+        ..Resources::default()
     }
 }
 
 /// Limits by the size of a page; requests are the same.
-fn huge_pages(container: &Container) -> BTreeMap<u64, u64> {
-    let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+fn huge_pages(resources: Option<&ResourceRequirements>) -> BTreeMap<u64, u64> {
+    let limits = resources.and_then(|r| r.limits.as_ref());
     let bytes = |quantity: Quantity| u64::try_from(quantity.value()).ok();
     let pages = limits.into_iter().flatten().filter_map(|(name, limit)| {
         let size = page_size(name)?;
@@ -247,6 +339,74 @@ mod tests {
         assert_eq!(pod_request(&pod, "cpu"), 351);
         assert_eq!(pod_granted(&pod, "cpu"), 551);
         assert_eq!(pod_request(&pod, "memory"), 0);
+    }
+
+    #[test]
+    fn what_containers_have_together() {
+        let limited = |cpu: &str| json!({"requests": {"cpu": "100m"}, "limits": {"cpu": cpu, "memory": "64Mi"}});
+        let of = |own: serde_json::Value, containers: Vec<serde_json::Value>| -> Pod {
+            let containers: Vec<_> = (0..)
+                .zip(containers)
+                .map(|(n, r)| json!({"name": format!("c{n}"), "resources": r}))
+                .collect();
+            serde_json::from_value(json!({"spec": {"resources": own, "containers": containers}})).unwrap()
+        };
+        let mib = 1 << 20;
+        for (own, containers, shares, quota, memory) in [
+            (json!(null), vec![json!({})], 2, 0, 0),
+            (
+                json!(null),
+                vec![limited("200m"), limited("300m")],
+                204,
+                50_000,
+                128 * mib,
+            ),
+            (json!(null), vec![limited("200m"), json!({})], 102, 0, 0),
+            (
+                json!({"requests": {"cpu": "500m"}}),
+                vec![limited("200m")],
+                512,
+                20_000,
+                64 * mib,
+            ),
+            (
+                json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}),
+                vec![limited("1"), json!({})],
+                1024,
+                0,
+                1024 * mib,
+            ),
+        ] {
+            let pod = of(own, containers);
+            let pod = Pod { status: None, ..pod };
+            let found = for_pod(&pod);
+            assert_eq!((found.cpu_shares, found.cpu_quota), (shares, quota), "{pod:?}");
+            assert_eq!(found.memory_limit_bytes, memory, "{pod:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_pod_says_counts_for_containers_that_say_nothing() {
+        let gib = 1 << 30;
+        let pod: Pod = serde_json::from_value(json!({
+            "spec": {
+                "resources": {"requests": {"memory": "2Gi"}, "limits": {"cpu": "500m", "memory": "3Gi", "hugepages-2Mi": "4Mi"}},
+                "containers": [
+                    {"name": "a", "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}}},
+                    {"name": "b"},
+                ],
+            },
+            "status": {"qosClass": "Burstable"},
+        }))
+        .unwrap();
+        let of = |index: usize| for_container(&pod, Role::App, &pod::app_containers(&pod)[index], 8 * gib);
+        assert_eq!((of(0).memory_limit_bytes, of(1).memory_limit_bytes), (gib, 3 * gib));
+        assert_eq!((of(1).cpu_quota, of(1).cpu_shares), (50_000, 512));
+        // Each has half of the gigabyte that the pod asks for and no container does.
+        assert_eq!((of(0).oom_score_adj, of(1).oom_score_adj), (1000 - 187, 1000 - 62));
+        assert_eq!(of(1).huge_pages, BTreeMap::from([(2 << 20, 4 << 20)]));
+        assert_eq!(pod_request(&pod, "memory"), 2 << 30);
+        assert!(is_bounded(&pod));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! `network/dns`).
 
 use crate::kubelet::dns::Dns;
-use crate::kubelet::{admission, container, pod};
+use crate::kubelet::{admission, container, pod, resources};
 use crate::runtime::{Features, PodIdentity, PortMapping, Protocol, RuntimeError, SandboxConfig};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -118,6 +118,8 @@ pub fn config(
             .collect(),
         runtime_handler: handler.to_owned(),
         user_namespace,
+        resources: resources::for_pod(pod),
+        bounded: resources::is_bounded(pod),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Control groups, version 1 and 2: where a process's are, and what the kernel counts and limits there (upstream: runc's
 //! `libcontainer/cgroups`, containerd's `pkg/cri/server` for what is set and what is left out).
 
+use super::Resources;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,14 +81,116 @@ impl Groups {
         self.by_controller.get(controller).map(PathBuf::as_path)
     }
 
-    /// Limits pages of a size, as [`page_size`] names it.
+    /// Limits pages of a size, as [`page_size`] names it: what is used, and what is set aside.
     pub fn limit_huge_pages(&self, size: &str, bytes: u64) -> io::Result<()> {
-        let file = match (self.of("hugetlb"), &self.unified) {
-            (Some(group), _) => group.join(format!("hugetlb.{size}.limit_in_bytes")),
-            (None, Some(group)) => group.join(format!("hugetlb.{size}.max")),
+        let (group, used, reserved) = match (self.of("hugetlb"), &self.unified) {
+            (Some(group), _) => (group, "limit_in_bytes", "rsvd.limit_in_bytes"),
+            (None, Some(group)) => (group.as_path(), "max", "rsvd.max"),
             (None, None) => return Err(io::ErrorKind::NotFound.into()),
         };
-        std::fs::write(file, bytes.to_string())
+        std::fs::write(group.join(format!("hugetlb.{size}.{used}")), bytes.to_string())?;
+        // Kernels before 5.7 do not count what is set aside.
+        write_if_there(&group.join(format!("hugetlb.{size}.{reserved}")), &bytes.to_string())
+    }
+
+    /// Whoever is killed for memory takes all of the group along (upstream: `singleProcessOOMKill` is off). Only version 2
+    /// knows that.
+    pub fn kill_together(&self) -> io::Result<()> {
+        let memory = self.unified.as_ref().filter(|_| self.of("memory").is_none());
+        memory.map_or(Ok(()), |group| std::fs::write(group.join(KILL_TOGETHER), "1"))
+    }
+}
+
+/// The file of version 2 that says whether a whole group is killed for memory.
+pub const KILL_TOGETHER: &str = "memory.oom.group";
+
+fn write_if_there(file: &Path, text: &str) -> io::Result<()> {
+    match std::fs::OpenOptions::new().write(true).truncate(true).open(file) {
+        Ok(mut file) => io::Write::write_all(&mut file, text.as_bytes()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a group that is there what its members share. Zero is no limit; controllers that are not there limit nothing.
+/// The error names the file (upstream: `pkg/kubelet/cm`, `ResourceConfigForPod` and what sets it).
+pub fn limit(root: &Path, group: &str, wanted: &Resources) -> Result<(), String> {
+    let group = group.trim_start_matches('/');
+    let unified = Abilities::read(root).unified;
+    for (controller, file, text) in settings(wanted, unified) {
+        let directory = if unified {
+            root.to_owned()
+        } else {
+            root.join(controller)
+        };
+        let path = directory.join(group).join(&file);
+        write_if_there(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Controller, file and content. A quota never stands beside another one's period for longer than a write.
+fn settings(wanted: &Resources, unified: bool) -> Vec<(&'static str, String, String)> {
+    let limit = |value: u64, none: &str| match value {
+        0 => none.to_owned(),
+        value => value.to_string(),
+    };
+    let period = if wanted.cpu_period == 0 {
+        100_000
+    } else {
+        wanted.cpu_period
+    };
+    let quota = u64::try_from(wanted.cpu_quota).unwrap_or(0);
+    let mut settings = Vec::new();
+    let mut set = |controller, file: &str, text: String| settings.push((controller, file.to_owned(), text));
+    if unified {
+        if wanted.cpu_shares != 0 {
+            set("cpu", "cpu.weight", weight(wanted.cpu_shares).to_string());
+        }
+        set("cpu", "cpu.max", format!("{} {period}", limit(quota, "max")));
+        set("memory", "memory.max", limit(wanted.memory_limit_bytes, "max"));
+    } else {
+        if wanted.cpu_shares != 0 {
+            set("cpu", "cpu.shares", wanted.cpu_shares.to_string());
+        }
+        set("cpu", "cpu.cfs_period_us", period.to_string());
+        set("cpu", "cpu.cfs_quota_us", limit(quota, "-1"));
+        set(
+            "memory",
+            "memory.limit_in_bytes",
+            limit(wanted.memory_limit_bytes, "-1"),
+        );
+    }
+    for (bytes_of_page, bytes) in &wanted.huge_pages {
+        let size = page_size(*bytes_of_page);
+        let kinds = match unified {
+            true => ["max", "rsvd.max"],
+            false => ["limit_in_bytes", "rsvd.limit_in_bytes"],
+        };
+        for kind in kinds {
+            set("hugetlb", &format!("hugetlb.{size}.{kind}"), bytes.to_string());
+        }
+    }
+    settings
+}
+
+/// Version 2's weight for shares of version 1: the least, the default and the most of one are those of the other, with a
+/// parabola between their logarithms (upstream: `opencontainers/cgroups`, `ConvertCPUSharesToCgroupV2Value`).
+pub fn weight(shares: u64) -> u64 {
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        // From 2 to 262144 the power is between 1 and 10000.
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
+        shares => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            10_f64.powf(exponent).ceil() as u64
+        }
     }
 }
 
@@ -211,6 +314,88 @@ mod tests {
     }
 
     #[test]
+    fn what_a_group_shares() {
+        let wanted = Resources {
+            cpu_shares: 1024,
+            cpu_quota: 50_000,
+            cpu_period: 100_000,
+            memory_limit_bytes: 4096,
+            huge_pages: BTreeMap::from([(2 << 20, 4 << 20)]),
+            ..Default::default()
+        };
+        let none = Resources {
+            cpu_shares: 2,
+            ..Default::default()
+        };
+        let version_1 = |file: &str| format!("{}/krust/p/{file}", file.split('.').next().unwrap());
+        let version_2 = |file: &str| format!("krust/p/{file}");
+        let of_1 = [
+            ("cpu.shares", "1024", "2"),
+            ("cpu.cfs_period_us", "100000", "100000"),
+            ("cpu.cfs_quota_us", "50000", "-1"),
+            ("memory.limit_in_bytes", "4096", "-1"),
+        ];
+        let of_2 = [
+            ("cpu.weight", "100", "1"),
+            ("cpu.max", "50000 100000", "max 100000"),
+            ("memory.max", "4096", "max"),
+        ];
+        let paths = |files: &[(&str, &'static str, &'static str)], path: &dyn Fn(&str) -> String| {
+            let files = files.iter().map(|(file, first, then)| (path(file), *first, *then));
+            files.collect::<Vec<_>>()
+        };
+        let both = [
+            (None, paths(&of_1, &version_1)),
+            (Some(("cgroup.controllers", "cpu memory")), paths(&of_2, &version_2)),
+        ];
+        for (mark, files) in both {
+            let there = files.iter().map(|(file, ..)| (file.as_str(), "?")).chain(mark);
+            let root = tree(&there.collect::<Vec<_>>());
+            let read = |file: &String| std::fs::read_to_string(root.path().join(file)).unwrap();
+            // The controller of huge pages is not there.
+            limit(root.path(), "/krust/p", &wanted).unwrap();
+            for (file, first, _) in &files {
+                assert_eq!(read(file), *first, "{file}");
+            }
+            limit(root.path(), "/krust/p", &none).unwrap();
+            for (file, _, then) in &files {
+                assert_eq!(read(file), *then, "{file}");
+            }
+            limit(root.path(), "/krust/gone", &wanted).unwrap();
+        }
+        let refused = tree(&[("cgroup.controllers", ""), ("p/memory.max/is a directory", "")]);
+        let error = limit(refused.path(), "p", &wanted).unwrap_err();
+        assert!(error.contains("p/memory.max"), "{error}");
+    }
+
+    #[test]
+    fn weights_of_shares() {
+        for (shares, expected) in [
+            (0, 1),
+            (2, 1),
+            (102, 17),
+            (1024, 100),
+            (2048, 174),
+            (262_144, 10_000),
+            (1 << 40, 10_000),
+        ] {
+            assert_eq!(weight(shares), expected, "{shares}");
+        }
+    }
+
+    #[test]
+    fn all_of_a_group_are_killed_together() {
+        let root = tree(&[("p/memory.oom.group", "0")]);
+        let read = || std::fs::read_to_string(root.path().join("p/memory.oom.group")).unwrap();
+        Groups::parse("3:memory:/p\n0::/p\n", root.path())
+            .kill_together()
+            .unwrap();
+        assert_eq!(read(), "0", "version 1 has the controller");
+        Groups::parse("0::/p\n", root.path()).kill_together().unwrap();
+        assert_eq!(read(), "1");
+    }
+
+    #[test]
     fn kills_for_memory() {
         for (file, text, kills) in [
             (
@@ -257,11 +442,14 @@ mod tests {
             ("3:hugetlb:/p/c\n0::/\n", "hugetlb/p/c/hugetlb.2MB.limit_in_bytes"),
             ("0::/p/c\n", "p/c/hugetlb.2MB.max"),
         ] {
-            let root = tree(&[(file, "0")]);
+            let reserved = file.replace("2MB.", "2MB.rsvd.");
+            let root = tree(&[(file, "0"), (&reserved, "0")]);
             let groups = Groups::parse(cgroups, root.path());
             groups.limit_huge_pages("2MB", 4 << 20).unwrap();
-            let written = std::fs::read_to_string(root.path().join(file)).unwrap();
-            assert_eq!(written, "4194304", "{file}");
+            for file in [file, &reserved] {
+                let written = std::fs::read_to_string(root.path().join(file)).unwrap();
+                assert_eq!(written, "4194304", "{file}");
+            }
         }
         let none = Groups::parse("2:memory:/p/c\n", Path::new("/none"));
         assert!(none.limit_huge_pages("2MB", 0).is_err());

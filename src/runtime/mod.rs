@@ -119,6 +119,10 @@ pub struct SandboxConfig {
     pub runtime_handler: String,
     /// The pod has users of its own, which are nobody on the host.
     pub user_namespace: bool,
+    /// What its containers have together.
+    pub resources: Resources,
+    /// Its containers may use more by themselves than they may together.
+    pub bounded: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +143,7 @@ pub struct Sandbox {
     pub ips: Vec<String>,
 }
 
-/// Linux resources of a container; 0 means unset.
+/// Linux resources of a container or a pod; 0 means unset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     pub cpu_shares: u64,
@@ -150,6 +154,27 @@ pub struct Resources {
     pub oom_score_adj: i64,
     /// Limits of huge pages by the size of a page, both in bytes; what is not named is 0. They do not change.
     pub huge_pages: BTreeMap<u64, u64>,
+}
+
+impl Resources {
+    /// Enough for whoever has the one or the other.
+    #[must_use]
+    pub fn most(&self, other: &Resources) -> Resources {
+        let quota = match (self.cpu_quota, other.cpu_quota) {
+            (0, _) | (_, 0) => 0,
+            (one, other) => one.max(other),
+        };
+        let memory = match (self.memory_limit_bytes, other.memory_limit_bytes) {
+            (0, _) | (_, 0) => 0,
+            (one, other) => one.max(other),
+        };
+        Resources {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_quota: quota,
+            memory_limit_bytes: memory,
+            ..self.clone()
+        }
+    }
 }
 
 /// Which mounts made later are seen on the other side.
@@ -541,6 +566,12 @@ pub trait Runtime: Send + Sync + 'static {
     async fn stop_pod_sandbox(&self, id: &str) -> Result<()>;
     /// Removes the sandbox and all its containers.
     async fn remove_pod_sandbox(&self, id: &str) -> Result<()>;
+    /// Gives the containers of a running sandbox other shares and limits together. What is zero has no limit. Nothing where
+    /// they are in no control group of their own.
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        let _ = (id, resources);
+        Ok(())
+    }
     async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>>;
     async fn pod_sandbox_status(&self, id: &str) -> Result<Sandbox>;
 

@@ -8,7 +8,7 @@ use crate::kubelet::hooks;
 use crate::kubelet::plan::{Action, KillReason, Plan};
 use crate::kubelet::state::{FailureKind, StartFailure, Step, back_off_key};
 use crate::kubelet::{pod, resources, sandbox};
-use crate::runtime::{ContainerState, ContainerStatus, RuntimeError, SandboxState};
+use crate::runtime::{ContainerState, ContainerStatus, Resources, RuntimeError, SandboxState};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -128,7 +128,8 @@ impl Worker {
                 .recorder
                 .event_at(&*self.pod, None, Level::Normal, "SandboxChanged", message);
         }
-        let (context, pod) = (self.context.clone(), self.pod.clone());
+        let (context, pod) = (self.context.clone(), self.memory.resize.granted_pod(&self.pod));
+        self.memory.resize.of_pod = Some(resources::for_pod(&pod));
         self.spawn(Step::Sandbox, async move {
             let made = async {
                 let handler = sandbox::handler(&pod, &context.client).await?;
@@ -205,9 +206,40 @@ impl Worker {
         let wanted = resources::for_container(&self.pod, role, &container, self.context.node_memory_bytes);
         let given = container.resources.unwrap_or_default();
         let runtime = self.context.runtime.clone();
+        let together = self.while_resizing();
         self.spawn(Step::Resize(id.clone()), async move {
-            let updated = runtime.update_container_resources(&id, &wanted).await;
+            let updated = async {
+                if let Some((sandbox, together)) = together {
+                    runtime.update_pod_sandbox_resources(&sandbox, &together).await?;
+                }
+                runtime.update_container_resources(&id, &wanted).await
+            };
+            let updated = updated.await;
             Done::Resized(id, given, updated)
+        });
+    }
+
+    /// What the containers have together until all of them have what was granted: the more of before and after, as a group
+    /// must not have less than one of its members.
+    fn while_resizing(&self) -> Option<(String, Resources)> {
+        let sandbox = self.memory.runtime.ready_sandbox()?;
+        let after = resources::for_pod(&self.memory.resize.granted_pod(&self.pod));
+        // What an earlier krust gave is not known: no limit is enough for anybody.
+        let before = self.memory.resize.of_pod.clone().unwrap_or_default();
+        Some((sandbox.id.clone(), after.most(&before)))
+    }
+
+    /// At the end of a resize: what was granted to all containers is what they have together.
+    pub(super) fn limit_pod(&mut self) {
+        let Some(sandbox) = self.memory.runtime.ready_sandbox() else {
+            return;
+        };
+        let (id, runtime) = (sandbox.id.clone(), self.context.runtime.clone());
+        let together = resources::for_pod(&self.memory.resize.granted_pod(&self.pod));
+        self.memory.resize.of_pod = Some(together.clone());
+        self.spawn(Step::Resize(id.clone()), async move {
+            let updated = runtime.update_pod_sandbox_resources(&id, &together).await;
+            Done::Limited(id, updated)
         });
     }
 
@@ -330,6 +362,11 @@ impl Worker {
                 let now = SystemTime::now();
                 let news = self.memory.resize.updated(&pod, &id, given, result, now);
                 self.tell_of_resize(news);
+            }
+            Done::Limited(id, result) => {
+                if let Err(error) = result {
+                    tracing::warn!(pod = pod::full_name(&pod), id, %error, "The containers of a pod are not limited together");
+                }
             }
             Done::Killed(Killed { id, status }) => {
                 self.memory.kill_grace.remove(&id);

@@ -49,6 +49,7 @@ enum Done {
     Killed(Killed),
     /// The container, what it was to be given, and whether it was.
     Resized(String, ResourceRequirements, Result<(), RuntimeError>),
+    Limited(String, Result<(), RuntimeError>),
     /// The status was written; the pod as the server has it now.
     Reported(Result<Box<Pod>, kube::Error>),
     /// The final status is written and the pod deleted from the API.
@@ -195,6 +196,9 @@ impl Worker {
         let granted = memory.resize.allocate(&self.pod, room, now);
         let completed = memory.resize.complete(&self.pod, &memory.runtime);
         self.tell_of_resize(granted);
+        if completed.is_some() {
+            self.limit_pod();
+        }
         self.tell_of_resize(completed);
     }
 

@@ -165,6 +165,10 @@ impl Runtime for ContainerdRuntime {
         self.parts.remove_sandbox(id).await
     }
 
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        self.parts.update_sandbox(id, resources).await
+    }
+
     async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>> {
         self.parts.list_sandboxes().await
     }

@@ -1,13 +1,14 @@
 //! Pod sandboxes: a pause process that holds the pod's namespaces (upstream: the CRI plugin's `sandbox_*.go`).
 
+use super::super::cgroups;
 use super::super::netns;
 use super::super::oci::SandboxSpec;
 use super::super::pause;
 use super::record::{self, SandboxRecord, TYPE_CONTAINER, TYPE_SANDBOX};
 use super::tasks::{is_alive, pid};
 use super::{
-    Duplex, Parts, Result, Sandbox, SandboxConfig, SandboxState, container, engine, failed, files, gone_is_fine,
-    network_failed,
+    Duplex, Parts, Resources, Result, Sandbox, SandboxConfig, SandboxState, container, engine, failed, files,
+    gone_is_fine, network_failed,
 };
 use containerd_client::services::v1::{Container, CreateContainerRequest, CreateTaskRequest};
 use containerd_client::types::Mount;
@@ -152,6 +153,8 @@ impl Parts {
         }
         let pid = self.engine.create_task(task).await?;
         self.strays.told(id);
+        // It was made with the task.
+        self.limit_pod(&config.pod.uid, &config.resources);
         if let Some(address) = address {
             self.make_network().await?;
             let attached = self.network.attach(&namespace(pid), &interface(id), address).await;
@@ -162,6 +165,20 @@ impl Parts {
             }
         }
         self.engine.start_task(id).await
+    }
+
+    /// What a pod's containers share. Where the groups are another's to write, each container still has its own limits.
+    fn limit_pod(&self, uid: &str, wanted: &Resources) {
+        if let Err(error) = cgroups::limit(Path::new(cgroups::ROOT), &self.engine.pod_cgroup(uid), wanted) {
+            tracing::warn!(uid, error, "the containers of a pod are not limited together");
+        }
+    }
+
+    pub(super) async fn update_sandbox(&self, id: &str, resources: &Resources) -> Result<()> {
+        let found = self.engine.container(id, TYPE_SANDBOX).await?;
+        let group = self.engine.pod_cgroup(record::label(&found, record::POD_UID));
+        let limited = cgroups::limit(Path::new(cgroups::ROOT), &group, resources);
+        limited.map_err(|error| failed("update", id, error))
     }
 
     pub(super) async fn stop_sandbox(&self, id: &str) -> Result<()> {

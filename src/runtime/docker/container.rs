@@ -3,7 +3,7 @@
 use super::super::oci::seccomp;
 use super::{
     ContainerConfig, DockerRuntime, Propagation, Resources, Result, SandboxConfig, SecurityContext, SecurityProfile,
-    failed, huge_pages, images, is_not_found, labels, sandbox,
+    failed, images, is_not_found, labels, sandbox, started,
 };
 use bollard::models::{
     ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
@@ -43,8 +43,10 @@ impl DockerRuntime {
         let user = self.user(&config).await?;
         let mut body = plan(&config, sandbox_id, sandbox, user, &self.engine.cluster_id);
         let options = security_options(&config.security).map_err(|message| failed("create", &config.name, message))?;
+        let group = self.pod_group(sandbox).await?;
         if let Some(host) = &mut body.host_config {
             host.security_opt = Some(options).filter(|options| !options.is_empty());
+            host.cgroup_parent = group;
         }
         let name = labels::container_name(&config.name, &sandbox.pod, config.attempt);
         sandbox::create_named(&self.engine, &name, body).await
@@ -75,7 +77,7 @@ impl DockerRuntime {
         // A failed start changes the container without an event.
         self.statuses.forget(id);
         started.map_err(|error| self.engine.error("start", "container", id, error))?;
-        huge_pages::limit(&self.engine, id).await;
+        started::complete(&self.engine, id).await;
         Ok(())
     }
 

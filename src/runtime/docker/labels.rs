@@ -16,7 +16,17 @@ pub const POD_UID: &str = "io.kubernetes.pod.uid";
 const TERMINATION_MESSAGE_PATH: &str = "krust.dev/termination-message-path";
 /// Limits of huge pages as JSON, which are set when the container starts.
 pub const HUGE_PAGES: &str = "krust.dev/huge-pages";
-const OWN: [&str; 6] = [CLUSTER, ATTEMPT, TYPE, SANDBOX_ID, TERMINATION_MESSAGE_PATH, HUGE_PAGES];
+/// The control group below which those of the pod's containers are.
+pub const POD_GROUP: &str = "krust.dev/pod-group";
+const OWN: [&str; 7] = [
+    CLUSTER,
+    ATTEMPT,
+    TYPE,
+    SANDBOX_ID,
+    TERMINATION_MESSAGE_PATH,
+    HUGE_PAGES,
+    POD_GROUP,
+];
 /// Annotations are kept as labels with this before their keys.
 const ANNOTATION_PREFIX: &str = "annotation.";
 

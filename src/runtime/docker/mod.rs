@@ -9,16 +9,17 @@ mod exec;
 mod files;
 mod frames;
 mod host_files;
-mod huge_pages;
 mod images;
 mod labels;
 mod logs;
 mod memory;
 mod own_container;
+mod pod_group;
 mod port_forward;
 mod prepare;
 mod raw;
 mod sandbox;
+mod started;
 mod status;
 mod usage;
 
@@ -39,6 +40,7 @@ pub struct DockerRuntime {
     events: events::Hub,
     prepared: Arc<prepare::Prepared>,
     pod_files: files::PodFiles,
+    pod_groups: pod_group::PodGroups,
     /// Set when the engine knows krust's directory by another path.
     shared_directory: parking_lot::RwLock<Option<own_container::SharedDirectory>>,
     /// Finds out in the background what the first pod needs to know.
@@ -112,6 +114,7 @@ impl DockerRuntime {
             events,
             prepared,
             pod_files: files::PodFiles::default(),
+            pod_groups: pod_group::PodGroups::default(),
             shared_directory: parking_lot::RwLock::default(),
             _preparing: AbortOnDropHandle::new(preparing),
         }))
@@ -234,6 +237,10 @@ impl Runtime for DockerRuntime {
 
     async fn remove_pod_sandbox(&self, id: &str) -> Result<()> {
         self.remove_sandbox(id).await
+    }
+
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        self.limit_pod(id, resources).await
     }
 
     async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>> {

@@ -52,7 +52,14 @@ impl DockerRuntime {
         let image = self.prepared.pause_image(&self.engine).await?;
         // Not worth waiting for: the pause program is small.
         let spared = self.prepared.negative_oom_scores_known() == Some(true);
-        let body = plan(config, &self.engine.cluster_id, image, spared);
+        let group = self.pod_group(config).await?;
+        let mut body = plan(config, &self.engine.cluster_id, image, spared);
+        if let Some(host) = &mut body.host_config {
+            host.cgroup_parent.clone_from(&group);
+        }
+        if let (Some(group), Some(labels)) = (&group, &mut body.labels) {
+            labels.insert(labels::POD_GROUP.to_string(), group.clone());
+        }
         let name = labels::sandbox_name(&config.pod);
         let id = match create_named(&self.engine, &name, body.clone()).await {
             Err(RuntimeError::NotFound { .. }) => {
@@ -74,6 +81,7 @@ impl DockerRuntime {
             }
             return Err(error);
         }
+        self.limit_new_pod(&id, group, &config.resources).await;
         Ok(id)
     }
 
@@ -99,11 +107,18 @@ impl DockerRuntime {
         // The sandbox ends meanwhile, and goes last: as long as it is there, what could not be removed is found.
         tokio::try_join!(removals, kill(&self.engine, id))?;
         self.pod_files.forget(id);
-        remove(&self.engine, id).await
+        remove(&self.engine, id).await?;
+        self.remove_pod_group(id).await;
+        Ok(())
     }
 
     pub(super) async fn list_sandboxes(&self) -> Result<Vec<Sandbox>> {
         let summaries = status::list_by_type(&self.engine, labels::TYPE_SANDBOX).await?;
+        for summary in &summaries {
+            let group = summary.labels.as_ref().and_then(|labels| labels.get(labels::POD_GROUP));
+            self.pod_groups
+                .learn(summary.id.as_deref().unwrap_or_default(), group.map(String::as_str));
+        }
         Ok(summaries.into_iter().map(summarise).collect())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of an engine: every backend that starts containers through an OCI runtime can use it.
 
+pub mod apparmor;
 pub mod capabilities;
 mod mounts;
 pub mod seccomp;
@@ -27,8 +28,6 @@ pub const SANDBOX_OOM_SCORE_ADJ: i64 = -998;
 const SANDBOX_CPU_SHARES: u64 = 2;
 /// How many users a user namespace has: upstream's `userNsUnitLength`.
 pub const USER_IDS: u32 = 1 << 16;
-/// Profiles that engines load for their containers.
-const APPARMOR_DEFAULTS: [&str; 2] = ["cri-containerd.apparmor.d", "docker-default"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
@@ -40,7 +39,7 @@ pub enum OciError {
     NoCommand,
     #[error("the mount source {0:?} does not exist")]
     NoMountSource(PathBuf),
-    #[error("the kernel has no AppArmor profile {0} or {1}", APPARMOR_DEFAULTS[0], APPARMOR_DEFAULTS[1])]
+    #[error("the kernel has no AppArmor profile {0} or {1}", apparmor::DEFAULTS[0], apparmor::DEFAULTS[1])]
     NoDefaultAppArmor,
     #[error("path {path:?} is mounted on {point:?} but it is not a {wanted} mount")]
     NoPropagation {
@@ -171,6 +170,10 @@ impl ContainerSpec<'_> {
         if self.limits.cgroups.huge_pages {
             resources = resources.hugepage_limits(huge_page_limits(&self.config.resources)?);
         }
+        if self.limits.cgroups.unified {
+            let together = (cgroups::KILL_TOGETHER.to_string(), "1".to_string());
+            resources = resources.unified([together].into_iter().collect::<std::collections::HashMap<_, _>>());
+        }
         let mut linux = with_user_ids(LinuxBuilder::default(), self.user_ids)?
             .namespaces(self.namespaces()?)
             .cgroups_path(self.cgroup.as_str())
@@ -235,16 +238,18 @@ impl ContainerSpec<'_> {
 
     /// The AppArmor profile; None is the one of the process that starts it.
     fn apparmor(&self) -> Result<Option<String>, OciError> {
-        match &self.config.security.apparmor {
-            None | Some(SecurityProfile::Unconfined) => Ok(None),
-            Some(_) if self.config.security.privileged => Ok(None),
+        let wanted = &self.config.security.apparmor;
+        if self.config.security.privileged {
+            return Ok(None);
+        }
+        match wanted {
+            Some(SecurityProfile::Unconfined) => Ok(None),
             Some(SecurityProfile::Localhost(name)) => Ok(Some(name.clone())),
+            None => Ok(None),
             Some(SecurityProfile::RuntimeDefault) => {
-                let loaded = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
-                let known = |name: &&&str| loaded.lines().any(|line| line.starts_with(&format!("{name} (")));
-                let found = APPARMOR_DEFAULTS.iter().find(known);
+                let found = apparmor::default_profile();
                 found
-                    .map(|name| Some((*name).to_string()))
+                    .map(|name| Some(name.to_string()))
                     .ok_or(OciError::NoDefaultAppArmor)
             }
         }

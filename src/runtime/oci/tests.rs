@@ -102,3 +102,30 @@ fn users_of_a_pod_are_those_of_its_sandbox() {
         assert_eq!(mount.uid_mappings().is_some(), translated, "{mount:?}");
     }
 }
+
+#[test]
+fn processes_are_killed_for_memory_together_where_the_kernel_can() {
+    for unified in [false, true] {
+        let cgroups = Abilities {
+            unified,
+            ..Default::default()
+        };
+        let spec = container(
+            &Machine {
+                cgroups,
+                user_ids: None,
+            },
+            false,
+        );
+        let resources = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().clone())
+            .unwrap();
+        let told = resources
+            .unified()
+            .as_ref()
+            .and_then(|files| files.get("memory.oom.group"));
+        assert_eq!(told.map(String::as_str), unified.then_some("1"));
+    }
+}

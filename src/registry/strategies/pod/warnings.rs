@@ -20,13 +20,12 @@ const fn field(path: &'static [&'static str]) -> Unsupported {
 }
 
 /// Fields of the pod spec.
-const OF_POD: [Unsupported; 5] = [
+const OF_POD: [Unsupported; 4] = [
     Unsupported {
         path: &["dnsPolicy"],
         unless: &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
     },
     field(&["resourceClaims"]),
-    field(&["resources"]),
     field(&["schedulingGroup"]),
     field(&["securityContext", "seLinuxOptions"]),
 ];
