@@ -10,7 +10,8 @@ use rand::seq::IndexedRandom;
 
 pub const SERVICES: &str = "services";
 pub const ENDPOINT_SLICES: &str = "endpointslices.discovery.k8s.io";
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Names the service of a slice.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// The endpoints of the port of this name that take requests.
 pub fn ready(storage: &Storage, namespace: &str, service: &str, port: &str) -> Result<Vec<Address>, ApiError> {

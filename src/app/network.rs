@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::AppError;
 use crate::apiserver::ApiServer;
+use crate::apiserver::service_endpoints::SERVICE_NAME_LABEL;
 use crate::config::Settings;
 use crate::registry::network::{Cidr, Family, address};
 
@@ -171,7 +172,7 @@ async fn endpoints(client: &Client, ip: IpAddr, port: u16) -> Result<(), AppErro
         "subsets": [{"addresses": [{"ip": ip}], "ports": ports}],
     });
     let slice = json!({
-        "metadata": {"labels": {"kubernetes.io/service-name": NAME}},
+        "metadata": {"labels": {SERVICE_NAME_LABEL: NAME}},
         "addressType": Family::of(ip).name(),
         "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
         "ports": ports,

@@ -2,7 +2,7 @@
 //! controllers and of the scheduler show the same objects; upstream's are in processes of their own.
 
 use super::informer::Watched;
-use super::lean::{decode, glance};
+use super::lean::{decode, glance, same_resource};
 use kube::Resource;
 use kube::core::ObjectMeta;
 use parking_lot::Mutex;
@@ -105,29 +105,7 @@ impl<'de, K: Watched> Deserialize<'de> for Shared<K> {
     }
 }
 
-impl<K: Watched> Resource for Shared<K> {
-    type DynamicType = ();
-    type Scope = K::Scope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        K::kind(&())
-    }
-    fn group((): &()) -> Cow<'_, str> {
-        K::group(&())
-    }
-    fn version((): &()) -> Cow<'_, str> {
-        K::version(&())
-    }
-    fn plural((): &()) -> Cow<'_, str> {
-        K::plural(&())
-    }
-    fn meta(&self) -> &ObjectMeta {
-        self.0.meta()
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        Arc::make_mut(&mut self.0).meta_mut()
-    }
-}
+same_resource!(Shared<K: Watched>, |inner| Arc::make_mut(inner));
 
 #[cfg(test)]
 mod tests {

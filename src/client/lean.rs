@@ -22,29 +22,38 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Lean<K> {
     }
 }
 
-impl<K: Resource> Resource for Lean<K> {
-    type DynamicType = K::DynamicType;
-    type Scope = K::Scope;
+/// Makes a wrapper of an object the resource that the object is.
+macro_rules! same_resource {
+    ($wrapper:ident<$object:ident: $bound:path>, |$inner:ident| $mutable:expr) => {
+        impl<$object: $bound> Resource for $wrapper<$object> {
+            type DynamicType = $object::DynamicType;
+            type Scope = $object::Scope;
 
-    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::kind(dt)
-    }
-    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::group(dt)
-    }
-    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::version(dt)
-    }
-    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
-        K::plural(dt)
-    }
-    fn meta(&self) -> &ObjectMeta {
-        self.0.meta()
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.meta_mut()
-    }
+            fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
+                $object::kind(dt)
+            }
+            fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
+                $object::group(dt)
+            }
+            fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
+                $object::version(dt)
+            }
+            fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
+                $object::plural(dt)
+            }
+            fn meta(&self) -> &ObjectMeta {
+                self.0.meta()
+            }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                let $inner = &mut self.0;
+                $mutable.meta_mut()
+            }
+        }
+    };
 }
+pub(super) use same_resource;
+
+same_resource!(Lean<K: Resource>, |inner| inner);
 
 /// What the JSON of an object says of its metadata, without decoding it.
 #[derive(Debug, Default, PartialEq)]

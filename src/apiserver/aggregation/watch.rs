@@ -16,10 +16,10 @@ use crate::storage::{Event, EventKind, StorageError};
 use crate::transport::extension::Destination;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
 /// Upstream's resync.
@@ -114,6 +114,32 @@ impl Queue {
     }
 }
 
+/// The looks that are being taken.
+#[derive(Default)]
+struct Looks {
+    tasks: JoinSet<Outcome>,
+    names: HashMap<Id, Arc<str>>,
+}
+
+impl Looks {
+    fn spawn(&mut self, name: Arc<str>, look: impl Future<Output = Outcome> + Send + 'static) {
+        let task = self.tasks.spawn(look);
+        self.names.insert(task.id(), name);
+    }
+
+    /// The next one that ends. One that broke off has failed, and is taken again like any other.
+    async fn next(&mut self) -> Option<(Arc<str>, Outcome)> {
+        let (id, outcome) = match self.tasks.join_next_with_id().await? {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(%error, "a look at an APIService broke off");
+                (error.id(), Outcome::Failed)
+            }
+        };
+        Some((self.names.remove(&id)?, outcome))
+    }
+}
+
 async fn follow(server: &Arc<ApiServer>) -> Result<(), StorageError> {
     let from = server.storage.revision();
     let mut api_services = server.storage.watch(services::RESOURCE, None, from)?;
@@ -123,7 +149,7 @@ async fn follow(server: &Arc<ApiServer>) -> Result<(), StorageError> {
     for service in server.aggregator.services.read().all() {
         queue.add(&service.name, Instant::now());
     }
-    let mut looks: JoinSet<(Arc<str>, Outcome)> = JoinSet::new();
+    let mut looks = Looks::default();
     loop {
         let due = queue.next();
         tokio::select! {
@@ -148,17 +174,11 @@ async fn follow(server: &Arc<ApiServer>) -> Result<(), StorageError> {
                     }
                 }
             }
-            Some(look) = looks.join_next() => match look {
-                Ok((name, outcome)) => queue.done(&name, &outcome, Instant::now()),
-                Err(error) => tracing::error!(%error, "a look at an APIService broke off"),
-            },
+            Some((name, outcome)) = looks.next() => queue.done(&name, &outcome, Instant::now()),
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 for name in queue.take(Instant::now()) {
-                    let server = server.clone();
-                    looks.spawn(async move {
-                        let outcome = look(&server, &name).await;
-                        (name, outcome)
-                    });
+                    let (server, looked_at) = (server.clone(), name.clone());
+                    looks.spawn(name, async move { look(&server, &looked_at).await });
                 }
             }
         }
@@ -315,6 +335,22 @@ async fn write(server: &Arc<ApiServer>, name: &str, condition: &Condition) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_look_that_breaks_off_is_taken_again() {
+        let (mut queue, mut looks) = (Queue::default(), Looks::default());
+        let name: Arc<str> = Arc::from("v1.example.com");
+        let now = Instant::now();
+        queue.add(&name, now);
+        for name in queue.take(now) {
+            looks.spawn(name, async { panic!("as the test wants it") });
+        }
+        let (looked_at, outcome) = looks.next().await.unwrap();
+        assert!(looked_at == name && matches!(outcome, Outcome::Failed));
+        queue.done(&looked_at, &outcome, now);
+        assert_eq!(queue.next(), Some(now + RETRY));
+        assert!(looks.next().await.is_none());
+    }
 
     #[test]
     fn failures_are_tried_again_ever_later_and_news_at_once() {

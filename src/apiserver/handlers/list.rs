@@ -66,54 +66,38 @@ impl Page {
 /// Finds the objects of a list request at the revision that it asks for.
 pub async fn page(ctx: &Context, kind: &Kind, options: &ListOptions, selection: &Selection) -> Result<Page, ApiError> {
     let at = At::of(ctx, options).await?;
-    let (storage, namespace) = (ctx.storage(), ctx.list_namespace(kind));
-    let start = at.token.as_ref().map_or(("", ""), |token| token.position(kind));
-    if let Some(limit) = options.limit.filter(|_| selection.is_empty()) {
-        let window = storage
-            .window(kind.storage_resource, namespace, at.revision, start, limit)
-            .map_err(|error| at.refused(error, kind))?;
-        let (mut entries, more) = (window.entries, window.rest > 0);
-        conversion::entries(ctx, kind, &mut entries).await?;
-        let last = entries.last().filter(|_| more);
-        return Ok(Page {
-            revision: window.revision,
-            continue_token: last.map_or_else(String::new, |entry| Token::after(kind, entry, window.revision).encode()),
-            remaining: more.then_some(window.rest),
-            entries,
-        });
-    }
-    let mut snapshot = storage
-        .list(kind.storage_resource, namespace, at.revision)
-        .map_err(|error| at.refused(error, kind))?;
-    // Fields that are selected by are those of the version that is asked for.
-    let converts_first = selection.needs_objects();
-    if converts_first {
-        conversion::entries(ctx, kind, &mut snapshot.entries).await?;
-    }
-    let start = at.token.as_ref().map_or(0, |_| snapshot.position(start.0, start.1));
-    let limit = options.limit.unwrap_or(usize::MAX);
-    let mut entries = Vec::new();
-    let mut more = false;
-    for entry in &snapshot.entries[start..] {
-        if entries.len() == limit {
-            more = true;
-            break;
-        }
-        if selection.matches(entry) {
-            entries.push(entry.clone());
-        }
-    }
-    if !converts_first {
+    let found = match options.limit.filter(|_| selection.is_empty()) {
+        Some(limit) => at.window(ctx, kind, limit)?,
+        None => at.selected(ctx, kind, options, selection).await?,
+    };
+    let Found {
+        revision,
+        mut entries,
+        converted,
+        more,
+        remaining,
+    } = found;
+    if !converted {
         conversion::entries(ctx, kind, &mut entries).await?;
     }
     let last = entries.last().filter(|_| more);
-    let continue_token = last.map(|entry| Token::after(kind, entry, snapshot.revision).encode());
     Ok(Page {
-        revision: snapshot.revision,
+        revision,
+        continue_token: last.map_or_else(String::new, |entry| Token::after(kind, entry, revision).encode()),
+        remaining,
         entries,
-        continue_token: continue_token.unwrap_or_default(),
-        remaining: None,
     })
+}
+
+/// The objects of a page.
+struct Found {
+    revision: u64,
+    entries: Vec<Arc<Entry>>,
+    /// In the version that is asked for.
+    converted: bool,
+    /// Whether that is not all, and how many more there are, if that is known.
+    more: bool,
+    remaining: Option<usize>,
 }
 
 /// Lists say more of a version that is none than other reads.
@@ -150,6 +134,59 @@ impl At {
         Ok(Self {
             revision: revision.filter(|_| exact),
             token: None,
+        })
+    }
+
+    /// Where the page begins.
+    fn start(&self, kind: &Kind) -> (&str, &str) {
+        self.token.as_ref().map_or(("", ""), |token| token.position(kind))
+    }
+
+    /// The next `limit` objects, whatever they are.
+    fn window(&self, ctx: &Context, kind: &Kind, limit: usize) -> Result<Found, ApiError> {
+        let namespace = ctx.list_namespace(kind);
+        let window = ctx
+            .storage()
+            .window(kind.storage_resource, namespace, self.revision, self.start(kind), limit)
+            .map_err(|error| self.refused(error, kind))?;
+        Ok(Found {
+            revision: window.revision,
+            entries: window.entries,
+            converted: false,
+            more: window.rest > 0,
+            remaining: Some(window.rest).filter(|rest| *rest > 0),
+        })
+    }
+
+    /// The next objects that are selected.
+    async fn selected(
+        &self,
+        ctx: &Context,
+        kind: &Kind,
+        options: &ListOptions,
+        selection: &Selection,
+    ) -> Result<Found, ApiError> {
+        let mut snapshot = ctx
+            .storage()
+            .list(kind.storage_resource, ctx.list_namespace(kind), self.revision)
+            .map_err(|error| self.refused(error, kind))?;
+        // Fields that are selected by are those of the version that is asked for.
+        let converted = selection.needs_objects();
+        if converted {
+            conversion::entries(ctx, kind, &mut snapshot.entries).await?;
+        }
+        let (namespace, name) = self.start(kind);
+        let start = self.token.as_ref().map_or(0, |_| snapshot.position(namespace, name));
+        let mut selected = snapshot.entries[start..]
+            .iter()
+            .filter(|entry| selection.matches(entry));
+        let limit = options.limit.unwrap_or(usize::MAX);
+        Ok(Found {
+            revision: snapshot.revision,
+            entries: selected.by_ref().take(limit).cloned().collect(),
+            converted,
+            more: selected.next().is_some(),
+            remaining: None,
         })
     }
 
