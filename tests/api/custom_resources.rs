@@ -605,3 +605,18 @@ async fn whoever_follows_definitions_waits() {
     stop.cancel();
     following.await.unwrap();
 }
+
+#[tokio::test]
+async fn an_object_of_another_kind_does_not_validate() {
+    let server = server().await;
+    let mut gadget = widget("w");
+    gadget["kind"] = json!("Gadget");
+    let refused = server.post(WIDGETS, gadget).await.failure(422, "Invalid");
+    assert_eq!(
+        refused["message"],
+        "Gadget.example.com \"w\" is invalid: kind: Invalid value: \"Gadget\": must be Widget"
+    );
+    let mut other = widget("w");
+    other["apiVersion"] = json!("example.com/v2");
+    server.post(WIDGETS, other).await.failure(400, "BadRequest");
+}

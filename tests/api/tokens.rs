@@ -3,6 +3,7 @@
 use crate::harness::{Answer, CONFIG_MAPS, PODS, Server, pod};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use krust::apiserver::authentication::service_accounts::{Claims, ObjectClaims, Reference};
 use krust::transport::Peer;
 use poem::http::Method;
 use poem::{Endpoint, Request};
@@ -125,6 +126,103 @@ async fn a_bound_token_goes_with_what_it_is_bound_to() {
         review["status"],
         json!({"user": {}, "error": "[invalid bearer token, service account token has been invalidated]"})
     );
+}
+
+/// Signed by the server's own key, with what the clock of whoever asked for it makes of it.
+fn signed(server: &Server, account: &Value, change: impl FnOnce(&mut Claims, i64)) -> String {
+    let now = jiff::Timestamp::now().as_second();
+    let mut claims = Claims {
+        aud: vec![ISSUER.to_owned()],
+        exp: Some(now + 3600),
+        nbf: Some(now),
+        iat: Some(now),
+        sub: "system:serviceaccount:default:robot".to_owned(),
+        objects: ObjectClaims {
+            namespace: "default".to_owned(),
+            serviceaccount: reference(account),
+            ..ObjectClaims::default()
+        },
+        ..Claims::default()
+    };
+    change(&mut claims, now);
+    server.api.authenticator.tokens().issue(claims).unwrap()
+}
+
+fn reference(object: &Value) -> Reference {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap().to_owned();
+    Reference {
+        name: text("name"),
+        uid: text("uid"),
+    }
+}
+
+async fn reviewed(server: &Server, token: &str) -> Value {
+    let review = json!({"spec": {"token": token}});
+    server.post(REVIEWS, review).await.expect(201)["status"].clone()
+}
+
+#[tokio::test]
+async fn a_token_holds_for_its_time_only() {
+    let server = Server::start().await;
+    server.api.bootstrap().await.unwrap();
+    let robot = account(&server, "robot").await;
+    let holds = signed(&server, &robot, |claims, now| claims.exp = Some(now - 30));
+    assert_eq!(code(&server, &holds, "/api").await, 200, "clocks differ by a minute");
+    assert_eq!(reviewed(&server, &holds).await["authenticated"], true);
+    let rows: [(fn(&mut Claims, i64), &str); 3] = [
+        (
+            |claims, now| claims.exp = Some(now - 61),
+            "service account token has expired",
+        ),
+        (
+            |claims, now| claims.nbf = Some(now + 600),
+            "service account token is not valid yet",
+        ),
+        (
+            |claims, now| claims.iat = Some(now + 600),
+            "service account token is issued in the future",
+        ),
+    ];
+    for (change, why) in rows {
+        let token = signed(&server, &robot, change);
+        assert_eq!(code(&server, &token, "/api").await, 401, "{why}");
+        assert_eq!(
+            reviewed(&server, &token).await,
+            json!({"user": {}, "error": format!("[invalid bearer token, {why}]")})
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_goes_with_the_node_or_the_secret_that_it_is_bound_to() {
+    let server = Server::start().await;
+    server.api.bootstrap().await.unwrap();
+    account(&server, "robot").await;
+    let node = json!({"metadata": {"name": "n1"}});
+    let secret = json!({"metadata": {"name": "s"}});
+    for (kind, uri, body) in [
+        ("Node", "/api/v1/nodes", node),
+        ("Secret", "/api/v1/namespaces/default/secrets", secret),
+    ] {
+        let bound = server.post(uri, body.clone()).await.expect(201);
+        let Reference { name, uid } = reference(&bound);
+        let spec = json!({"boundObjectRef": {"kind": kind, "apiVersion": "v1", "name": name, "uid": uid}});
+        let token = issued(&server, "robot", spec).await;
+        assert_eq!(code(&server, &token, "/api").await, 200, "{kind}");
+        server.delete(&format!("{uri}/{name}")).await.expect(200);
+        assert_eq!(code(&server, &token, "/api").await, 401, "{kind}");
+        let gone = json!({"user": {}, "error": "[invalid bearer token, service account token has been invalidated]"});
+        assert_eq!(reviewed(&server, &token).await, gone, "{kind}");
+        // Another one of the name is another one.
+        let other = server.post(uri, body).await.expect(201);
+        let other = reference(&other).uid;
+        let lower = kind.to_lowercase();
+        let why = format!("{lower} UID ({other}) does not match service account {lower} ref claim ({uid})");
+        assert_eq!(
+            reviewed(&server, &token).await["error"],
+            format!("[invalid bearer token, {why}]")
+        );
+    }
 }
 
 #[tokio::test]

@@ -232,6 +232,9 @@ impl TokenAuthority {
         if claims.nbf.is_some_and(|start| now + LEEWAY_SECONDS < start) {
             return Err("service account token is not valid yet".to_owned());
         }
+        if claims.iat.is_some_and(|issued| now + LEEWAY_SECONDS < issued) {
+            return Err("service account token is issued in the future".to_owned());
+        }
         let objects = &claims.objects;
         let namespace = objects.namespace.as_str();
         live_account(storage, namespace, &objects.serviceaccount, now)?;
@@ -473,6 +476,11 @@ mod tests {
                 Err("service account token has expired"),
             ),
             (claims(|_| {}), NOW - 61, Err("service account token is not valid yet")),
+            (
+                claims(|c| c.nbf = None),
+                NOW - 61,
+                Err("service account token is issued in the future"),
+            ),
             (
                 claims(|c| c.objects.serviceaccount = reference("lost")),
                 NOW,

@@ -8,6 +8,8 @@ use crate::apiserver::error::ApiError;
 use crate::apiserver::options::FieldValidation;
 use crate::registry::Registry;
 use crate::registry::custom::CustomKind;
+use crate::registry::field::FieldError;
+use crate::registry::json::text;
 use crate::registry::schema;
 use crate::registry::strategy::Object;
 use bytes::Bytes;
@@ -113,6 +115,9 @@ pub async fn read_object(
     }
     let bytes = read(ctx, body).await?;
     let (mut object, mut strict) = decode(expected, format, &bytes)?;
+    if expected.custom.is_some() {
+        check_custom_kind(expected, &object)?;
+    }
     check_type(expected.group_version(), expected.kind, &mut object)?;
     if let Some(custom) = expected.custom {
         strict.extend(unknown_fields(custom, &mut object));
@@ -124,6 +129,18 @@ pub async fn read_object(
         ))
     })?;
     Ok(object)
+}
+
+/// A custom resource's kind is a matter of validation (upstream: `validateTypeMeta` of its strategy), where that of built-in
+/// kinds decides how a body is read.
+fn check_custom_kind(expected: &Expected<'_>, object: &Object) -> Result<(), ApiError> {
+    let kind = text(object, &["kind"]);
+    if kind.is_empty() || kind == expected.kind || text(object, &["apiVersion"]) != expected.group_version() {
+        return Ok(());
+    }
+    let error = FieldError::invalid("kind", kind, &format!("must be {}", expected.kind));
+    let name = text(object, &["metadata", "name"]);
+    Err(ApiError::invalid(expected.group, kind, name, &[error]))
 }
 
 /// Prunes an object of a custom resource; what strict decoding says of it.
