@@ -8,6 +8,7 @@
 mod data_dir;
 mod device_expressions;
 mod extension_authentication;
+mod front_proxies;
 pub mod images;
 mod kubeconfig;
 mod machine;
@@ -52,6 +53,7 @@ use crate::transport::serve::{PlainHttp, ServeOptions, serve};
 use crate::{client, controllers, scheduler, storage};
 
 use data_dir::{DataDir, DataDirError};
+use front_proxies::FrontProxies;
 pub use kubeconfig::{ADMIN_KUBECONFIG, CONTEXT};
 pub use service_network::{Apart, run_apart as run_service_network};
 use signals::Told;
@@ -254,6 +256,7 @@ impl Core {
             reason: error.to_string(),
         })?;
         names.ips.extend(network::first_addresses(settings)?);
+        let proxies = FrontProxies::read(&settings.server.request_header)?;
         let data_dir = DataDir::take(&settings.data_dir())?;
         // Early, so that a taken port is found before anything is changed; clients wait in the backlog meanwhile.
         let listener = listen(settings.server.listen.0)?;
@@ -278,7 +281,8 @@ impl Core {
         let api = ApiServer::new(ApiServerOptions {
             kubelet_client: Some(kubelet_client),
             front_proxy: Some(pki.front_proxy_identity()),
-            authenticator: authenticator(settings, address, key)?,
+            authenticator: authenticator(settings, address, key)?.with_front_proxies(proxies.headers.clone()),
+            requests_max: settings.server.requests_max,
             service_ranges: network::service_ranges(settings)?,
             node_ports: network::node_ports(settings)?,
             admission_plugins: admission_plugins(settings)?,
@@ -304,7 +308,7 @@ impl Core {
         )?;
         tokio::try_join!(
             network::create(&client, settings, &core.api, address),
-            extension_authentication::create(&client, &core.pki)
+            extension_authentication::create(&client, &core.pki, &proxies)
         )?;
         core.api.bootstrap().await.map_err(AppError::Roles)?;
         core.api.end_start();
@@ -316,7 +320,7 @@ impl Core {
         };
         let served = serve(
             listener,
-            core.pki.api_server_tls()?,
+            core.pki.api_server_tls(&proxies.authorities)?,
             Arc::new(core.api.endpoint()),
             options,
             core.stop.clone(),
@@ -330,10 +334,12 @@ impl Core {
         let client = core.client("system:apiserver", &["system:masters"]);
         let extensions = controllers::run_extensions(client, core.stop.clone());
         core.tasks.spawn("API extensions", extensions);
+        let controlled = core.api.clone().control_flow(core.stop.clone());
+        core.tasks.spawn("flow control", controlled);
         let aggregated = core.api.clone().aggregate(core.stop.clone());
         core.tasks.spawn("API aggregation", aggregated);
         let client = core.client("system:apiserver", &["system:masters"]);
-        let kept = extension_authentication::keep(client, core.pki.clone(), core.stop.clone());
+        let kept = extension_authentication::keep(client, core.pki.clone(), proxies, core.stop.clone());
         core.tasks.spawn("extension authentication", kept);
         let client = core.client("system:apiserver", &["system:masters"]);
         let kept = network::keep(client, settings.clone(), core.api.clone(), address, core.stop.clone());

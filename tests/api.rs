@@ -25,6 +25,8 @@ mod custom_rules;
 mod delete;
 #[path = "api/discovery.rs"]
 mod discovery;
+#[path = "api/flow_control.rs"]
+mod flow_control;
 #[path = "api/kinds.rs"]
 mod kinds;
 #[path = "api/list.rs"]

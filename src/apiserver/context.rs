@@ -7,6 +7,7 @@ use super::error::ApiError;
 use super::filters::authentication::AUTHENTICATED_GROUP;
 use super::filters::authorization;
 use super::filters::warnings::Warnings;
+use super::flow_control::schema::FlowSchema;
 use super::options::Query;
 use super::request::{RequestInfo, User};
 use crate::registry::Kind;
@@ -26,6 +27,8 @@ pub struct Context {
     pub warnings: Warnings,
     /// When the request is given up; None if it may last.
     pub deadline: Option<Instant>,
+    /// None until the request was classified; streams never are.
+    pub flow_schema: Option<Arc<FlowSchema>>,
 }
 
 /// Whom the server itself acts as.
@@ -48,6 +51,7 @@ impl Context {
             headers,
             warnings: Warnings::default(),
             deadline: None,
+            flow_schema: None,
         }
     }
 

@@ -271,9 +271,9 @@ impl ApiError {
         Self::new(429, "TooManyRequests", message).about(details)
     }
 
-    /// The server is at its bound of requests in flight: plain text with `Retry-After`, as upstream.
-    pub fn overloaded() -> Self {
-        let mut error = Self::too_many_requests("Too many requests, please try again later.\n", 1);
+    /// There is no seat for the request: plain text with `Retry-After`, as upstream.
+    pub fn overloaded(retry_after_seconds: u32) -> Self {
+        let mut error = Self::too_many_requests("Too many requests, please try again later.\n", retry_after_seconds);
         error.0.plain_text = true;
         error
     }
@@ -531,7 +531,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_a_header_too() {
-        let response = ApiError::overloaded().to_response();
+        let response = ApiError::overloaded(1).to_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         assert_eq!(response.content_type(), Some("text/plain; charset=utf-8"));
     }

@@ -11,9 +11,10 @@
 //!    [`resource_metrics`]: what pods and nodes use, from their kubelets.
 //! 7. [`custom_resources`]: which custom kinds there are; [`conversion`]: who else brings them from one version to another.
 //!    [`webhook_client`]: calls to webhooks; [`service_endpoints`]: where services are.
-//! 8. [`aggregation`]: groups that other servers serve.
-//! 9. [`openapi`]: the documents that describe it all.
-//! 10. [`error`]: every refusal; the only place where a Status is built.
+//! 8. [`flow_control`]: who waits for whom. [`own_objects`]: what the server writes of its own accord.
+//! 9. [`aggregation`]: groups that other servers serve.
+//! 10. [`openapi`]: the documents that describe it all.
+//! 11. [`error`]: every refusal; the only place where a Status is built.
 
 pub mod admission;
 pub mod aggregation;
@@ -29,12 +30,14 @@ pub mod discovery;
 pub mod error;
 mod event_expiry;
 pub mod filters;
+pub mod flow_control;
 pub mod handlers;
 pub mod health;
 mod logs;
 pub mod metrics_endpoint;
 pub mod openapi;
 pub mod options;
+mod own_objects;
 pub mod request;
 mod resource_metrics;
 pub mod reviews;
@@ -63,7 +66,7 @@ use custom_resources::CustomResources;
 use discovery::Discovery;
 use error::ApiError;
 use filters::authentication::Authenticator;
-use filters::inflight::InFlight;
+use flow_control::FlowControl;
 use handlers::list::SharedLists;
 use openapi::OpenApiDocuments;
 use poem::endpoint::{BoxEndpoint, EndpointExt, make};
@@ -74,6 +77,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// Upstream's 400 that read and 200 that write.
+pub const REQUESTS_MAX: usize = 600;
+
 /// What an API server is made of.
 pub struct ApiServerOptions {
     pub storage: Arc<Storage>,
@@ -83,9 +89,8 @@ pub struct ApiServerOptions {
     pub kubelet_client: Option<KubeletClient>,
     /// What is shown to the servers of other API groups, so that they believe who asks; None: nothing.
     pub front_proxy: Option<Identity>,
-    /// Requests served at once; more are told to come back. Watches and streams do not count.
-    pub reading_requests_max: usize,
-    pub writing_requests_max: usize,
+    /// Requests served at once, beside the exempt ones: the seats that priority levels share. Streams do not count.
+    pub requests_max: usize,
     /// Where Services have their addresses from: one range per family, the default family's first.
     pub service_ranges: Vec<Cidr>,
     /// Which ports of nodes Services may have.
@@ -103,8 +108,7 @@ impl ApiServerOptions {
             authenticator: ephemeral_authenticator(),
             kubelet_client: None,
             front_proxy: None,
-            reading_requests_max: 400,
-            writing_requests_max: 200,
+            requests_max: REQUESTS_MAX,
             service_ranges: Cidr::parse(allocation::SERVICE_RANGE).into_iter().collect(),
             node_ports: allocation::NODE_PORTS,
             admission_plugins: Vec::new(),
@@ -134,7 +138,7 @@ pub struct ApiServer {
     pub webhooks: Follower<Webhooks>,
     /// Other servers.
     pub aggregator: Aggregator,
-    in_flight: InFlight,
+    pub flow_control: FlowControl,
     discovery: Discovery,
     custom_resources: CustomResources,
     openapi: Arc<OpenApiDocuments>,
@@ -157,6 +161,7 @@ impl ApiServer {
                 options.node_ports,
             ),
             authorizer: Authorizer::new(&options.storage),
+            flow_control: FlowControl::new(options.requests_max, &options.storage),
             policies: Follower::new(options.storage.clone()),
             webhooks: Follower::new(options.storage.clone()),
             aggregator: Aggregator::new(options.storage.clone(), options.front_proxy),
@@ -165,7 +170,6 @@ impl ApiServer {
             kubelet_client: options.kubelet_client,
             authenticator: options.authenticator,
             admission_plugins: options.admission_plugins,
-            in_flight: InFlight::new(options.reading_requests_max, options.writing_requests_max),
             discovery: Discovery::default(),
             shared: Shared::default(),
             shared_lists: SharedLists::default(),
@@ -201,9 +205,19 @@ impl ApiServer {
         self.starting.load(Ordering::Acquire)
     }
 
-    /// Makes sure of the roles and bindings that every cluster has. Their namespaces must be there.
+    /// Makes sure of the roles and bindings, and the objects of flow control, that every cluster has.
     pub async fn bootstrap(self: &Arc<Self>) -> Result<(), ApiError> {
-        authorization::bootstrap::reconcile(self).await
+        // Side by side, so that they share commits.
+        tokio::try_join!(
+            authorization::bootstrap::reconcile(self),
+            flow_control::upkeep::create(self)
+        )?;
+        Ok(())
+    }
+
+    /// Follows the objects of flow control, and looks after those that every cluster has, until `stop`.
+    pub async fn control_flow(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(flow_control::upkeep::run(self)).await;
     }
 
     /// Follows the definitions of custom resources until `stop`, so that watches of kinds that are gone end also

@@ -12,18 +12,19 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
+use super::front_proxies::FrontProxies;
 use super::namespaces::KUBE_SYSTEM;
 use super::network::next_write;
-use crate::transport::pki::{FRONT_PROXY_CLIENT, Pki};
+use crate::transport::pki::Pki;
 
 const NAME: &str = "extension-apiserver-authentication";
 /// Somebody else may write at the same time.
 const ATTEMPTS_MAX: usize = 5;
 
 /// Makes it, or adds to it what it lacks.
-pub(super) async fn create(client: &Client, pki: &Pki) -> Result<(), AppError> {
+pub(super) async fn create(client: &Client, pki: &Pki, proxies: &FrontProxies) -> Result<(), AppError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), KUBE_SYSTEM);
-    let wanted = wanted(pki);
+    let wanted = wanted(pki, proxies);
     for _ in 0..ATTEMPTS_MAX {
         match write(&api, &wanted).await {
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
@@ -57,31 +58,35 @@ async fn write(api: &Api<ConfigMap>, wanted: &BTreeMap<String, String>) -> kube:
 }
 
 /// Puts it right whenever somebody has changed it, until `stop`.
-pub(super) async fn keep(client: Client, pki: Arc<Pki>, stop: CancellationToken) {
+pub(super) async fn keep(client: Client, pki: Arc<Pki>, proxies: FrontProxies, stop: CancellationToken) {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), KUBE_SYSTEM);
     let only_it = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
     let mut changes = watcher(api, only_it).default_backoff().boxed();
     // What was written here comes back, too, and then nothing is to be done.
     while next_write(&mut changes, NAME, &stop).await {
-        if let Err(error) = create(&client, &pki).await {
+        if let Err(error) = create(&client, &pki, &proxies).await {
             tracing::warn!(%error, "servers of other API groups may not find whom to believe");
         }
     }
 }
 
-fn wanted(pki: &Pki) -> BTreeMap<String, String> {
-    let list = |text: &str| format!("[{text:?}]");
+fn wanted(pki: &Pki, proxies: &FrontProxies) -> BTreeMap<String, String> {
+    let list = |names: &[String]| serde_json::to_string(names).unwrap_or_default();
+    let written = &proxies.written;
     [
         ("client-ca-file", pki.authority_pem().to_owned()),
         (
             "requestheader-client-ca-file",
-            pki.front_proxy_authority_pem().to_owned(),
+            format!("{}{}", pki.front_proxy_authority_pem(), proxies.authorities),
         ),
-        ("requestheader-allowed-names", list(FRONT_PROXY_CLIENT)),
-        ("requestheader-username-headers", list("X-Remote-User")),
-        ("requestheader-uid-headers", list("X-Remote-Uid")),
-        ("requestheader-group-headers", list("X-Remote-Group")),
-        ("requestheader-extra-headers-prefix", list("X-Remote-Extra-")),
+        ("requestheader-allowed-names", list(&written.allowed_names)),
+        ("requestheader-username-headers", list(&written.username_headers)),
+        ("requestheader-uid-headers", list(&written.uid_headers)),
+        ("requestheader-group-headers", list(&written.group_headers)),
+        (
+            "requestheader-extra-headers-prefix",
+            list(&written.extra_headers_prefix),
+        ),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()

@@ -37,14 +37,32 @@ pub struct ServerSettings {
     pub tls_sans: Vec<String>,
     /// A file of fixed tokens, one a line: token, user name, user id, and groups in quotes. Empty: none.
     pub token_auth_file: PathBuf,
+    /// Who may sign users in on the way to this server.
+    pub request_header: RequestHeaderSettings,
     /// Admission plug-ins to turn on besides those that are always on: `OwnerReferencesPermissionEnforcement`.
     pub enable_admission_plugins: Vec<String>,
     /// How long events are kept after they were last written.
     pub event_ttl_seconds: u64,
     /// Connections served at once; more wait.
     pub connections_max: usize,
+    /// Requests served at once, which priority levels divide among them; more wait, or are told to come back.
+    pub requests_max: usize,
     /// How long requests and writes may take to end when the server is told to stop.
     pub shutdown_timeout_seconds: u64,
+}
+
+/// Front proxies: whom they have signed in is named in headers (upstream: the flags `--requestheader-…`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequestHeaderSettings {
+    /// Authorities of the proxies' certificates, in PEM, besides the one in the data directory. Empty: that one alone.
+    pub client_ca_file: PathBuf,
+    /// Common names of the proxies' certificates. Empty: all.
+    pub allowed_names: Vec<String>,
+    pub username_headers: Vec<String>,
+    pub uid_headers: Vec<String>,
+    pub group_headers: Vec<String>,
+    pub extra_headers_prefix: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,10 +181,26 @@ impl Default for ServerSettings {
             data_dir: PathBuf::new(),
             tls_sans: Vec::new(),
             token_auth_file: PathBuf::new(),
+            request_header: RequestHeaderSettings::default(),
             enable_admission_plugins: Vec::new(),
             event_ttl_seconds: 3600,
             connections_max: 20_000,
+            requests_max: 600,
             shutdown_timeout_seconds: 10,
+        }
+    }
+}
+
+impl Default for RequestHeaderSettings {
+    fn default() -> RequestHeaderSettings {
+        let list = |name: &str| vec![name.to_owned()];
+        RequestHeaderSettings {
+            client_ca_file: PathBuf::new(),
+            allowed_names: list("front-proxy-client"),
+            username_headers: list("X-Remote-User"),
+            uid_headers: list("X-Remote-Uid"),
+            group_headers: list("X-Remote-Group"),
+            extra_headers_prefix: list("X-Remote-Extra-"),
         }
     }
 }

@@ -17,6 +17,7 @@
 //! - [`patterns`], [`string_formats`]: regular expressions and formats of strings that schemas name.
 //! - [`resource_metrics`]: kinds that k8s-openapi does not have.
 //! - [`network`]: IP addresses and ranges.
+//! - [`priority_and_fairness`]: the flow schemas and priority levels that every cluster has.
 
 pub mod cel;
 pub mod client_config;
@@ -33,6 +34,7 @@ pub mod managed;
 pub mod network;
 pub mod patterns;
 pub mod policy;
+pub mod priority_and_fairness;
 pub mod projection;
 pub mod reset_fields;
 pub mod resource_metrics;

@@ -129,6 +129,11 @@ impl Storage {
         resources
     }
 
+    /// How many objects of a resource there are.
+    pub fn objects(&self, resource: &str) -> usize {
+        self.cache.resource(resource).objects()
+    }
+
     pub fn metrics(&self) -> &Metrics {
         &self.cache.metrics
     }

@@ -20,6 +20,8 @@ pub mod webhook;
 pub enum Peer {
     /// A TLS client certificate signed by our CA.
     Certificate(Arc<ClientCertificate>),
+    /// A TLS client certificate signed by an authority of front proxies: whoever may sign users in may name others.
+    FrontProxy(Arc<ClientCertificate>),
     /// A TLS client certificate that our CA did not sign, or that is outside its validity: never anonymous, always 401.
     UntrustedCertificate,
     /// Plain HTTP from loopback, from a process of root or of the server's own user.

@@ -260,7 +260,7 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api_port = listener.local_addr().unwrap().port();
         let options = ServeOptions::new("apiserver", PlainHttp::Refuse);
-        let tls = pki.api_server_tls().unwrap();
+        let tls = pki.api_server_tls("").unwrap();
         tokio::spawn(serve(
             listener,
             tls,

@@ -5,10 +5,12 @@
 //! - [`jwt`]: the signing key and signed tokens.
 //! - [`service_accounts`]: what tokens of service accounts say, and until when they hold.
 //! - [`token_file`]: fixed tokens.
+//! - [`request_header`]: users that a front proxy has signed in.
 //! - [`discovery`]: how others check our tokens.
 
 pub mod discovery;
 pub mod jwt;
+pub mod request_header;
 pub mod service_accounts;
 pub mod token_file;
 

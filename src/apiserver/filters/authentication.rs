@@ -1,6 +1,6 @@
 //! Who makes a request (upstream: `apiserver/pkg/authentication`, `pkg/kubeapiserver/authenticator`).
 //!
-//! In order: a part of this process, a client certificate of our authority, a bearer token, a trusted process on this
+//! In order: a part of this process, whom a front proxy has signed in, a client certificate of our authority, a bearer token, a trusted process on this
 //! machine, nobody. Whoever shows something that does not hold gets a 401, and is never taken for nobody.
 
 use base64::Engine;
@@ -9,6 +9,7 @@ use poem::Request;
 use poem::http::header::{self, HeaderMap, HeaderValue};
 
 use crate::apiserver::authentication::TokenUser;
+use crate::apiserver::authentication::request_header::RequestHeaders;
 use crate::apiserver::authentication::service_accounts::TokenAuthority;
 use crate::apiserver::authentication::token_file::TokenFile;
 use crate::apiserver::authorization::PRIVILEGED_GROUP;
@@ -32,25 +33,48 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 pub struct Authenticator {
     tokens: TokenAuthority,
     file: TokenFile,
+    front_proxies: RequestHeaders,
 }
 
 impl Authenticator {
     pub fn new(tokens: TokenAuthority, file: TokenFile) -> Authenticator {
-        Authenticator { tokens, file }
+        Authenticator {
+            tokens,
+            file,
+            front_proxies: RequestHeaders::default(),
+        }
+    }
+
+    /// Believes these front proxies, and what they say in these headers.
+    pub fn with_front_proxies(self, front_proxies: RequestHeaders) -> Authenticator {
+        Authenticator { front_proxies, ..self }
     }
 
     pub fn tokens(&self) -> &TokenAuthority {
         &self.tokens
     }
 
-    /// The user; a token is taken out of the request's headers, so that it is handed on to nobody.
+    /// The user; what signs a user in is taken out of the request's headers, so that it is handed on to nobody.
     pub fn authenticate(&self, storage: &Storage, request: &mut Request) -> Result<User, ApiError> {
+        let user = self.user(storage, request)?;
+        self.front_proxies.take_out(request.headers_mut());
+        Ok(user)
+    }
+
+    fn user(&self, storage: &Storage, request: &mut Request) -> Result<User, ApiError> {
         if let Some(identity) = request.extensions().get::<InProcessIdentity>() {
             return Ok(authenticated(User {
                 name: identity.user.clone(),
                 groups: identity.groups.clone(),
                 ..User::default()
             }));
+        }
+        // A proxy that names nobody, or that nobody knows, is as anybody with a certificate that does not hold.
+        if let Some(Peer::FrontProxy(proxy)) = request.extensions().get::<Peer>()
+            && self.front_proxies.allows(&proxy.common_name)
+            && let Some(user) = self.front_proxies.user(request.headers())
+        {
+            return Ok(authenticated(user));
         }
         // Go's servers do not take a certificate without a name for an identity either.
         if let Some(Peer::Certificate(certificate)) = request.extensions().get::<Peer>()
@@ -70,7 +94,9 @@ impl Authenticator {
                 groups: vec![PRIVILEGED_GROUP.to_owned()],
                 ..User::default()
             })),
-            Some(Peer::Certificate(_) | Peer::UntrustedCertificate) => Err(ApiError::unauthorized()),
+            Some(Peer::Certificate(_) | Peer::FrontProxy(_) | Peer::UntrustedCertificate) => {
+                Err(ApiError::unauthorized())
+            }
             Some(Peer::Anonymous) | None => Ok(anonymous()),
         }
     }
@@ -250,6 +276,38 @@ mod tests {
         let both = authenticate(Some(certificate("jane")), &[("authorization", "Bearer x")]).await;
         assert!(both.is_ok(), "tried first");
         assert_eq!(code(certificate(""), &[]).await, StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn only_a_front_proxy_that_is_known_names_users_in_headers() {
+        let proxy = |name: &str| match certificate(name) {
+            Peer::Certificate(certificate) => Peer::FrontProxy(certificate),
+            other => other,
+        };
+        let shown = [
+            ("X-Remote-User", "joe"),
+            ("X-Remote-Group", "system:masters"),
+            ("X-Remote-Extra-Team", "a"),
+        ];
+        let (user, headers) = authenticate(Some(proxy("front-proxy-client")), &shown).await.unwrap();
+        assert_eq!((user.name.as_str(), user.uid.as_str()), ("joe", ""));
+        assert_eq!(user.groups, [PRIVILEGED_GROUP, AUTHENTICATED_GROUP]);
+        assert_eq!(user.extra["team"], ["a"]);
+        assert!(headers.is_empty(), "handed on to nobody");
+        assert_eq!(code(proxy("other"), &shown).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(code(proxy("front-proxy-client"), &[]).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(code(Peer::UntrustedCertificate, &shown).await, StatusCode::UNAUTHORIZED);
+        // Whoever shows no proxy's certificate is who they are.
+        let (user, headers) = authenticate(Some(certificate("front-proxy-client")), &shown)
+            .await
+            .unwrap();
+        assert_eq!((user.name.as_str(), headers.is_empty()), ("front-proxy-client", true));
+        let (user, _) = authenticate(Some(Peer::Anonymous), &shown).await.unwrap();
+        assert_eq!(user.name, ANONYMOUS);
+        let token = [shown[0], ("authorization", "Bearer secret")];
+        let (user, _) = authenticate(Some(proxy("other")), &token).await.unwrap();
+        assert_eq!(user.name, "joe", "a token that holds is looked at, too");
+        assert_eq!(user.uid, "7");
     }
 
     #[tokio::test]

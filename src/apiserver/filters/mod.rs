@@ -8,7 +8,7 @@
 //! 6. [`warnings`]: `Warning` headers.
 //! 7. [`authentication`]: who asks; 401.
 //! 8. [`impersonation`]: as whom; 403.
-//! 9. [`inflight`]: how many at once, and in whose turn; 429.
+//! 9. [`priority_and_fairness`]: how many at once, and in whose turn; 429.
 //! 10. [`authorization`]: who may; 403.
 //!
 //! What is left goes to [`crate::apiserver::routes`].
@@ -17,9 +17,9 @@ pub mod authentication;
 pub mod authorization;
 pub mod headers;
 pub mod impersonation;
-pub mod inflight;
 pub mod metrics;
 pub mod panic_recovery;
+pub mod priority_and_fairness;
 pub mod timeout;
 pub mod warnings;
 
@@ -52,6 +52,7 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
         headers,
         warnings: Default::default(),
         deadline: None,
+        flow_schema: None,
     };
     let observation = metrics::Observation::start(&ctx);
     let limit = timeout::of(&ctx.info, &ctx.query);
@@ -64,6 +65,7 @@ async fn outer(server: Arc<ApiServer>, mut request: Request) -> Response {
     };
     let mut response = result.unwrap_or_else(|error| respond::failure(&ctx, &error));
     ctx.warnings.write(&mut response);
+    priority_and_fairness::write(&ctx, &mut response);
     headers::write(&mut response, audit_id);
     observation.finish(response.status());
     response
@@ -74,7 +76,7 @@ async fn inner(ctx: &mut Context, request: &mut Request) -> Result<Response, Api
     // Without the token, if there was one.
     ctx.headers.remove(AUTHORIZATION);
     ctx.user = impersonation::impersonate(&ctx.server.authorizer, user, request.headers(), &ctx.info)?;
-    let _place = inflight::enter(ctx).await?;
+    let _place = priority_and_fairness::enter(ctx).await?;
     ctx.authorize(&ctx.info)?;
     routes::dispatch(ctx, request).await
 }

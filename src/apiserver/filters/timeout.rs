@@ -10,6 +10,15 @@ const REQUEST_MAX: Duration = Duration::from_secs(60);
 /// Of the work of requests that write.
 const WRITE_MAX: Duration = Duration::from_secs(34);
 
+/// How long a request waits for its turn at most.
+const WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// The same, shortened to a quarter of what its `timeout` parameter allows.
+pub fn of_waiting(query: &Query) -> Duration {
+    let asked = query.get("timeout").and_then(parse).filter(|asked| !asked.is_zero());
+    asked.map_or(WAIT_MAX, |asked| (asked / 4).min(WAIT_MAX))
+}
+
 /// The limit of a request, shortened by its `timeout` parameter; None if it is long-running.
 pub fn of(info: &RequestInfo, query: &Query) -> Result<Option<Duration>, ApiError> {
     if info.is_long_running() {

@@ -8,6 +8,7 @@ use crate::registry::formats::{dns1123_label, dns1123_subdomain};
 use crate::registry::json::{
     boolean, child, child_or_new, default_number, default_to, integer, is_set, items, map, number, objects, text, texts,
 };
+use crate::registry::priority_and_fairness::{EXEMPT, FLOW_SCHEMA, PRIORITY_LEVEL, fixed_spec};
 use crate::registry::strategy::Object;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -18,7 +19,6 @@ const QUEUES_MAX: i64 = 10_000_000;
 const HASH_BITS_MAX: u32 = 60;
 /// Carries a zero through a version that has no way to say it; for that version only.
 const PRESERVE_ZERO: &str = "flowcontrol.k8s.io/preserve-zero-concurrency-shares";
-const EXEMPT: &str = "exempt";
 const VERBS: [&str; 9] = [
     "create",
     "delete",
@@ -35,7 +35,6 @@ const SUBJECTS: [(&str, &str); 3] = [
     ("ServiceAccount", "serviceAccount"),
     ("User", "user"),
 ];
-const NO_FLOW_CONTROL: &str = "flow control objects are stored, but requests are not shaped by them yet";
 
 pub fn flow_schema() -> Stored {
     Stored::new(extension::FLOW_SCHEMA)
@@ -44,7 +43,6 @@ pub fn flow_schema() -> Stored {
         .rules(schema_rules)
         .status_rules(|new, _| conditions(new))
         .status(|| json!({}))
-        .unattended(NO_FLOW_CONTROL)
 }
 
 pub fn priority_level() -> Stored {
@@ -60,7 +58,6 @@ pub fn priority_level() -> Stored {
         .declared(level_declared)
         .status_rules(|new, _| conditions(new))
         .status(|| json!({}))
-        .unattended(NO_FLOW_CONTROL)
 }
 
 fn default_level(level: &mut Object) {
@@ -134,6 +131,13 @@ fn schema_rules(schema: &Object) -> Vec<FieldError> {
     }
     for (index, rule) in objects(spec, &["rules"]) {
         errors.extend(policy_rule(rule, &format!("spec.rules[{index}]")));
+    }
+    let name = text(schema, &["metadata", "name"]);
+    if let Some(fixed) = fixed_spec(FLOW_SCHEMA, name)
+        && schema.get("spec") != Some(&fixed)
+    {
+        let detail = format!("spec of '{name}' must equal the fixed value");
+        errors.push(FieldError::invalid("spec", spec.clone(), &detail));
     }
     errors.extend(conditions(schema));
     errors
@@ -328,6 +332,18 @@ fn level_rules(level: &Object) -> Vec<FieldError> {
         "Limited" => errors.extend(map(spec, &["limited"]).map_or_else(Vec::new, limited_rules)),
         "" => {}
         other => errors.push(FieldError::not_supported("spec.type", other, &["Exempt", "Limited"])),
+    }
+    if let Some(mut fixed) = fixed_spec(PRIORITY_LEVEL, name) {
+        let mut held = Value::Object(spec.clone());
+        let mut besides = "";
+        if name == EXEMPT {
+            (held[EXEMPT], fixed[EXEMPT]) = (Value::Null, Value::Null);
+            besides = " except the 'spec.exempt' field";
+        }
+        if held != fixed {
+            let detail = format!("spec of '{name}'{besides} must equal the fixed value");
+            errors.push(FieldError::invalid("spec", spec.clone(), &detail));
+        }
     }
     errors.extend(conditions(level));
     errors

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio_util::sync::CancellationToken;
 
 use super::trust::Identity;
@@ -100,14 +102,22 @@ impl Pki {
         self.authority.issue(&Profile::of_user(user))
     }
 
-    /// TLS of the API server: client certificates are asked for, not demanded.
-    pub fn api_server_tls(&self) -> Result<ServerTls, PkiError> {
-        ServerTls::new("apiserver", &self.authority, &self.api_server)
+    /// TLS of the API server: client certificates are asked for, not demanded. Certificates of front proxies are of our
+    /// authority for them, or of others, in PEM.
+    pub fn api_server_tls(&self, front_proxies: &str) -> Result<ServerTls, PkiError> {
+        let mut authorities = vec![self.front_proxy_authority.certificate().clone()];
+        for certificate in CertificateDer::pem_slice_iter(front_proxies.as_bytes()) {
+            authorities.push(certificate.map_err(|error| PkiError::Tls {
+                subject: "front proxies".to_owned(),
+                source: rustls::Error::General(error.to_string()),
+            })?);
+        }
+        ServerTls::new("apiserver", &self.authority, &authorities, &self.api_server)
     }
 
     /// TLS of the kubelet's server.
     pub fn kubelet_tls(&self) -> Result<ServerTls, PkiError> {
-        ServerTls::new("kubelet", &self.authority, &self.kubelet)
+        ServerTls::new("kubelet", &self.authority, &[], &self.kubelet)
     }
 
     /// TLS of the API server as a client of kubelets.

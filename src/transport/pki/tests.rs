@@ -104,7 +104,7 @@ fn only_our_authority_makes_a_peer() {
     let (ours, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let pki = Pki::load_or_create(ours.path(), names(&[])).unwrap();
     let stranger = Pki::load_or_create(other.path(), names(&[])).unwrap();
-    let tls = pki.api_server_tls().unwrap();
+    let tls = pki.api_server_tls("").unwrap();
     let chain = |pki: &Pki| tls::certified_key("admin", &pki.admin()).unwrap().cert;
     let crate::transport::Peer::Certificate(peer) = tls.peer(Some(&chain(&pki))) else {
         panic!("not recognised")
@@ -126,4 +126,21 @@ fn only_our_authority_makes_a_peer() {
     };
     let server = tls::certified_key("apiserver", &server).unwrap().cert;
     assert_eq!(tls.peer(Some(&server)), crate::transport::Peer::UntrustedCertificate);
+    // What an authority of front proxies signed is a proxy's, and nothing to servers without proxies.
+    let proxy = |pki: &Pki| tls::certified_key("front-proxy", &pki.front_proxy.pair()).unwrap().cert;
+    let is_proxy =
+        |peer| matches!(peer, crate::transport::Peer::FrontProxy(proxy) if proxy.common_name == FRONT_PROXY_CLIENT);
+    assert!(is_proxy(tls.peer(Some(&proxy(&pki)))));
+    assert_eq!(
+        tls.peer(Some(&proxy(&stranger))),
+        crate::transport::Peer::UntrustedCertificate
+    );
+    let both = pki.api_server_tls(stranger.front_proxy_authority_pem()).unwrap();
+    assert!(is_proxy(both.peer(Some(&proxy(&pki)))) && is_proxy(both.peer(Some(&proxy(&stranger)))));
+    let kubelet = pki.kubelet_tls().unwrap();
+    assert_eq!(
+        kubelet.peer(Some(&proxy(&pki))),
+        crate::transport::Peer::UntrustedCertificate
+    );
+    assert!(pki.api_server_tls("-----BEGIN CERTIFICATE-----\nrubbish\n").is_err());
 }

@@ -100,29 +100,53 @@ pub(super) fn certified_key(subject: &str, pair: &PemPair) -> Result<CertifiedKe
 pub struct ServerTls {
     config: Arc<rustls::ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
+    /// None where no front proxy signs users in.
+    front_proxies: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl ServerTls {
-    pub(super) fn new(subject: &str, authority: &Authority, certificate: &Swappable) -> Result<ServerTls, PkiError> {
+    /// `front_proxies` are the authorities whose certificates front proxies have; empty: there are none.
+    pub(super) fn new(
+        subject: &str,
+        authority: &Authority,
+        front_proxies: &[CertificateDer<'static>],
+        certificate: &Swappable,
+    ) -> Result<ServerTls, PkiError> {
         let failed = |source| PkiError::Tls {
             subject: subject.to_owned(),
             source,
         };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let roots = Arc::new(roots(authority).map_err(failed)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| failed(rustls::Error::General(error.to_string())))?;
+        let verifier_of = |authorities: &[CertificateDer<'static>]| {
+            let roots = roots(authorities).map_err(failed)?;
+            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+            let verifier = builder.allow_unauthenticated().build();
+            verifier.map_err(|error| failed(rustls::Error::General(error.to_string())))
+        };
+        let verifier = verifier_of(std::slice::from_ref(authority.certificate()))?;
+        let front_proxies = match front_proxies {
+            [] => None,
+            authorities => Some(verifier_of(authorities)?),
+        };
+        // Go's clients show no certificate of an authority that the server does not name.
+        let hints = [Some(&verifier), front_proxies.as_ref()].into_iter().flatten();
+        let hints = hints
+            .flat_map(|verifier| verifier.root_hint_subjects())
+            .cloned()
+            .collect();
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(failed)?
-            .with_client_cert_verifier(Arc::new(AcceptForNow(verifier.clone())))
+            .with_client_cert_verifier(Arc::new(AcceptForNow {
+                verifier: verifier.clone(),
+                hints,
+            }))
             .with_cert_resolver(Arc::new(certificate.clone()));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(ServerTls {
             config: Arc::new(config),
             verifier,
+            front_proxies,
         })
     }
 
@@ -135,17 +159,20 @@ impl ServerTls {
         let Some([certificate, intermediates @ ..]) = certificates else {
             return Peer::Anonymous;
         };
-        let verified = self
-            .verifier
-            .verify_client_cert(certificate, intermediates, UnixTime::now());
-        match (verified, X509Certificate::from_der(certificate)) {
-            (Ok(_), Ok((_, parsed))) => Peer::Certificate(Arc::new(describe(certificate, &parsed))),
-            (Err(error), _) => {
-                tracing::debug!(%error, "client certificate is not valid here");
-                Peer::UntrustedCertificate
-            }
-            _ => Peer::UntrustedCertificate,
+        let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+            return Peer::UntrustedCertificate;
+        };
+        let now = UnixTime::now();
+        let error = match self.verifier.verify_client_cert(certificate, intermediates, now) {
+            Ok(_) => return Peer::Certificate(Arc::new(describe(certificate, &parsed))),
+            Err(error) => error,
+        };
+        let proxies = self.front_proxies.as_ref();
+        if proxies.is_some_and(|proxies| proxies.verify_client_cert(certificate, intermediates, now).is_ok()) {
+            return Peer::FrontProxy(Arc::new(describe(certificate, &parsed)));
         }
+        tracing::debug!(%error, "client certificate is not valid here");
+        Peer::UntrustedCertificate
     }
 }
 
@@ -174,14 +201,16 @@ pub(super) fn client_config(
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(failed)?
-        .with_root_certificates(roots(authority).map_err(failed)?)
+        .with_root_certificates(roots(std::slice::from_ref(authority.certificate())).map_err(failed)?)
         .with_client_cert_resolver(Arc::new(certificate.clone()));
     Ok(Arc::new(config))
 }
 
-fn roots(authority: &Authority) -> Result<RootCertStore, rustls::Error> {
+fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.certificate().clone())?;
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
     Ok(roots)
 }
 
@@ -189,7 +218,11 @@ fn roots(authority: &Authority) -> Result<RootCertStore, rustls::Error> {
 /// A client with a wrong certificate then gets a 401 that it can show, as upstream's server answers, and not a
 /// broken handshake.
 #[derive(Debug)]
-struct AcceptForNow(Arc<dyn ClientCertVerifier>);
+struct AcceptForNow {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// The names of all authorities that somebody may have a certificate of.
+    hints: Vec<DistinguishedName>,
+}
 
 impl ClientCertVerifier for AcceptForNow {
     fn client_auth_mandatory(&self) -> bool {
@@ -197,7 +230,7 @@ impl ClientCertVerifier for AcceptForNow {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &self.hints
     }
 
     fn verify_client_cert(
@@ -215,7 +248,7 @@ impl ClientCertVerifier for AcceptForNow {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -224,10 +257,10 @@ impl ClientCertVerifier for AcceptForNow {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }

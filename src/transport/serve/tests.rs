@@ -43,7 +43,7 @@ async fn start(plain_http: PlainHttp) -> Running {
     };
     let served = serve(
         listener,
-        pki.api_server_tls().unwrap(),
+        pki.api_server_tls("").unwrap(),
         Arc::new(endpoint),
         options,
         shutdown.clone(),
@@ -139,7 +139,7 @@ async fn silence_and_rubbish_do_not_hold_a_connection() {
     };
     let endpoint = Arc::new(make(|_| async { Ok::<_, Error>("served") }));
     server.shutdown = CancellationToken::new();
-    let tls = server.pki.api_server_tls().unwrap();
+    let tls = server.pki.api_server_tls("").unwrap();
     server.task = tokio::spawn(serve(listener, tls, endpoint, options, server.shutdown.clone()));
     // Silence, half a TLS record, and something that is no HTTP.
     for opening in [&b""[..], &b"\x16\x03\x01"[..], &b"\x00\x01rubbish\r\n\r\n"[..]] {

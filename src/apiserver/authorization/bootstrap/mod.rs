@@ -12,15 +12,11 @@ mod table;
 use super::rbac::GROUP;
 use super::rule::{Rule, missing};
 use crate::apiserver::ApiServer;
-use crate::apiserver::codec::stored;
-use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::apiserver::handlers::engine::{self, Update, metadata, ownership};
-use crate::apiserver::options::DeleteOptions;
-use crate::apiserver::request::RequestInfo;
-use crate::registry::Kind;
+use crate::apiserver::handlers::engine::metadata;
+use crate::apiserver::own_objects::{self, Plan};
 use crate::registry::json::{items, text, texts};
-use crate::registry::strategy::{Object, Target};
+use crate::registry::strategy::Object;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -78,16 +74,6 @@ fn desired() -> Vec<Object> {
         objects.push(row.object(namespace));
     }
     objects
-}
-
-/// What is to happen to an object of the table.
-#[derive(Debug, PartialEq)]
-enum Plan {
-    Nothing,
-    Create,
-    Update(Object),
-    /// What a binding grants can not be changed.
-    Replace,
 }
 
 fn plan(desired: &Object, existing: Option<&Object>) -> Plan {
@@ -185,72 +171,16 @@ pub async fn reconcile(server: &Arc<ApiServer>) -> Result<(), ApiError> {
 }
 
 async fn ensure_namespace(server: &Arc<ApiServer>, name: &str) -> Result<(), ApiError> {
-    let kind = server.registry.lookup_kind("", "v1", "Namespace");
-    let kind = kind.ok_or_else(|| ApiError::internal("namespaces are not served"))?;
-    if server.storage.get(kind.storage_resource, "", name).is_some() {
-        return Ok(());
-    }
     let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
-    let ctx = Context::internal(server, info(&kind, "", name));
+    let is_there = |existing: Option<&Object>| existing.map_or(Plan::Create, |_| Plan::Nothing);
     match namespace {
-        Value::Object(namespace) => create(&ctx, &kind, &namespace).await,
+        Value::Object(namespace) => own_objects::ensure(server, "", &namespace, "", is_there).await,
         _ => Ok(()),
     }
 }
 
 async fn apply(server: &Arc<ApiServer>, object: &Object) -> Result<(), ApiError> {
-    let kind = server.registry.lookup_kind(GROUP, "v1", text(object, &["kind"]));
-    let kind = kind.ok_or_else(|| ApiError::internal("the kinds of RBAC are not served"))?;
-    let (namespace, name) = (metadata::text(object, "namespace"), metadata::text(object, "name"));
-    let ctx = Context::internal(server, info(&kind, namespace, name));
-    let entry = server.storage.get(kind.storage_resource, namespace, name);
-    let existing = entry.map(|entry| stored::object(&kind, &entry)).transpose()?;
-    match plan(object, existing.as_ref()) {
-        Plan::Nothing => Ok(()),
-        Plan::Create => create(&ctx, &kind, object).await,
-        Plan::Update(updated) => {
-            let update = Update {
-                kind: &kind,
-                name,
-                target: Target::Main,
-                dry_run: false,
-            };
-            let mut change = |old: &Object| {
-                let mut new = updated.clone();
-                ownership::update(&ctx, &kind, Target::Main, Some(old), &mut new);
-                Ok(new)
-            };
-            engine::update(&ctx, &update, &mut change).await?;
-            Ok(())
-        }
-        Plan::Replace => {
-            engine::delete(&ctx, &kind, name, &DeleteOptions::default()).await?;
-            create(&ctx, &kind, object).await
-        }
-    }
-}
-
-async fn create(ctx: &Context, kind: &Kind, object: &Object) -> Result<(), ApiError> {
-    match engine::create(ctx, kind, object.clone(), false).await {
-        Ok(_) => Ok(()),
-        // Another server on the same database was first.
-        Err(error) if error.reason() == "AlreadyExists" => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn info(kind: &Kind, namespace: &str, name: &str) -> RequestInfo {
-    RequestInfo {
-        is_resource_request: true,
-        verb: "update".into(),
-        api_prefix: "apis".into(),
-        api_group: kind.group.into(),
-        api_version: kind.version.into(),
-        namespace: namespace.into(),
-        resource: kind.resource.into(),
-        name: name.into(),
-        ..RequestInfo::default()
-    }
+    own_objects::ensure(server, GROUP, object, "", |existing| plan(object, existing)).await
 }
 
 #[cfg(test)]
