@@ -33,6 +33,8 @@ pub struct Subject {
     finalizers: bool,
     /// A controller writes into the status which generation it has seen, once for each.
     observed: bool,
+    /// What a controller writes into the status of a new object, once; None: nothing.
+    settled: Option<fn(&Value) -> bool>,
 }
 
 /// A namespaced kind with an object that validates, without a name.
@@ -48,6 +50,7 @@ pub fn namespaced(api_version: &'static str, plural: &'static str, kind: &'stati
         change: None,
         finalizers: false,
         observed: false,
+        settled: None,
     }
 }
 
@@ -87,6 +90,12 @@ impl Subject {
     /// A controller observes its generations.
     pub fn observed(mut self) -> Self {
         self.observed = true;
+        self
+    }
+
+    /// A controller writes into the status of a new object, which then is so.
+    pub fn settled(mut self, so: fn(&Value) -> bool) -> Self {
+        self.settled = Some(so);
         self
     }
 
@@ -227,6 +236,10 @@ impl Subject {
                 created["metadata"][member].is_string(),
                 "{member} is missing in {created}"
             );
+        }
+        if let Some(so) = self.settled {
+            let settled = async || Some(resource.get(&name).await.unwrap()).filter(so);
+            return eventually("a controller says something of it", settled).await;
         }
         match self.observed {
             true => self.once_observed(resource, &name).await,

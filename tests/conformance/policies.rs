@@ -71,9 +71,15 @@ async fn flow_schemas(cluster: Cluster) {
             "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
         }],
     });
+    // What the server itself says of it, so that it is left as it is.
+    let found = json!({
+        "type": "Dangling", "status": "False", "reason": "Found", "lastTransitionTime": "2026-01-02T03:04:05Z",
+        "message": "This FlowSchema references the PriorityLevelConfiguration object named \"global-default\" and it exists",
+    });
     cluster_wide(FLOW, "flowschemas", "FlowSchema", json!({"spec": spec}))
         .change(json!({"spec": {"matchingPrecedence": 9999}}))
-        .status(json!({"conditions": [condition("Dangling")]}))
+        .status(json!({"conditions": [found, condition("Tested")]}))
+        .settled(|schema| schema["status"]["conditions"].is_array())
         .run(&cluster)
         .await;
 }

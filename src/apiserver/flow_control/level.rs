@@ -213,7 +213,10 @@ impl Level {
     /// Serves who waits, as far as there is room.
     fn dispatch(&self) {
         let now = Instant::now();
-        while let Some(turn) = self.state.lock().next(now) {
+        loop {
+            // The lock ends with this line: what is sent may come back below.
+            let next = self.state.lock().next(now);
+            let Some(turn) = next else { return };
             let Turn { flow, give } = turn.what;
             flow.metrics.unqueued(turn.seats);
             let seat = Seat::new(&flow, Some(turn.queue), turn.seats, false, now);
