@@ -1,5 +1,6 @@
 //! What the controller remembers of a node: since when volumes are to leave it, and what it has told its pods
-//! (upstream: `pkg/controller/volume/attachdetach/cache`). Nothing of it has to outlive krust.
+//! and whom it is about to give volumes (upstream: `pkg/controller/volume/attachdetach/cache`). Nothing of it has to outlive
+//! krust.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ pub const PATIENCE: Duration = Duration::from_secs(6 * 60);
 #[derive(Debug, Default)]
 pub struct Memory {
     nodes: HashMap<String, OfNode>,
+    /// The node that a volume of one node is being attached to, as long as the cache may not show that.
+    given: HashMap<String, String>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +45,18 @@ impl Memory {
         }
         self.forget_if_empty(node);
         next
+    }
+
+    /// Notes what the node is given now: of those volumes of one node that no other is being given, and no longer of any
+    /// that it was given before. False for those that another node is being given.
+    pub fn give(&mut self, node: &str, volumes: &[&str]) -> Vec<bool> {
+        self.given
+            .retain(|volume, to| to != node || volumes.contains(&volume.as_str()));
+        let mut give = |volume: &&str| {
+            let to = self.given.entry((*volume).to_owned());
+            to.or_insert_with(|| node.to_owned()) == node
+        };
+        volumes.iter().map(&mut give).collect()
     }
 
     pub fn note_gone(&mut self, node: &str, in_use: Vec<String>) {
@@ -105,6 +120,16 @@ mod tests {
         assert!(memory.nodes.is_empty());
         memory.note_leaving("n", &leaving, after(9));
         assert!(!memory.is_overdue("n", "a", after(12)));
+    }
+
+    #[test]
+    fn a_volume_is_given_to_one_node() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.give("n", &["a", "b"]), [true, true]);
+        assert_eq!(memory.give("m", &["b", "c"]), [false, true]);
+        // Shown by now, or not wanted any more.
+        assert_eq!(memory.give("n", &["a"]), [true]);
+        assert_eq!(memory.give("m", &["b"]), [true]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 mod memory;
 mod plan;
+#[cfg(test)]
+mod random;
 
 use super::Context;
 use super::claims::{claim_name, claim_words, is_bound_to, volume_name, volumes};
@@ -194,7 +196,7 @@ impl Controller {
         wanted.sort();
         wanted.dedup();
         let attachments = self.attachments_on.get(&name);
-        let plan = plan(&Observed {
+        let mut plan = plan(&Observed {
             name: &name,
             node: node.as_deref(),
             in_use: &in_use,
@@ -215,6 +217,7 @@ impl Controller {
             },
             is_overdue: &|attachment| self.memory.lock().is_overdue(&name, attachment, Instant::now()),
         });
+        plan.share(|volumes| self.memory.lock().give(&name, volumes));
         let look_again = self.memory.lock().note_leaving(&name, &plan.leaving, Instant::now());
         let tell = |volume: &str, level, reason: &'static str, message: String| {
             let users = running

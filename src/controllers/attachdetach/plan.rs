@@ -99,6 +99,8 @@ pub struct Observed<'a> {
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     pub create: Vec<VolumeAttachment>,
+    /// Those of what is to be created that only one node may have: volumes by the attachment's name.
+    pub exclusive: BTreeMap<String, String>,
     pub delete: Vec<String>,
     /// Attachments that nobody needs, of volumes that the node still has mounted.
     pub leaving: Vec<String>,
@@ -108,6 +110,20 @@ pub struct Plan {
     pub blocked: Vec<String>,
     /// What the node's status is to list; None if it does.
     pub attached: Option<Vec<AttachedVolume>>,
+}
+
+impl Plan {
+    /// Leaves out what other nodes are being given meanwhile, by what `give` says of volumes that only one may have.
+    pub fn share(&mut self, give: impl FnOnce(&[&str]) -> Vec<bool>) {
+        let wanted: Vec<&str> = self.exclusive.values().map(String::as_str).collect();
+        let may = give(&wanted);
+        for (volume, _) in wanted.iter().zip(&may).filter(|(_, may)| !**may) {
+            self.blocked.push((*volume).to_owned());
+        }
+        let blocked = &self.blocked;
+        let is_blocked = |name: &str| self.exclusive.get(name).is_some_and(|volume| blocked.contains(volume));
+        self.create.retain(|one| !is_blocked(&one.name_any()));
+    }
 }
 
 fn is_out_of_service(node: &Node) -> bool {
@@ -209,6 +225,9 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         if volume.exclusive && (observed.is_elsewhere)(volume) {
             plan.blocked.push(volume.name.clone());
         } else {
+            if volume.exclusive {
+                plan.exclusive.insert(name, volume.name.clone());
+            }
             plan.create.push(attachment(volume, node));
         }
     }
