@@ -3,6 +3,7 @@
 
 use super::cache::{Cache, NodeEvent, PodEvent};
 use super::configuration::Configuration;
+use super::devices::extended;
 use super::diagnosis::Diagnosis;
 use super::framework::{Cx, Event, Refusal, is_worth_a_try};
 use super::nominations::Nominations;
@@ -94,12 +95,7 @@ fn needs(cx: Cx<'_>, profile: &Profile, pod: &PodInfo, node: &str) -> Result<Nee
     if !pod.claims.is_empty() && profile.filter("VolumeBinding").is_some() {
         needs.bindings = binding::decide(cx, pod, node).map_err(refused("VolumeBinding"))?;
     }
-    let wants_devices = pod
-        .spec()
-        .resource_claims
-        .as_ref()
-        .is_some_and(|claims| !claims.is_empty());
-    if wants_devices && profile.filter("DynamicResources").is_some() {
+    if profile.filter("DynamicResources").is_some() && dynamic_resources::concerns(cx, pod) {
         needs.claims = dynamic_resources::decide(cx, pod, node).map_err(refused("DynamicResources"))?;
     }
     Ok(needs)
@@ -219,6 +215,7 @@ impl Engine {
     }
 
     fn pod_is_gone(&mut self, uid: &str, now: Instant) {
+        self.objects.assumed.allocations.remove(&extended::temporary_uid(uid));
         let waited = self.queue.get(uid).cloned();
         self.queue.remove(uid);
         self.in_flight.remove(uid);

@@ -1,7 +1,7 @@
 //! What plug-ins read besides nodes and pods: volumes, claims, classes, budgets, and whom pods belong to
 //! (upstream: the scheduler's listers and its assume caches).
 
-use super::devices::Expressions;
+use super::devices::{Expressions, extended};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -95,6 +95,11 @@ impl Objects {
     /// The cache shows this of a claim, or that it is gone.
     pub fn claim_is_shown(&mut self, uid: &str, shown: Option<&ResourceClaim>) {
         let shown = shown.filter(|shown| shown.metadata.uid.as_deref() == Some(uid));
+        let has_devices =
+            |claim: &&ResourceClaim| claim.status.as_ref().is_some_and(|status| status.allocation.is_some());
+        if let Some(pod) = shown.filter(has_devices).and_then(extended::owner) {
+            self.assumed.allocations.remove(&extended::temporary_uid(pod));
+        }
         if self.assumed.is_seen(uid, shown) {
             self.assumed.allocations.remove(uid);
         }

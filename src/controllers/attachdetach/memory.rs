@@ -11,8 +11,9 @@ pub const PATIENCE: Duration = Duration::from_secs(6 * 60);
 #[derive(Debug, Default)]
 pub struct Memory {
     nodes: HashMap<String, OfNode>,
-    /// The node that a volume of one node is being attached to, as long as the cache may not show that.
-    given: HashMap<String, String>,
+    /// The node that a volume of one node is being attached to, and the attachment's name, as long as the cache may not
+    /// show it.
+    given: HashMap<String, (String, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -47,16 +48,27 @@ impl Memory {
         next
     }
 
-    /// Notes what the node is given now: of those volumes of one node that no other is being given, and no longer of any
-    /// that it was given before. False for those that another node is being given.
-    pub fn give(&mut self, node: &str, volumes: &[&str]) -> Vec<bool> {
-        self.given
-            .retain(|volume, to| to != node || volumes.contains(&volume.as_str()));
-        let mut give = |volume: &&str| {
-            let to = self.given.entry((*volume).to_owned());
-            to.or_insert_with(|| node.to_owned()) == node
-        };
-        volumes.iter().map(&mut give).collect()
+    /// Notes that the node is given volumes that one node may have, by the names of their attachments, and says which of
+    /// them others are being given.
+    pub fn give(&mut self, node: &str, volumes: &BTreeMap<String, String>) -> Vec<String> {
+        let taken = volumes.iter().filter(|(attachment, volume)| {
+            let given = (node.to_owned(), (*attachment).clone());
+            self.given.entry((*volume).clone()).or_insert(given).0 != node
+        });
+        taken.map(|(_, volume)| volume.clone()).collect()
+    }
+
+    /// What the node was given before and is not `wanted` any more: attachments and volumes.
+    pub fn given(&self, node: &str, wanted: &BTreeMap<String, String>) -> Vec<(String, String)> {
+        let given = self.given.iter().filter(|(_, (to, _))| to == node);
+        let old = given.filter(|(_, (_, attachment))| !wanted.contains_key(attachment));
+        old.map(|(volume, (_, attachment))| (attachment.clone(), volume.clone()))
+            .collect()
+    }
+
+    /// The cache shows whether the volume was attached.
+    pub fn settle(&mut self, volume: &str) {
+        self.given.remove(volume);
     }
 
     pub fn note_gone(&mut self, node: &str, in_use: Vec<String>) {
@@ -125,11 +137,19 @@ mod tests {
     #[test]
     fn a_volume_is_given_to_one_node() {
         let mut memory = Memory::default();
-        assert_eq!(memory.give("n", &["a", "b"]), [true, true]);
-        assert_eq!(memory.give("m", &["b", "c"]), [false, true]);
-        // Shown by now, or not wanted any more.
-        assert_eq!(memory.give("n", &["a"]), [true]);
-        assert_eq!(memory.give("m", &["b"]), [true]);
+        let of = |node: &str, volumes: &[&str]| -> BTreeMap<String, String> {
+            let volumes = volumes.iter();
+            volumes
+                .map(|volume| (format!("{volume}-{node}"), (*volume).to_owned()))
+                .collect()
+        };
+        assert_eq!(memory.give("n", &of("n", &["a", "b"])), [""; 0]);
+        assert_eq!(memory.give("m", &of("m", &["b", "c"])), ["b"]);
+        assert_eq!(memory.given("n", &of("n", &["a", "b"])), []);
+        let old = memory.given("n", &of("n", &["a"]));
+        assert_eq!(old, [("b-n".to_owned(), "b".to_owned())]);
+        memory.settle("b");
+        assert_eq!(memory.give("m", &of("m", &["b"])), [""; 0]);
     }
 
     #[test]

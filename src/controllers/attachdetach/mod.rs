@@ -23,7 +23,7 @@ use plan::{Observed, Source, Volume, plan, volume};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const NAME: &str = "attachdetach-controller";
 const WORKERS: usize = 2;
@@ -43,6 +43,7 @@ struct Controller {
     volumes: Informer<PersistentVolume>,
     drivers: Informer<CSIDriver>,
     pods_on: Index<Pod>,
+    attachments: Informer<VolumeAttachment>,
     attachments_on: Index<VolumeAttachment>,
     attachments_of: Index<VolumeAttachment>,
     recorder: Recorder,
@@ -83,6 +84,7 @@ pub async fn run(ctx: &Context) {
                 .into_iter()
                 .collect()
         }),
+        attachments: attachments.clone(),
         attachments_on: attachments.index(|attachment| vec![attachment.spec.node_name.clone()]),
         attachments_of: attachments.index(volume_word),
         recorder: ctx.recorder_as(NAME, "attachdetach-controller"),
@@ -218,6 +220,22 @@ impl Controller {
             is_overdue: &|attachment| self.memory.lock().is_overdue(&name, attachment, Instant::now()),
         });
         plan.share(|volumes| self.memory.lock().give(&name, volumes));
+        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
+        let given = self.memory.lock().given(&name, &plan.exclusive);
+        for (attachment, volume) in given {
+            // It may have been made, and not be shown yet.
+            if !attachments.iter().any(|shown| shown.name_any() == attachment) {
+                let made = api.get_opt(&attachment).await;
+                if let Some(made) = made.map_err(failed("reading an attachment"))? {
+                    let revision = made.metadata.resource_version.unwrap_or_default();
+                    if self.attachments.seen(&revision).await {
+                        self.memory.lock().settle(&volume);
+                    }
+                    return Ok(Next::After(Duration::from_millis(1)));
+                }
+            }
+            self.memory.lock().settle(&volume);
+        }
         let look_again = self.memory.lock().note_leaving(&name, &plan.leaving, Instant::now());
         let tell = |volume: &str, level, reason: &'static str, message: String| {
             let users = running
@@ -244,7 +262,6 @@ impl Controller {
                 .await;
             written.map_err(failed("writing the status"))?;
         }
-        let api: Api<VolumeAttachment> = Api::all(self.client.clone());
         for attachment in &plan.delete {
             match api.delete(attachment, &DeleteParams::default()).await {
                 Ok(_) => {}

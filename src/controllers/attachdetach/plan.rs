@@ -113,16 +113,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Leaves out what other nodes are being given meanwhile, by what `give` says of volumes that only one may have.
-    pub fn share(&mut self, give: impl FnOnce(&[&str]) -> Vec<bool>) {
-        let wanted: Vec<&str> = self.exclusive.values().map(String::as_str).collect();
-        let may = give(&wanted);
-        for (volume, _) in wanted.iter().zip(&may).filter(|(_, may)| !**may) {
-            self.blocked.push((*volume).to_owned());
-        }
-        let blocked = &self.blocked;
-        let is_blocked = |name: &str| self.exclusive.get(name).is_some_and(|volume| blocked.contains(volume));
-        self.create.retain(|one| !is_blocked(&one.name_any()));
+    /// Leaves out what other nodes are being given meanwhile: volumes that `give` says of those that only one may have.
+    pub fn share(&mut self, give: impl FnOnce(&BTreeMap<String, String>) -> Vec<String>) {
+        let taken = give(&self.exclusive);
+        self.create.retain(|one| {
+            let volume = self.exclusive.get(&one.name_any());
+            volume.is_none_or(|volume| !taken.contains(volume))
+        });
+        self.blocked.extend(taken);
     }
 }
 

@@ -127,6 +127,15 @@ impl World {
             is_overdue: &|attachment| self.memory.is_overdue(&name, attachment, now),
         });
         plan.share(|volumes| self.memory.give(&name, volumes));
+        for (attachment, volume) in self.memory.given(&name, &plan.exclusive) {
+            self.memory.settle(&volume);
+            let is_shown = attachments.iter().any(|shown| shown.name_any() == attachment);
+            if let Some(made) = self.attached.get(&attachment).filter(|_| !is_shown) {
+                self.cached.insert(attachment, made.clone());
+                self.again.insert(number);
+                return;
+            }
+        }
         if let Some(left) = self.memory.note_leaving(&name, &plan.leaving, now) {
             self.timers.insert(number, self.now + left.as_secs() + 1);
         }

@@ -3,13 +3,15 @@
 
 use super::events::Told;
 use super::{CallResult, Calls, is_gone, now, said};
+use crate::client;
+use crate::scheduler::devices::extended;
 use crate::scheduler::devices::key;
 use crate::scheduler::devices::readiness::{has_conditions, is_given_up, is_ready};
 use crate::scheduler::plugins::dynamic_resources::{claim_names, is_reserved_for};
 use crate::scheduler::pod_info::PodInfo;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +51,42 @@ impl Calls {
                 written.push(Arc::new(claim));
             }
         }
+        if let Some(chosen) = chosen.iter().find(|chosen| extended::is_to_be_written(chosen)) {
+            self.write_special(&api, pod, chosen, written).await?;
+        }
         Ok(())
+    }
+
+    /// Makes the claim for extended resources, with its devices, and says in the pod's status which is for what.
+    async fn write_special(
+        &self,
+        api: &Api<ResourceClaim>,
+        pod: &PodInfo,
+        chosen: &ResourceClaim,
+        written: &mut Vec<Arc<ResourceClaim>>,
+    ) -> Result<(), String> {
+        let mut new = chosen.clone();
+        (new.metadata.name, new.metadata.uid, new.status) = (None, None, None);
+        let failed =
+            |error: &kube::Error| format!("create claim for extended resources {}: {}", pod.key(), said(error));
+        let created = api.create(&PostParams::default(), &new).await;
+        let created = created.map_err(|error| failed(&error))?;
+        let name = created.metadata.name.clone().unwrap_or_default();
+        written.push(Arc::new(created.clone()));
+        let mut with_devices = chosen.clone();
+        with_devices.metadata.uid.clone_from(&created.metadata.uid);
+        let reserved = self.reserve(api, pod, created, &[Arc::new(with_devices)]).await;
+        let reserved = reserved.map_err(|(Failed::Conflict(why) | Failed::Finally(why))| why)?;
+        written.pop();
+        written.push(Arc::new(reserved));
+        let status = json!({"extendedResourceClaimStatus": {
+            "requestMappings": extended::mappings(pod, chosen), "resourceClaimName": name}});
+        let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid}, "status": status}));
+        let (pods, params) = (self.pods(&pod.namespace), PatchParams::default());
+        let patched = pods.patch_status(&pod.name, &params, &patch).await;
+        let failed =
+            |error: kube::Error| format!("update pod {} ExtendedResourceClaimStatus: {}", pod.key(), said(&error));
+        patched.map(|_| ()).map_err(failed)
     }
 
     async fn reserve(
@@ -136,7 +173,7 @@ impl Calls {
             let mut changed = self.devices_changed.clone();
             loop {
                 changed.mark_unchanged();
-                if self.are_ready(pod, patience)? {
+                if self.are_ready(pod, written, patience)? {
                     return Ok(());
                 }
                 changed.changed().await.map_err(|_| "context canceled")?;
@@ -147,8 +184,10 @@ impl Calls {
             .unwrap_or_else(|_| Err("device binding timeout".into()))
     }
 
-    fn are_ready(&self, pod: &PodInfo, patience: Duration) -> Result<bool, String> {
-        for name in claim_names(pod).unwrap_or_default() {
+    fn are_ready(&self, pod: &PodInfo, written: &[Arc<ResourceClaim>], patience: Duration) -> Result<bool, String> {
+        let special = written.iter().filter(|claim| extended::is_special(claim));
+        let special = special.filter_map(|claim| claim.metadata.name.clone());
+        for name in claim_names(pod).unwrap_or_default().into_iter().chain(special) {
             let Some(claim) = self.resource_claims.get(&pod.namespace, &name) else {
                 return Err(format!("resourceclaim.resource.k8s.io {name:?} not found"));
             };
@@ -163,8 +202,11 @@ impl Calls {
     }
 
     /// The pod is not bound: others may use its claims.
-    pub(super) async fn release_claims(&self, pod: &PodInfo) {
+    pub(super) async fn release_claims(&self, pod: &PodInfo, written: &[Arc<ResourceClaim>]) {
         let api = self.resource_claims(&pod.namespace);
+        for claim in written.iter().filter(|claim| extended::is_special(claim)) {
+            self.delete_special(claim).await;
+        }
         for name in claim_names(pod).unwrap_or_default() {
             let claim = match api.get_opt(&name).await {
                 Ok(Some(claim)) if is_reserved_for(&claim, pod) => claim,
@@ -182,7 +224,30 @@ impl Calls {
         }
     }
 
+    /// A claim for extended resources goes with the try that it was made for; its devices are free at once.
+    async fn delete_special(&self, claim: &ResourceClaim) {
+        let meta = &claim.metadata;
+        let api = self.resource_claims(meta.namespace.as_deref().unwrap_or_default());
+        let name = meta.name.as_deref().unwrap_or_default();
+        let patch = json!({"metadata": {"uid": meta.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+        let done = async {
+            api.patch(name, &PatchParams::default(), &Patch::Strategic(patch))
+                .await?;
+            let only = DeleteParams::default().preconditions(client::only(meta.uid.clone()));
+            api.delete(name, &only).await
+        };
+        if let Err(error) = done.await
+            && !is_gone(&error)
+        {
+            tracing::warn!(claim = %key(claim), %error, "a claim for extended resources is left behind");
+        }
+    }
+
     pub(super) async fn deallocate(self, claim: &ResourceClaim) -> CallResult {
+        if extended::is_special(claim) {
+            self.delete_special(claim).await;
+            return CallResult::Reported;
+        }
         let meta = &claim.metadata;
         let api = self.resource_claims(meta.namespace.as_deref().unwrap_or_default());
         let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version},

@@ -209,7 +209,7 @@ impl Calls {
             }
             Err(error) => {
                 tracing::warn!(pod = %pod.key(), %node, %error, "a pod was not bound; it is tried again unless it is gone");
-                self.release_claims(&pod).await;
+                self.release_claims(&pod, &written).await;
                 CallResult::NotBound {
                     uid: pod.uid.clone(),
                     bindings,

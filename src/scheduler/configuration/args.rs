@@ -358,9 +358,10 @@ impl PreemptionArgs {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct DynamicResourcesFile {
     binding_timeout: Option<String>,
+    filter_timeout: Option<String>,
 }
 
-/// Upstream's `filterTimeout` is left out: the search for devices on a node ends after a number of steps, not by time.
+/// Upstream's `filterTimeout` has no effect, which is told: the search for devices on a node ends after a number of steps, not by time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DynamicResourcesArgs {
     /// How long devices may take to become ready for a pod.
@@ -379,6 +380,13 @@ impl TryFrom<DynamicResourcesFile> for DynamicResourcesArgs {
     type Error = String;
 
     fn try_from(file: DynamicResourcesFile) -> Result<Self, String> {
+        if let Some(text) = file.filter_timeout {
+            let timeout = text.parse::<SignedDuration>();
+            let timeout = timeout.map_err(|error| format!("filterTimeout: {error}"))?;
+            if timeout.is_negative() {
+                return Err("filterTimeout: must be zero or positive".into());
+            }
+        }
         let Some(text) = file.binding_timeout else {
             return Ok(Self::default());
         };

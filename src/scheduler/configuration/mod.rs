@@ -1,5 +1,6 @@
 //! The scheduler's configuration file (upstream: `KubeSchedulerConfiguration`, `kubescheduler.config.k8s.io/v1`). What
-//! Krust has of it is acted on; whatever else the file says is an error that names it.
+//! Krust has of it is acted on. What makes no difference here is told in the log, and whatever else the file says is an
+//! error that names it.
 
 pub mod args;
 mod plugins;
@@ -30,6 +31,8 @@ pub struct Configuration {
     pub backoff_first: Duration,
     pub backoff_last: Duration,
     profiles: Vec<ProfileFile>,
+    /// What the file sets and makes no difference, and why.
+    without_effect: Vec<(&'static str, &'static str)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -42,12 +45,62 @@ struct File {
     pod_max_backoff_seconds: Option<i64>,
     leader_election: Option<LeaderElection>,
     #[serde(default)]
+    extenders: Vec<Value>,
+    parallelism: Option<i64>,
+    client_connection: Option<Value>,
+    enable_profiling: Option<bool>,
+    enable_contention_profiling: Option<bool>,
+    delay_cache_until_active: Option<bool>,
+    #[serde(default)]
     profiles: Vec<ProfileFile>,
 }
 
-/// There is one scheduler; only that is accepted.
+impl File {
+    /// What is set and makes no difference, and why.
+    fn without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        let timed =
+            |config: &PluginConfig| config.name == "DynamicResources" && config.args.get("filterTimeout").is_some();
+        let mut configs = self.profiles.iter().flat_map(|profile| &profile.plugin_config);
+        let all = [
+            (
+                self.parallelism.is_some(),
+                "parallelism",
+                "nodes are looked at by one thread",
+            ),
+            (
+                self.client_connection.is_some(),
+                "clientConnection",
+                "the scheduler is in the API server's process",
+            ),
+            (
+                self.enable_profiling == Some(true),
+                "enableProfiling",
+                "there are no profiles to read",
+            ),
+            (
+                self.enable_contention_profiling == Some(true),
+                "enableContentionProfiling",
+                "there are no profiles to read",
+            ),
+            (
+                self.delay_cache_until_active == Some(true),
+                "delayCacheUntilActive",
+                "there is one scheduler, and it is always active",
+            ),
+            (
+                configs.any(timed),
+                "DynamicResourcesArgs.filterTimeout",
+                "the search for devices on a node ends after a number of steps, not by time",
+            ),
+        ];
+        let set = all.into_iter().filter(|(is_set, _, _)| *is_set);
+        set.map(|(_, field, why)| (field, why)).collect()
+    }
+}
+
+/// There is one scheduler; only that is accepted. How it would be elected does not matter.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 struct LeaderElection {
     leader_elect: bool,
 }
@@ -76,6 +129,7 @@ impl Default for Configuration {
             backoff_first: Duration::from_secs(1),
             backoff_last: Duration::from_secs(10),
             profiles: vec![ProfileFile::default()],
+            without_effect: Vec::new(),
         }
     }
 }
@@ -90,10 +144,14 @@ impl Configuration {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text).map_err(|reason| ConfigurationError::Wrong {
+        let this = Self::parse(&text).map_err(|reason| ConfigurationError::Wrong {
             path: path.to_owned(),
             reason,
-        })
+        })?;
+        for (field, why) in &this.without_effect {
+            tracing::warn!(field, why, "a field of the scheduler's configuration has no effect");
+        }
+        Ok(this)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -104,9 +162,22 @@ impl Configuration {
                 file.api_version, file.kind
             ));
         }
-        if file.leader_election.is_some_and(|election| election.leader_elect) {
+        if file
+            .leader_election
+            .as_ref()
+            .is_some_and(|election| election.leader_elect)
+        {
             return Err("leaderElection.leaderElect: must be false, because there is one scheduler".into());
         }
+        if !file.extenders.is_empty() {
+            return Err(
+                "extenders: this scheduler calls none; a rule of its own is a webhook or another scheduler".into(),
+            );
+        }
+        if file.parallelism.is_some_and(|parallelism| parallelism <= 0) {
+            return Err("parallelism: should be an integer value greater than zero".into());
+        }
+        let without_effect = file.without_effect();
         let default = Self::default();
         let seconds = |value: Option<i64>, default: Duration| match value {
             None | Some(0) => Ok(default),
@@ -121,6 +192,7 @@ impl Configuration {
             return Err("podMaxBackoffSeconds: must be greater than or equal to PodInitialBackoffSeconds".into());
         }
         let this = Self {
+            without_effect,
             nodes_to_score_percentage: percentage(file.percentage_of_nodes_to_score)?.unwrap_or(0),
             backoff_first,
             backoff_last,
@@ -279,11 +351,40 @@ profiles:
         assert!(packer.filter("NodeResourcesFit").is_some());
     }
 
+    /// As kubeadm and others write it.
+    #[test]
+    fn what_makes_no_difference_is_told() {
+        let configuration = with(
+            r#"
+parallelism: 16
+clientConnection: {kubeconfig: /etc/kubernetes/scheduler.conf, qps: 50}
+leaderElection: {leaderElect: false, leaseDuration: 15s}
+enableProfiling: false
+extenders: []
+profiles: [{pluginConfig: [{name: DynamicResources, args: {filterTimeout: 5s, bindingTimeout: 20s}}]}]
+"#,
+        );
+        let told: Vec<&str> = configuration
+            .unwrap()
+            .without_effect
+            .iter()
+            .map(|(field, _)| *field)
+            .collect();
+        assert_eq!(
+            told,
+            ["parallelism", "clientConnection", "DynamicResourcesArgs.filterTimeout"]
+        );
+    }
+
     #[test]
     fn what_is_not_there_is_an_error() {
         for (text, expected) in [
-            ("extenders: []", "unknown field `extenders`"),
-            ("parallelism: 16", "unknown field `parallelism`"),
+            ("extenders: [{urlPrefix: x}]", "extenders: this scheduler calls none"),
+            (
+                "parallelism: 0",
+                "parallelism: should be an integer value greater than zero",
+            ),
+            ("healthzBindAddress: x", "unknown field `healthzBindAddress`"),
             (
                 "leaderElection: {leaderElect: true}",
                 "leaderElection.leaderElect: must be false",

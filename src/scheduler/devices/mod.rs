@@ -3,11 +3,13 @@
 //!
 //! - [`taken`]: what is allocated already; [`inventory`]: the pools, their shared counters, and what a node can reach.
 //! - [`capacity`]: how much of a device a request consumes; [`search`]: devices for all claims of a pod.
+//! - [`extended`]: extended resources that devices stand for.
 //! - [`result`]: what is written into a claim; [`readiness`]: whether its devices are ready for the pod to be bound.
 //!
 //! Derived attributes are left out, which upstream has off, too.
 
 mod capacity;
+pub mod extended;
 mod inventory;
 pub mod readiness;
 mod result;

@@ -2,6 +2,7 @@
 //! for the others there must be devices on the node. All of them are reserved for the pod before it is bound.
 
 use crate::scheduler::configuration::args::DynamicResourcesArgs;
+use crate::scheduler::devices::extended::{self, Backed};
 use crate::scheduler::devices::readiness::{is_given_up, is_ready};
 use crate::scheduler::devices::{Failure, Inventory, Taken, allocate, key, requests, results, unsupported};
 use crate::scheduler::diagnosis::Diagnosis;
@@ -35,28 +36,39 @@ struct Wanted<'a> {
     terms: Vec<NodeTerms>,
     /// Devices that it has will not become ready, wherever it goes.
     is_hopeless: bool,
+    /// A claim of an earlier try must go first.
+    has_leftover: bool,
     /// Claims that have no devices yet, and what there is of devices.
     open: Option<Arc<Open<'a>>>,
+    pod: &'a PodInfo,
 }
 
 struct Open<'a> {
     claims: Vec<Arc<ResourceClaim>>,
+    /// Extended resources that devices stand for on nodes that do not have them.
+    backed: Backed,
     inventory: Inventory<'a>,
     taken: Taken,
 }
 
 impl<'a> Open<'a> {
-    fn new(cx: Cx<'a>, claims: Vec<Arc<ResourceClaim>>) -> Self {
+    fn new(cx: Cx<'a>, claims: Vec<Arc<ResourceClaim>>, backed: Backed) -> Self {
         let taken = Taken::of(cx.objects);
         Self {
             claims,
+            backed,
             inventory: Inventory::of(cx.objects, &taken),
             taken,
         }
     }
 
-    fn allocate(&self, cx: Cx<'_>, node: &NodeInfo) -> Result<Vec<Arc<ResourceClaim>>, Refusal> {
-        let found = allocate(cx.objects, &self.inventory, &self.taken, &self.claims, node);
+    fn allocate(&self, cx: Cx<'_>, pod: &PodInfo, node: &NodeInfo) -> Result<Vec<Arc<ResourceClaim>>, Refusal> {
+        let special = extended::claim(pod, &self.backed, &node.allocatable);
+        let claims: Vec<Arc<ResourceClaim>> = self.claims.iter().cloned().chain(special.map(Arc::new)).collect();
+        if claims.is_empty() {
+            return Ok(claims);
+        }
+        let found = allocate(cx.objects, &self.inventory, &self.taken, &claims, node);
         found.map_err(|failure| match failure {
             Failure::Here(why) => Refusal::unresolvable(why),
             Failure::Wrong(why) => Refusal::error(why),
@@ -67,10 +79,23 @@ impl<'a> Open<'a> {
 /// Devices for the pod's claims on the node that was chosen: the claims that get some now.
 pub fn decide(cx: Cx<'_>, pod: &PodInfo, node: &NodeInfo) -> Result<Vec<Arc<ResourceClaim>>, Refusal> {
     let (_, open) = split(&claims_of(cx, pod)?, pod)?;
-    if open.is_empty() {
+    let backed = extended::backed(cx.objects, pod);
+    if open.is_empty() && backed.is_empty() {
         return Ok(Vec::new());
     }
-    Open::new(cx, open).allocate(cx, node)
+    Open::new(cx, open, backed).allocate(cx, pod, node)
+}
+
+/// Whether the pod needs devices, by claims or by extended resources.
+pub fn concerns(cx: Cx<'_>, pod: &PodInfo) -> bool {
+    let claims = pod.spec().resource_claims.as_ref();
+    claims.is_some_and(|claims| !claims.is_empty()) || !extended::backed(cx.objects, pod).is_empty()
+}
+
+/// The claim for extended resources that an earlier try has left behind. What it was given may be out of date.
+fn leftover<'a>(cx: Cx<'a>, pod: &PodInfo) -> Option<&'a Arc<ResourceClaim>> {
+    let mut claims = cx.objects.resource_claims.in_namespace(&pod.namespace);
+    claims.find(|claim| extended::owner(claim) == Some(pod.uid.as_str()))
 }
 
 /// What is said after no node was found, and the claim that gives its devices back, so that others may do better.
@@ -80,6 +105,11 @@ pub fn after(
     diagnosis: &Diagnosis,
     patience: Duration,
 ) -> (&'static str, Option<Arc<ResourceClaim>>) {
+    if !extended::backed(cx.objects, pod).is_empty()
+        && let Some(claim) = leftover(cx, pod)
+    {
+        return ("deletion of ResourceClaim completed", Some(claim.clone()));
+    }
     let claims = claims_of(cx, pod).unwrap_or_default();
     if claims.is_empty() || split(&claims, pod).and_then(|(_, open)| are_known(cx, &open)).is_err() {
         return ("no new claims to deallocate", None);
@@ -247,9 +277,11 @@ impl Plugin for DynamicResources {
         "DynamicResources"
     }
     fn pre_filter<'a>(&'a self, cx: Cx<'a>, pod: &'a PodInfo) -> PreFilter<'a> {
-        if pod.spec().resource_claims.as_ref().is_none_or(Vec::is_empty) {
+        let backed = extended::backed(cx.objects, pod);
+        if pod.spec().resource_claims.as_ref().is_none_or(Vec::is_empty) && backed.is_empty() {
             return PreFilter::Skip;
         }
+        let has_leftover = !backed.is_empty() && leftover(cx, pod).is_some();
         let prepared = claims_of(cx, pod).and_then(|claims| {
             let (terms, open) = split(&claims, pod)?;
             are_known(cx, &open)?;
@@ -258,8 +290,10 @@ impl Plugin for DynamicResources {
             Ok(Wanted {
                 cx,
                 terms,
+                has_leftover,
                 is_hopeless: claims.iter().any(hopeless),
-                open: (!open.is_empty()).then(|| Arc::new(Open::new(cx, open))),
+                open: (!open.is_empty() || !backed.is_empty()).then(|| Arc::new(Open::new(cx, open, backed))),
+                pod,
             })
         });
         match prepared {
@@ -274,8 +308,8 @@ impl Plugin for DynamicResources {
         if !open.iter().any(has_choice) {
             return None;
         }
-        let open = Open::new(cx, open);
-        Some(Box::new(Preferred { cx, open }))
+        let open = Open::new(cx, open, Backed::new());
+        Some(Box::new(Preferred { cx, open, pod }))
     }
     fn listens(&self, event: EventKind) -> bool {
         use EventKind::{DeviceClass, NodeAdded, NodeChanged, ResourceClaim, ResourceSlice};
@@ -293,7 +327,8 @@ impl Plugin for DynamicResources {
             Event::ResourceClaim { old, new } => {
                 // Somebody gives devices back, or it is one of the pod's.
                 let freed = old.is_some_and(has_devices) && !new.is_some_and(has_devices);
-                freed || new.is_some_and(is_own)
+                let left = old.is_some_and(|old| extended::owner(old) == Some(pod.uid.as_str())) && new.is_none();
+                freed || left || new.is_some_and(is_own)
             }
             Event::NodeAdded(_) | Event::ResourceSlice | Event::DeviceClass => true,
             Event::NodeChanged { what, .. } => what.labels,
@@ -304,9 +339,12 @@ impl Plugin for DynamicResources {
 
 impl<'a> Filter<'a> for Wanted<'a> {
     fn filter(&self, node: &NodeInfo) -> Verdict {
+        if self.has_leftover {
+            return Err(Refusal::unschedulable("cannot schedule extended resource claim"));
+        }
         // As upstream, what is to be allocated is looked at first.
         if let Some(open) = &self.open {
-            open.allocate(self.cx, node)?;
+            open.allocate(self.cx, self.pod, node)?;
         }
         let there = |terms: &NodeTerms| terms.matches_labels(&node.name, node.labels());
         if self.is_hopeless || !self.terms.iter().all(there) {
@@ -322,11 +360,12 @@ impl<'a> Filter<'a> for Wanted<'a> {
 struct Preferred<'a> {
     cx: Cx<'a>,
     open: Open<'a>,
+    pod: &'a PodInfo,
 }
 
 impl Score for Preferred<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let claims = self.open.allocate(self.cx, node).unwrap_or_default();
+        let claims = self.open.allocate(self.cx, self.pod, node).unwrap_or_default();
         let scores = claims.iter().flat_map(|claim| {
             let got = |name: &str| results(claim).any(|result| result.request == name);
             let ranks = requests(claim).into_iter().map(move |ways| {

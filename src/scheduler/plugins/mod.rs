@@ -7,7 +7,7 @@ mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
-mod node_resources;
+pub mod node_resources;
 mod node_unschedulable;
 mod taint_toleration;
 mod topology_spread;

@@ -4,6 +4,7 @@
 use crate::scheduler::configuration::args::{
     BalancedAllocationArgs, FitArgs, ResourceWeight, ScoringStrategy, ShapePoint,
 };
+use crate::scheduler::devices::extended;
 use crate::scheduler::framework::{
     Cx, Event, EventKind, Filter, Plugin, PreFilter, Refusal, SCORE_MAX, Score, Verdict,
 };
@@ -32,13 +33,13 @@ impl Fit {
     }
 
     /// Whether an empty node of that size would do.
-    fn could_fit(&self, pod: &PodInfo, allocatable: &Amounts) -> bool {
+    fn could_fit(&self, cx: Cx<'_>, pod: &PodInfo, allocatable: &Amounts) -> bool {
+        let backed = extended::backed(cx.objects, pod);
         allocatable.pods > 0
-            && pod
-                .requests
-                .real
-                .names()
-                .all(|(name, amount)| amount <= allocatable.get(name) || self.ignores(name))
+            && pod.requests.real.names().all(|(name, amount)| {
+                let has = allocatable.get(name);
+                amount <= has || self.ignores(name) || (has == 0 && backed.contains_key(name))
+            })
     }
 }
 
@@ -50,16 +51,19 @@ pub fn is_extended(name: &str) -> bool {
 struct Fits<'a> {
     fit: &'a Fit,
     wanted: &'a Amounts,
+    /// Those resources that devices stand for where the node has none.
+    backed: extended::Backed,
 }
 
 impl Plugin for Fit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
     }
-    fn pre_filter<'a>(&'a self, _: Cx<'a>, pod: &'a PodInfo) -> PreFilter<'a> {
+    fn pre_filter<'a>(&'a self, cx: Cx<'a>, pod: &'a PodInfo) -> PreFilter<'a> {
         PreFilter::run(Fits {
             fit: self,
             wanted: &pod.requests.real,
+            backed: extended::backed(cx.objects, pod),
         })
     }
     fn pre_score<'a>(&'a self, _: Cx<'a>, pod: &'a PodInfo, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
@@ -72,17 +76,18 @@ impl Plugin for Fit {
         Some(Box::new(ByStrategy { strategy, scored }))
     }
     fn listens(&self, event: EventKind) -> bool {
-        use EventKind::{NodeAdded, NodeChanged, PodChanged, PodRemoved};
-        matches!(event, NodeAdded | NodeChanged | PodChanged | PodRemoved)
+        use EventKind::{DeviceClass, NodeAdded, NodeChanged, PodChanged, PodRemoved};
+        matches!(event, DeviceClass | NodeAdded | NodeChanged | PodChanged | PodRemoved)
     }
-    fn may_help(&self, _: Cx<'_>, pod: &PodInfo, event: &Event<'_>) -> bool {
+    fn may_help(&self, cx: Cx<'_>, pod: &PodInfo, event: &Event<'_>) -> bool {
         let wanted = &pod.requests.real;
         match event {
-            Event::NodeAdded(node) => self.could_fit(pod, &node.allocatable),
+            Event::DeviceClass => wanted.others().any(|(name, _)| extended::may_be_backed(name)),
+            Event::NodeAdded(node) => self.could_fit(cx, pod, &node.allocatable),
             Event::NodeChanged { old, node, what } => {
                 let before = Amounts::allocatable(old);
                 what.allocatable
-                    && self.could_fit(pod, &node.allocatable)
+                    && self.could_fit(cx, pod, &node.allocatable)
                     && (node.allocatable.pods > before.pods
                         || wanted
                             .names()
@@ -126,6 +131,9 @@ impl<'a> Filter<'a> for Fits<'a> {
         }
         for (name, wanted) in wanted.others() {
             let has = has.get(name);
+            if has == 0 && self.backed.contains_key(name) {
+                continue;
+            }
             if lacks(wanted, has, used.get(name)) && !self.fit.ignores(name) {
                 reasons.push(format!("Insufficient {name}").into());
                 hopeless |= wanted > has;

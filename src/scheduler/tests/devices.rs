@@ -1,7 +1,7 @@
 //! Situations with claims for devices.
 
 use super::world::{World, cpu, node, parsed, pod, told, with};
-use crate::scheduler::devices::Expressions;
+use crate::scheduler::devices::{Expressions, extended};
 use crate::scheduler::engine::Action;
 use k8s_openapi::api::resource::v1::{Device, ResourceClaim};
 use serde_json::{Value, json};
@@ -75,7 +75,8 @@ fn ask(world: &mut World, pod: Value) -> String {
 fn next(world: &mut World) -> String {
     let actions = world.step();
     if let Some(Action::Bind { bindings, claims, .. }) = actions.first() {
-        for claim in claims {
+        // What the API names is shown later; until then its devices are taken.
+        for claim in claims.iter().filter(|claim| !extended::is_to_be_written(claim)) {
             let mut claim = (**claim).clone();
             claim.metadata.resource_version = Some("7".into());
             world.engine.objects.allocated(Arc::new(claim));
@@ -438,4 +439,59 @@ fn devices_that_do_not_become_ready_are_given_back() {
         .resource_claims
         .set("default", "one", Some(Arc::new(pending)));
     assert_eq!(ask(&mut world, using("r", "one")), format!("{node}: "));
+}
+
+#[test]
+fn extended_resources_by_devices() {
+    let mut world = world();
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu",
+        "selectors": [{"cel": {"expression": "driver=gpu.example"}}]}});
+    world.objects().device_classes.set("", "gpu", Some(parsed(class)));
+    let asking = |name: &str, resource: &str, count: &str| {
+        let mut spec = cpu("100m");
+        spec["containers"][0]["resources"]["requests"][resource] = json!(count);
+        pod(name, spec)
+    };
+    let given = ask(&mut world, asking("p", "example.com/gpu", "2"));
+    assert_eq!(given, "b: container-0-request-1=g0 container-0-request-1=g1");
+    let message = ask(&mut world, asking("q", "example.com/gpu", "2"));
+    assert!(message.contains("3 cannot allocate all claims."), "{message}");
+    let message = ask(&mut world, asking("r", "example.com/none", "1"));
+    assert!(message.contains("3 Insufficient example.com/none."), "{message}");
+    let given = ask(&mut world, asking("s", "deviceclass.resource.kubernetes.io/gpu", "1"));
+    assert!(
+        ["a: container-0-request-1=g0", "b: container-0-request-1=g2"].contains(&given.as_str()),
+        "{given}"
+    );
+
+    // A claim that was left behind goes first.
+    let mut left = json!({"metadata": {"name": "left", "namespace": "default", "uid": "left",
+        "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"}}, "spec": {"devices": {"requests": []}}});
+    left["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "Pod", "name": "t", "uid": "t", "controller": true}]);
+    world
+        .objects()
+        .resource_claims
+        .set("default", "left", Some(parsed(left)));
+    let message = ask(&mut world, asking("t", "example.com/gpu", "1"));
+    assert!(
+        message.contains("3 cannot schedule extended resource claim. deletion of ResourceClaim completed"),
+        "{message}"
+    );
+}
+
+/// A node that has the resource by itself needs no devices for it.
+#[test]
+fn extended_resources_of_nodes_come_first() {
+    let mut world = World::new([node("a", json!({"status": {"allocatable": {"example.com/gpu": "1"}}}))]);
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+    world.objects().device_classes.set("", "gpu", Some(parsed(class)));
+    let asking = |name: &str| {
+        let mut spec = cpu("100m");
+        spec["containers"][0]["resources"]["requests"]["example.com/gpu"] = json!("1");
+        pod(name, spec)
+    };
+    assert_eq!(ask(&mut world, asking("p")), "a: ");
+    let message = ask(&mut world, asking("q"));
+    assert!(message.contains("1 Insufficient example.com/gpu."), "{message}");
 }

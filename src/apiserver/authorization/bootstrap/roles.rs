@@ -241,6 +241,7 @@ pub(super) const CLUSTER_ROLES: &[RoleRow] = &[
             may(READ, "storage.k8s.io", "csistoragecapacities"),
             may(READ, "resource.k8s.io", "deviceclasses"),
             may("get list patch update watch", "resource.k8s.io", "resourceclaims"),
+            may("create delete", "resource.k8s.io", "resourceclaims"),
             may(
                 "get list patch update watch",
                 "resource.k8s.io",
