@@ -39,7 +39,7 @@ const NAMESPACE: &str = "default";
 /// How often what is asked of the API server is asked again, when something is not there yet that will come.
 const ASKED_AGAIN: Duration = Duration::from_millis(50);
 const ASKED_MAX: Duration = Duration::from_secs(60);
-const CLUSTER_WIDE: [&str; 9] = [
+const CLUSTER_WIDE: [&str; 13] = [
     "nodes",
     "namespaces",
     "persistentvolumes",
@@ -49,6 +49,10 @@ const CLUSTER_WIDE: [&str; 9] = [
     "storageclasses",
     "volumeattachments",
     "storageversionmigrations",
+    "deviceclasses",
+    "resourceslices",
+    "devicetaintrules",
+    "validatingadmissionpolicies",
 ];
 
 /// Group version and resource.

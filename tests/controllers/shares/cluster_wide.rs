@@ -1,4 +1,4 @@
-//! What belongs to no namespace: aggregated roles, certificates, definitions of kinds.
+//! What belongs to no namespace: aggregated roles, certificates, definitions of kinds, policies.
 
 use super::*;
 use base64::Engine;
@@ -6,6 +6,7 @@ use base64::Engine;
 const ROLES: Kind = ("rbac.authorization.k8s.io/v1", "clusterroles");
 const REQUESTS: Kind = ("certificates.k8s.io/v1", "certificatesigningrequests");
 const MIGRATIONS: Kind = ("storagemigration.k8s.io/v1", "storageversionmigrations");
+const POLICIES: Kind = ("admissionregistration.k8s.io/v1", "validatingadmissionpolicies");
 const MIGRATED: [&str; 2] = ["first", "second"];
 const WIDGETS: Kind = ("example.com/v1", "widgets");
 
@@ -37,10 +38,21 @@ pub async fn begin(cluster: &Cluster) {
         "versions": [{"name": "v1", "served": true, "storage": true,
             "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
     cluster.create(DEFINITIONS, widgets).await;
+    policy(cluster).await;
+}
+
+/// Nothing binds it, so it forbids nothing.
+async fn policy(cluster: &Cluster) {
+    let secrets = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]});
+    let policy = json!({"metadata": {"name": "checked"}, "spec": {
+        "matchConstraints": {"resourceRules": [secrets]}, "validations": [{"expression": "true"}]}});
+    cluster.create(POLICIES, policy).await;
 }
 
 pub async fn change(cluster: &Cluster) {
     cluster.create(ROLES, part("part-2", "list")).await;
+    let other = json!({"spec": {"failurePolicy": "Ignore"}});
+    cluster.patch(POLICIES, "checked", other).await;
     cluster.patch(ROLES, "part-1", json!({"rules": [rule("watch")]})).await;
     let approved = json!({"status": {"conditions": [{"type": "Approved", "status": "True",
         "reason": "Known", "message": "by the test"}]}});
@@ -74,6 +86,12 @@ pub async fn wrong(cluster: &Cluster, wrong: &mut Wrong) {
         "the rules of all parts",
         whole["rules"].clone(),
         json!([rule("watch"), rule("list")]),
+    );
+    let policy = cluster.get(POLICIES, "checked").await;
+    wrong.expect(
+        "what of the policy is checked",
+        policy["status"]["observedGeneration"].clone(),
+        policy["metadata"]["generation"].clone(),
     );
     let request = cluster.get(REQUESTS, "somebody").await;
     let signed = request["status"]["certificate"].is_string();
@@ -125,6 +143,7 @@ pub async fn end(cluster: &Cluster) {
         cluster.delete(ROLES, name).await;
     }
     cluster.delete(REQUESTS, "somebody").await;
+    cluster.delete(POLICIES, "checked").await;
     for name in MIGRATED {
         cluster.delete(MIGRATIONS, name).await;
     }

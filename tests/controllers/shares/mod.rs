@@ -5,6 +5,7 @@ mod apps;
 mod attached;
 mod batch;
 mod cluster_wide;
+mod devices;
 mod namespaces;
 mod network;
 mod nodes;
@@ -44,12 +45,13 @@ pub const DELETED: [Kind; 12] = [
 ];
 
 /// What is gone in the end, and was not deleted by itself.
-pub const GONE: [Kind; 5] = [
+pub const GONE: [Kind; 6] = [
     PODS,
     REPLICA_SETS,
     ("apps/v1", "controllerrevisions"),
     ("discovery.k8s.io/v1", "endpointslices"),
     ("v1", "endpoints"),
+    devices::RESOURCE_CLAIMS,
 ];
 
 /// The same, of no namespace.
@@ -86,6 +88,7 @@ pub async fn begin(cluster: &Cluster) {
     network::begin(cluster).await;
     volumes::begin(cluster).await;
     attached::begin(cluster).await;
+    devices::begin(cluster).await;
     namespaces::begin(cluster).await;
     nodes::begin(cluster).await;
     cluster_wide::begin(cluster).await;
@@ -98,6 +101,7 @@ pub async fn change(cluster: &Cluster) {
     network::change(cluster).await;
     volumes::change(cluster).await;
     attached::change(cluster).await;
+    devices::change(cluster).await;
     namespaces::change(cluster).await;
     nodes::change(cluster).await;
     cluster_wide::change(cluster).await;
@@ -116,6 +120,7 @@ pub async fn wrong(cluster: &Cluster) -> Vec<String> {
     policy::wrong(cluster, &mut wrong).await;
     volumes::wrong(cluster, &mut wrong).await;
     attached::wrong(cluster, &mut wrong).await;
+    devices::wrong(cluster, &mut wrong).await;
     namespaces::wrong(cluster, &mut wrong).await;
     owners::wrong(cluster, &mut wrong).await;
     nodes::wrong(cluster, &mut wrong).await;
@@ -127,6 +132,7 @@ pub async fn wrong(cluster: &Cluster) -> Vec<String> {
 pub async fn end(cluster: &Cluster) {
     nodes::end(cluster).await;
     attached::end(cluster).await;
+    devices::end(cluster).await;
     volumes::end(cluster).await;
     namespaces::end(cluster).await;
     cluster_wide::end(cluster).await;
