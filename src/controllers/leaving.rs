@@ -124,7 +124,7 @@ impl<Why> Evictor<Why> {
         match step {
             Step::Nothing => Ok(Outcome::Stays),
             Step::Cancelled => {
-                self.tell(key, pod, "Cancelling deletion");
+                self.tell(pod, "Cancelling deletion", &format!(" of Pod {key}"));
                 Ok(Outcome::Stays)
             }
             Step::Wait(at) => {
@@ -132,7 +132,7 @@ impl<Why> Evictor<Why> {
                 Ok(Outcome::Waits(left.max(Duration::from_millis(1))))
             }
             Step::Evict => {
-                self.tell(key, pod, "Marking for deletion");
+                self.tell(pod, "Marking for deletion", &format!(" Pod {key}"));
                 let evicted = self.evict(pod).await;
                 let evicted = evicted.map_err(|source| Error {
                     pod: key.clone(),
@@ -144,9 +144,9 @@ impl<Why> Evictor<Why> {
         }
     }
 
-    fn tell(&self, key: &ObjectKey, pod: &Pod, what: &str) {
+    fn tell(&self, pod: &Pod, what: &str, of_which: &str) {
         let message = match self.words.with_name {
-            true => format!("{what} Pod {key}"),
+            true => format!("{what}{of_which}"),
             false => what.to_owned(),
         };
         self.recorder.event(pod, Level::Normal, self.words.event, message);

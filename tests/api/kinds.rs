@@ -165,7 +165,9 @@ async fn signing_requests_are_approved_once_and_for_all() {
         .await
         .failure(422, "Invalid");
     assert!(
-        both["message"].as_str().unwrap().contains("mutually exclusive"),
+        both["message"].as_str().unwrap().contains(
+            "must specify at most one of: `conditions[{\"type\": \"Approved\"}]`, `conditions[{\"type\": \"Denied\"}]`"
+        ),
         "{both}"
     );
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";

@@ -14,6 +14,11 @@ fn config_maps() -> Value {
     rule("", "configmaps", &["CREATE", "UPDATE", "DELETE"])
 }
 
+/// What policies that change objects may be about.
+fn written_config_maps() -> Value {
+    rule("", "configmaps", &["CREATE", "UPDATE"])
+}
+
 /// A policy of a kind (`validating`, `mutating`) and its binding, both by one name.
 async fn bound(server: &Server, kind: &str, name: &str, rule: Value, spec: Value, binding: Value) {
     let mut policy = json!({"metadata": {"name": name}, "spec": {"matchConstraints": {"resourceRules": [rule]}}});
@@ -269,12 +274,28 @@ async fn mutations_change_what_is_stored_and_nothing_that_is_not_theirs() {
         ]})
     };
     let labels = r#"Object{metadata: Object.metadata{labels: {"by": "policy"}, name: "other", uid: "u"}}"#;
-    bound(&server, "mutating", "a-labels", config_maps(), apply(labels), json!({})).await;
+    bound(
+        &server,
+        "mutating",
+        "a-labels",
+        written_config_maps(),
+        apply(labels),
+        json!({}),
+    )
+    .await;
     let patch = r#"[JSONPatch{op: "test", path: "/data/a", value: "x"}, JSONPatch{op: "add", path: "/data/b.c", value: object.data.a + "y"}]"#;
     let patches = json!({"reinvocationPolicy": "Never", "mutations": [
         {"patchType": "JSONPatch", "jsonPatch": {"expression": patch}},
     ]});
-    bound(&server, "mutating", "b-patches", config_maps(), patches, json!({})).await;
+    bound(
+        &server,
+        "mutating",
+        "b-patches",
+        written_config_maps(),
+        patches,
+        json!({}),
+    )
+    .await;
     let made = server.post(MAPS, config_map("m", json!({"a": "x"}))).await.expect(201);
     assert_eq!(made["metadata"]["labels"], json!({"by": "policy"}));
     assert_eq!(made["metadata"]["name"], "m");
@@ -303,12 +324,20 @@ async fn a_mutation_is_invoked_again_if_it_wants_to_be() {
     let second = json!({"reinvocationPolicy": "Never", "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {
         "expression": r#"Object{metadata: Object.metadata{annotations: {"second": "yes"}}}"#,
     }}]});
-    bound(&server, "mutating", "b-second", config_maps(), second, json!({})).await;
+    bound(
+        &server,
+        "mutating",
+        "b-second",
+        written_config_maps(),
+        second,
+        json!({}),
+    )
+    .await;
     bound(
         &server,
         "mutating",
         "a-first",
-        config_maps(),
+        written_config_maps(),
         count("IfNeeded"),
         json!({}),
     )

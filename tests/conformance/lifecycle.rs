@@ -31,10 +31,14 @@ pub struct Subject {
     change: Option<Value>,
     /// Admission puts finalizers on it, which nobody takes away here.
     finalizers: bool,
-    /// A controller writes into the status which generation it has seen, once for each.
-    observed: bool,
-    /// What a controller writes into the status of a new object, once; None: nothing.
+    /// What a controller writes into the status of a new object, and of a changed one that is not so any more, once each;
+    /// None: nothing.
     settled: Option<fn(&Value) -> bool>,
+}
+
+async fn once_settled(resource: &Resource, name: &str, so: fn(&Value) -> bool) -> Value {
+    let settled = async || Some(resource.get(name).await.unwrap()).filter(so);
+    eventually("a controller has said what it says of the object", settled).await
 }
 
 /// A namespaced kind with an object that validates, without a name.
@@ -49,7 +53,6 @@ pub fn namespaced(api_version: &'static str, plural: &'static str, kind: &'stati
         status: None,
         change: None,
         finalizers: false,
-        observed: false,
         settled: None,
     }
 }
@@ -88,12 +91,11 @@ impl Subject {
     }
 
     /// A controller observes its generations.
-    pub fn observed(mut self) -> Self {
-        self.observed = true;
-        self
+    pub fn observed(self) -> Self {
+        self.settled(|object| object["status"]["observedGeneration"] == object["metadata"]["generation"])
     }
 
-    /// A controller writes into the status of a new object, which then is so.
+    /// A controller writes into the status, which then is so.
     pub fn settled(mut self, so: fn(&Value) -> bool) -> Self {
         self.settled = Some(so);
         self
@@ -183,9 +185,9 @@ impl Subject {
             ) {
                 assert_eq!(after, before + 1, "a changed spec is a new generation");
             }
-            if self.observed {
-                let observed = self.once_observed(&resource, &first).await;
-                assert_eq!(watch.expect("MODIFIED").await, observed);
+            if let Some(so) = self.settled.filter(|so| !so(&changed)) {
+                let settled = once_settled(&resource, &first, so).await;
+                assert_eq!(watch.expect("MODIFIED").await, settled);
             }
         }
         if let Some(status) = &self.status {
@@ -237,22 +239,10 @@ impl Subject {
                 "{member} is missing in {created}"
             );
         }
-        if let Some(so) = self.settled {
-            let settled = async || Some(resource.get(&name).await.unwrap()).filter(so);
-            return eventually("a controller says something of it", settled).await;
+        match self.settled {
+            Some(so) => once_settled(resource, &name, so).await,
+            None => created,
         }
-        match self.observed {
-            true => self.once_observed(resource, &name).await,
-            false => created,
-        }
-    }
-
-    async fn once_observed(&self, resource: &Resource, name: &str) -> Value {
-        eventually("the generation is observed", async || {
-            let object = resource.get(name).await.unwrap();
-            (object["status"]["observedGeneration"] == object["metadata"]["generation"]).then_some(object)
-        })
-        .await
     }
 
     /// Takes finalizers away that a controller would.

@@ -401,9 +401,15 @@ async fn device_taint_rule(cluster: Cluster) {
         "type": "Tested", "status": "True", "reason": "Test", "message": "by a test",
         "lastTransitionTime": "2026-01-02T03:04:05Z",
     });
+    // What the controller says of it, so that it is left as it is.
+    let other_effect = json!({
+        "type": "EvictionInProgress", "status": "False", "reason": "OtherEffect", "observedGeneration": 2,
+        "message": "Eviction only happens for the NoExecute effect.", "lastTransitionTime": "2026-01-02T03:04:05Z",
+    });
     cluster_wide(DEVICES, "devicetaintrules", "DeviceTaintRule", json!({"spec": spec}))
         .change(json!({"spec": {"taint": {"value": "no"}}}))
-        .status(json!({"conditions": [condition]}))
+        .status(json!({"conditions": [other_effect, condition]}))
+        .settled(|rule| rule["status"]["conditions"][0]["observedGeneration"] == rule["metadata"]["generation"])
         .run(&cluster)
         .await;
 }
