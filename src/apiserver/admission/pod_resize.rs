@@ -24,10 +24,12 @@ pub fn validate(ctx: &Context, subject: &Subject<'_>, pod: &Object) -> Result<()
     })
 }
 
+type Amount = fn(Quantity) -> i64;
+
 fn problem(spec: &Object, name: &str, node: &Object) -> Option<String> {
     let requests = total_requests(spec);
     // Thousandths of cores, and bytes.
-    let amounts: [(&str, fn(Quantity) -> i64); 2] = [("cpu", Quantity::milli_value), ("memory", Quantity::value)];
+    let amounts: [(&str, Amount); 2] = [("cpu", Quantity::milli_value), ("memory", Quantity::value)];
     let beyond: Vec<String> = amounts
         .into_iter()
         .filter_map(|(resource, amount)| {

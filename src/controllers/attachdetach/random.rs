@@ -258,12 +258,9 @@ impl World {
             }
             8 if dice.one_in(3) => {
                 // The pods of a node that vanishes are not there any more, either.
-                if self.machines.contains_key(&node) {
-                    let left = self
-                        .node(node)
-                        .and_then(|node| node.status?.volumes_in_use)
-                        .unwrap_or_default();
-                    self.machines.remove(&node);
+                let in_use = self.node(node).and_then(|node| node.status?.volumes_in_use);
+                let left = in_use.unwrap_or_default();
+                if self.machines.remove(&node).is_some() {
                     self.wanted.remove(&node);
                     self.memory.note_gone(&format!("n{node}"), left);
                 } else {

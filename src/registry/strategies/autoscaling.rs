@@ -188,12 +188,9 @@ fn source_errors(kind: &str, source: &Object, path: &str) -> Vec<FieldError> {
     let at_target = |field: &str| format!("{path}.target.{field}");
     let has = |field: &str| target.contains_key(field);
     let mut errors = Vec::new();
-    match kind {
-        "object" => {
-            let described = map(source, &["describedObject"]).unwrap_or(&empty);
-            errors.extend(reference(described, &format!("{path}.describedObject")));
-        }
-        _ => {}
+    if kind == "object" {
+        let described = map(source, &["describedObject"]).unwrap_or(&empty);
+        errors.extend(reference(described, &format!("{path}.describedObject")));
     }
     if kind.ends_with("esource") {
         match text(source, &["name"]) {
