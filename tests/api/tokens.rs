@@ -161,6 +161,9 @@ async fn reviewed(server: &Server, token: &str) -> Value {
     server.post(REVIEWS, review).await.expect(201)["status"].clone()
 }
 
+/// What a test does to the claims of a token, by the time in seconds.
+type Change = fn(&mut Claims, i64);
+
 #[tokio::test]
 async fn a_token_holds_for_its_time_only() {
     let server = Server::start().await;
@@ -169,7 +172,7 @@ async fn a_token_holds_for_its_time_only() {
     let holds = signed(&server, &robot, |claims, now| claims.exp = Some(now - 30));
     assert_eq!(code(&server, &holds, "/api").await, 200, "clocks differ by a minute");
     assert_eq!(reviewed(&server, &holds).await["authenticated"], true);
-    let rows: [(fn(&mut Claims, i64), &str); 3] = [
+    let rows: [(Change, &str); 3] = [
         (
             |claims, now| claims.exp = Some(now - 61),
             "service account token has expired",
