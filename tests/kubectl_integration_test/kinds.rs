@@ -4,7 +4,7 @@ use crate::support::krust::Krust;
 use crate::support::kubectl::{Kubectl, VERSIONS};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 const SAMPLES: &str = include_str!("samples.yaml");
 /// The version whose client code knows all kinds that are served.
@@ -13,8 +13,10 @@ const NEWEST: &str = "1.37";
 /// The samples with a real signing request and a real certificate in their places.
 fn samples() -> String {
     let key = KeyPair::generate().expect("a key");
-    let parameters = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+    let mut parameters = CertificateParams::new(Vec::<String>::new()).expect("parameters");
     let request = parameters.serialize_request(&key).and_then(|request| request.pem());
+    // Who stands in a trust bundle is an authority.
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let certificate = parameters.self_signed(&key).expect("a certificate").pem();
     SAMPLES
         .replace("REQUEST", &STANDARD.encode(request.expect("a request")))
