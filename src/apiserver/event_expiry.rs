@@ -2,6 +2,7 @@
 //!
 //! All have the same time, so they come due in the order of their writes: nothing ever looks for old ones.
 
+use super::following;
 use crate::registry::strategy::Object;
 use crate::storage::{Draft, Entry, EventKind, Key, Operation, Storage, StorageError};
 use futures_util::future::join_all;
@@ -27,21 +28,11 @@ struct Lease {
 
 /// Runs for as long as the store is open.
 pub async fn run(storage: Arc<Storage>, ttl: Duration) {
-    loop {
-        match follow(&storage, ttl).await {
-            // What was missed is in the next list.
-            Err(StorageError::Compacted { .. }) => {}
-            Err(StorageError::Closed) => return,
-            Err(error) => {
-                tracing::warn!(%error, "events do not expire for the moment");
-                tokio::time::sleep(RETRY).await;
-            }
-            Ok(()) => return,
-        }
-    }
+    let trouble = "events do not expire for the moment";
+    following::keep(trouble, RETRY, || follow(storage.clone(), ttl)).await;
 }
 
-async fn follow(storage: &Storage, ttl: Duration) -> Result<(), StorageError> {
+async fn follow(storage: Arc<Storage>, ttl: Duration) -> Result<(), StorageError> {
     let (snapshot, mut watch) = storage.list_and_watch(EVENTS, None)?;
     let (now, today) = (Instant::now(), Timestamp::now());
     let mut leases: Vec<Lease> = snapshot
@@ -67,7 +58,7 @@ async fn follow(storage: &Storage, ttl: Duration) -> Result<(), StorageError> {
             () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 let now = Instant::now();
                 let count = leases.iter().take(AT_ONCE).take_while(|lease| lease.due <= now).count();
-                let over = leases.drain(..count).map(|lease| expire(storage, lease));
+                let over = leases.drain(..count).map(|lease| expire(&storage, lease));
                 for result in join_all(over).await {
                     result?;
                 }

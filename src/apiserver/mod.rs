@@ -31,6 +31,7 @@ pub mod error;
 mod event_expiry;
 pub mod filters;
 pub mod flow_control;
+mod following;
 pub mod handlers;
 pub mod health;
 mod logs;

@@ -12,7 +12,7 @@ pub mod plain;
 pub mod serve;
 mod socket;
 pub mod trust;
-mod unverified;
+pub mod unverified;
 pub mod webhook;
 
 /// What the connection says about its peer; put into the extensions of every request by the accept loop.

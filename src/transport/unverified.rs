@@ -1,5 +1,5 @@
-//! TLS with whoever answers, as upstream does it for the proxy to pods and services (`proxyTransport` with
-//! `InsecureSkipVerify`): their certificates are not signed by anybody that the API server knows.
+//! TLS with whoever answers, as upstream does it for the proxy to pods and services and for probes
+//! (`InsecureSkipVerify`): their certificates are not signed by anybody that krust knows.
 
 use super::trust::Identity;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

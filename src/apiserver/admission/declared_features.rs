@@ -2,7 +2,7 @@
 //! `k8s.io/component-helpers/nodedeclaredfeatures`): a pod on a node may be changed only in ways that the node says it
 //! can follow.
 
-use super::{Operation, Subject};
+use super::{Operation, Subject, stored_node};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::registry::json::{at, items, number, objects, text};
@@ -41,8 +41,7 @@ pub(super) fn changed_on_node<'a>(subject: &Subject<'a>, pod: &'a Object) -> Opt
 
 pub(super) fn node_of(ctx: &Context, subject: &Subject<'_>, name: &str) -> Result<Object, ApiError> {
     let missing = || ApiError::forbidden(subject.kind, &subject.name, &format!("node {name:?} not found"));
-    let entry = ctx.storage().get("nodes", "", name).ok_or_else(missing)?;
-    serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)
+    stored_node(ctx, name)?.ok_or_else(missing)
 }
 
 /// What a node must know for the change, by name.

@@ -70,6 +70,13 @@ impl Subject<'_> {
     }
 }
 
+/// The node of that name as it is stored.
+fn stored_node(ctx: &Context, name: &str) -> Result<Option<Object>, ApiError> {
+    let entry = ctx.storage().get("nodes", "", name);
+    let node = entry.map(|entry| serde_json::from_slice(&entry.bytes)).transpose();
+    node.map_err(ApiError::internal)
+}
+
 type Plugin = fn(&Context, &Subject<'_>, &mut Object) -> Result<(), ApiError>;
 
 type Validator = fn(&Context, &Subject<'_>, &Object) -> Result<(), ApiError>;

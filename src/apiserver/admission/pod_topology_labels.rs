@@ -1,7 +1,7 @@
 //! PodTopologyLabels (upstream: `plugin/pkg/admission/podtopologylabels`): a pod that gets a node says in its labels in which
 //! zone and region that is.
 
-use super::Subject;
+use super::{Subject, stored_node};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::registry::json::{child_or_new, text, texts};
@@ -21,10 +21,9 @@ pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Resul
 
 /// Gives `object`, a pod or its binding, what the node says of its place.
 pub fn put(ctx: &Context, node: &str, object: &mut Object) -> Result<(), ApiError> {
-    let Some(entry) = ctx.storage().get("nodes", "", node) else {
+    let Some(node) = stored_node(ctx, node)? else {
         return Ok(());
     };
-    let node: Object = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
     let labels = texts(&node, &["metadata", "labels"]).filter(|(key, _)| LABELS.contains(key));
     let labels: Vec<(String, Value)> = labels.map(|(key, value)| (key.to_owned(), json!(value))).collect();
     if !labels.is_empty() {

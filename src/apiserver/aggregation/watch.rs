@@ -7,6 +7,7 @@ use super::{Aggregator, ask};
 use crate::apiserver::ApiServer;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
+use crate::apiserver::following;
 use crate::apiserver::handlers::engine::{self, Update, ownership};
 use crate::apiserver::request::RequestInfo;
 use crate::apiserver::service_endpoints;
@@ -31,17 +32,8 @@ const ATTEMPTS: usize = 5;
 
 /// Runs for as long as the store is open.
 pub async fn run(server: Arc<ApiServer>) {
-    loop {
-        match follow(&server).await {
-            // What was missed is looked at again.
-            Err(StorageError::Compacted { .. }) => {}
-            Err(StorageError::Closed) | Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(%error, "APIServices are not followed for the moment");
-                tokio::time::sleep(AGAIN).await;
-            }
-        }
-    }
+    let trouble = "APIServices are not followed for the moment";
+    following::keep(trouble, AGAIN, || follow(server.clone())).await;
 }
 
 /// How a look ended.
@@ -140,7 +132,7 @@ impl Looks {
     }
 }
 
-async fn follow(server: &Arc<ApiServer>) -> Result<(), StorageError> {
+async fn follow(server: Arc<ApiServer>) -> Result<(), StorageError> {
     let from = server.storage.revision();
     let mut api_services = server.storage.watch(services::RESOURCE, None, from)?;
     let mut services = server.storage.watch(service_endpoints::SERVICES, None, from)?;
@@ -164,13 +156,13 @@ async fn follow(server: &Arc<ApiServer>) -> Result<(), StorageError> {
             }
             events = services.next() => {
                 for event in events? {
-                    add_users(server, &mut queue, &event.entry.key.namespace, &event.entry.key.name);
+                    add_users(&server, &mut queue, &event.entry.key.namespace, &event.entry.key.name);
                 }
             }
             events = slices.next() => {
                 for event in events? {
                     if let Some(name) = service_endpoints::service_of(&event.entry) {
-                        add_users(server, &mut queue, &event.entry.key.namespace, name);
+                        add_users(&server, &mut queue, &event.entry.key.namespace, name);
                     }
                 }
             }

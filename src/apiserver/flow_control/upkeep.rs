@@ -4,6 +4,7 @@
 use super::{FLOW_SCHEMAS, PRIORITY_LEVELS, read};
 use crate::apiserver::ApiServer;
 use crate::apiserver::error::ApiError;
+use crate::apiserver::following;
 use crate::apiserver::handlers::engine::metadata;
 use crate::apiserver::handlers::patch;
 use crate::apiserver::own_objects::{self, Plan};
@@ -31,27 +32,18 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Follows the objects, for as long as the store is open.
 pub async fn run(server: Arc<ApiServer>) {
-    loop {
-        match follow(&server).await {
-            // What was missed is in the next list.
-            Err(StorageError::Compacted { .. }) => {}
-            Err(StorageError::Closed) | Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(%error, "changes of flow schemas are not heard of for the moment");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
+    let trouble = "changes of flow schemas are not heard of for the moment";
+    following::keep(trouble, RETRY, || follow(server.clone())).await;
 }
 
-async fn follow(server: &Arc<ApiServer>) -> Result<(), StorageError> {
+async fn follow(server: Arc<ApiServer>) -> Result<(), StorageError> {
     let (_, mut schemas) = server.storage.list_and_watch(FLOW_SCHEMAS, None)?;
     let (_, mut levels) = server.storage.list_and_watch(PRIORITY_LEVELS, None)?;
     let mut lend = tokio::time::interval(LEND_EVERY);
     lend.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         server.flow_control.refresh(&server.storage);
-        let failed = !tend(server).await;
+        let failed = !tend(&server).await;
         loop {
             tokio::select! {
                 changed = schemas.next() => { changed?; break }

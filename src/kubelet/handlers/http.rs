@@ -2,6 +2,7 @@
 //! the words of Go's client.
 
 use super::{OUTPUT_BYTES_MAX, Outcome, authority, connect, errno, port};
+use crate::transport::unverified;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
@@ -9,10 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// As Go's client has it.
 const REDIRECTS_MAX: usize = 10;
@@ -166,7 +164,7 @@ async fn get_once(action: &HTTPGetAction, url: &Url, agent: &str) -> Result<Answ
         return send(stream, request).await;
     }
     let name = ServerName::try_from(url.host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
-    let stream = unverified_tls()?.connect(name, stream).await;
+    let stream = unverified_tls().connect(name, stream).await;
     send(stream.map_err(|error| tls_failed(&error))?, request).await
 }
 
@@ -231,53 +229,11 @@ fn broke_off(error: &hyper::Error) -> String {
     }
 }
 
-/// Probes do not verify certificates, as upstream's do not.
-fn unverified_tls() -> Result<TlsConnector, String> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| error.to_string())?;
-    let config = config
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
-    Ok(TlsConnector::from(Arc::new(config.with_no_client_auth())))
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, tokio_rustls::rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, tokio_rustls::rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+/// Probes do not verify certificates, as upstream's do not, and say nothing of protocols.
+fn unverified_tls() -> TlsConnector {
+    let mut config = unverified::config(None);
+    config.alpn_protocols.clear();
+    TlsConnector::from(Arc::new(config))
 }
 
 #[cfg(test)]

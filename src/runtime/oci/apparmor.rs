@@ -2,19 +2,12 @@
 
 /// Profiles that engines load for their containers.
 pub const DEFAULTS: [&str; 2] = ["cri-containerd.apparmor.d", "docker-default"];
-const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
+/// Not there where AppArmor is off.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 
 /// The default profile that the kernel has.
 pub fn default_profile() -> Option<&'static str> {
-    if !is_enabled() {
-        return None;
-    }
     find(&std::fs::read_to_string(LOADED).unwrap_or_default())
-}
-
-fn is_enabled() -> bool {
-    std::fs::read_to_string(ENABLED).is_ok_and(|text| text.starts_with('Y'))
 }
 
 fn find(loaded: &str) -> Option<&'static str> {

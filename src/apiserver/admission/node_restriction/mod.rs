@@ -1,7 +1,7 @@
 //! NodeRestriction (upstream: `plugin/pkg/admission/noderestriction`): kubelets write their own node, lease and pods,
 //! and nothing of others. What they may call at all is the node authorizer's matter.
 
-use super::{Operation, Subject};
+use super::{Operation, Subject, stored_node};
 use crate::apiserver::authorization::node::node_of;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::{ApiError, Subject as ErrorSubject};
@@ -50,8 +50,7 @@ fn other_node(ctx: &Context, node: &str, subject: &Subject<'_>, pod: &Object) ->
     if !subject.creates_pod() || !subject.subresource.is_empty() {
         return None;
     }
-    let stored = ctx.storage().get("nodes", "", node)?;
-    let stored: Object = serde_json::from_slice(&stored.bytes).ok()?;
+    let stored = stored_node(ctx, node).ok().flatten()?;
     let is = text(&stored, &["metadata", "uid"]);
     let named = objects(pod, &["metadata", "ownerReferences"])
         .next()

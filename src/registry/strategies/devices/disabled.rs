@@ -3,6 +3,7 @@
 //! DRANodeAllocatableResources, DRAListTypeAttributes and DRADeviceCompatibilityGroups. An object that has one already
 //! keeps it.
 
+use crate::registry::json::map;
 use crate::registry::strategy::Object;
 use serde_json::Value;
 
@@ -25,28 +26,6 @@ const CLAIM: &[&[Path]] = &[
     &[&["status", "allocation", "devices", "results", "*", "skipNodeOperations"]],
 ];
 
-const TEMPLATE: &[&[Path]] = &[&[
-    &[
-        "spec",
-        "spec",
-        "devices",
-        "requests",
-        "*",
-        "exactly",
-        "derivedAttributes",
-    ],
-    &[
-        "spec",
-        "spec",
-        "devices",
-        "requests",
-        "*",
-        "firstAvailable",
-        "*",
-        "derivedAttributes",
-    ],
-]];
-
 const SLICE: &[&[Path]] = &[
     &[&["spec", "skipNodeOperations"]],
     &[&["spec", "partitionTypeAttribute"]],
@@ -64,8 +43,11 @@ pub fn drop_from_claim(claim: &mut Object, old: Option<&Object>) {
     drop(CLAIM, claim, old);
 }
 
+/// A template's spec is a claim.
 pub fn drop_from_template(template: &mut Object, old: Option<&Object>) {
-    drop(TEMPLATE, template, old);
+    if let Some(Value::Object(claim)) = template.get_mut("spec") {
+        drop(CLAIM, claim, old.and_then(|old| map(old, &["spec"])));
+    }
 }
 
 pub fn drop_from_slice(slice: &mut Object, old: Option<&Object>) {
