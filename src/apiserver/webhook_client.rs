@@ -7,10 +7,12 @@ use crate::registry::schema::syntax_error;
 use crate::registry::strategy::Object;
 use crate::storage::Storage;
 use crate::transport::dial::Address;
-use crate::transport::webhook::{Endpoint, post};
+use crate::transport::webhook::{Endpoint, Security, post};
 use http::Uri;
 use serde_json::Value;
 use std::time::Duration;
+
+const AGENT: &str = "kube-apiserver-admission";
 
 /// Sends a review and reads the answer, which the webhook is told to give in time. Err is upstream's text.
 pub async fn exchange(
@@ -53,7 +55,8 @@ fn endpoint(storage: &Storage, client: &ClientConfig, timeout: Duration) -> (Str
                 host: format!("{host}:{port}"),
                 name: host,
                 path,
-                authorities: client.authorities.clone(),
+                security: Security::Authorities(client.authorities.clone()),
+                agent: AGENT,
             });
             (shown, endpoint)
         }
@@ -76,7 +79,8 @@ fn by_url(client: &ClientConfig, url: &str, query: &str) -> Result<Endpoint, Str
         name: host,
         host: uri.authority().map(ToString::to_string).unwrap_or_default(),
         path: format!("{path}?{query}"),
-        authorities: client.authorities.clone(),
+        security: Security::Authorities(client.authorities.clone()),
+        agent: AGENT,
     })
 }
 

@@ -5,6 +5,7 @@ use super::cache::{Cache, NodeEvent, PodEvent};
 use super::configuration::Configuration;
 use super::devices::extended;
 use super::diagnosis::Diagnosis;
+use super::extenders::{EXTENDER, Extenders};
 use super::framework::{Cx, Event, Refusal, is_worth_a_try};
 use super::nominations::Nominations;
 use super::objects::{Allocation, Objects};
@@ -105,6 +106,7 @@ pub struct Engine {
     pub cache: Cache,
     pub objects: Objects,
     pub queue: Queue,
+    pub extenders: Arc<Extenders>,
     nominations: Nominations,
     profiles: HashMap<String, Profile>,
     search: Search,
@@ -121,6 +123,7 @@ impl Engine {
             cache: Cache::default(),
             objects: Objects::default(),
             queue: Queue::new(configuration.backoff_first, configuration.backoff_last),
+            extenders: Arc::default(),
             nominations: Nominations::default(),
             profiles: profiles
                 .map(|profile| (profile.scheduler_name.clone(), profile))
@@ -254,7 +257,7 @@ impl Engine {
         let kind = event.kind();
         let listens = |name: &str| {
             let mut plugins = profiles.values().filter_map(|profile| profile.filter(name));
-            plugins.any(|plugin| plugin.listens(kind))
+            name == EXTENDER || plugins.any(|plugin| plugin.listens(kind))
         };
         let helps = |pod: &PodInfo, name: &'static str| {
             let plugin = profiles
@@ -307,7 +310,7 @@ impl Engine {
             Decision::Nothing(diagnosis, outcome, claim) => {
                 freed = claim;
                 report.message = diagnosis.message();
-                if matches!(outcome, Some(Outcome::Wait(_))) {
+                if matches!(outcome, Some(Outcome::Wait(_) | Outcome::Failed(_))) {
                     report.nominate = None;
                 }
                 self.queue.refuse(pod.clone(), diagnosis.plugins, now);
@@ -341,6 +344,7 @@ impl Engine {
             profile,
             pod,
             nominations: &self.nominations,
+            extenders: &self.extenders,
         };
         let (mut diagnosis, filters) = match attempt.choose(&mut self.search) {
             Choice::Node(node) => match needs(cx, profile, pod, &node) {
@@ -357,8 +361,10 @@ impl Engine {
         let devices = profile.dynamic_resources;
         let devices = devices.then(|| dynamic_resources::after(cx, pod, &diagnosis, profile.timeouts.devices));
         let (said, freed) = devices.unzip();
-        // Where room is made nothing more is said.
-        if !matches!(outcome, Some(Outcome::MakeRoom { .. })) {
+        // Where room is made nothing more is said, and an error is said alone.
+        if let Some(Outcome::Failed(why)) = &outcome {
+            diagnosis.after = format!("preemption: {why}");
+        } else if !matches!(outcome, Some(Outcome::MakeRoom { .. })) {
             let preemption = match &outcome {
                 Some(Outcome::Wait(why) | Outcome::Nothing(why)) => Some(format!("preemption: {why}")),
                 _ => None,

@@ -5,6 +5,7 @@
 //! - [`queue`]: pods that wait: active, backing off, or refused until something may help.
 //! - [`plugins`]: filters and scores, one rule per file; [`framework`] says what a rule is.
 //! - [`plan`]: the decision for one pod; [`preemption`]: who would have to go for it.
+//! - [`extenders`]: servers outside that have a say.
 //! - [`devices`]: which devices claims get.
 //! - [`engine`]: what happens goes in, what is to be done comes out; no calls.
 //! - [`bind`]: the calls to the API.
@@ -17,6 +18,7 @@ pub mod configuration;
 pub mod devices;
 mod diagnosis;
 mod engine;
+mod extenders;
 mod feed;
 mod framework;
 mod index;
@@ -40,6 +42,8 @@ use bind::{Binder, CallResult};
 use configuration::Configuration;
 use devices::Expressions;
 use engine::Engine;
+use extenders::Extenders;
+use extenders::network::Network;
 use feed::News;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,10 +71,15 @@ pub async fn run(
 ) {
     let informers = Informers::new(client.clone(), shutdown.clone());
     let (news, mut told) = mpsc::unbounded_channel();
-    let mut binder = Binder::new(client, &informers);
+    let outside = Network {
+        shutdown: shutdown.clone(),
+    };
+    let extenders = Arc::new(Extenders::new(configuration.extenders(), outside));
+    let mut binder = Binder::new(client, &informers, extenders.clone());
     let synced = feed::subscribe(&informers, &news);
     let mut engine = Engine::new(&configuration, rand::random());
     engine.objects.expressions = Some(expressions);
+    engine.extenders = extenders;
     let mut buffer: Vec<News> = Vec::with_capacity(NEWS_MAX);
     // Nothing is placed before all lists are in: a pod must not go to a node that looks empty only to us.
     let mut synced = std::pin::pin!(synced);

@@ -1,6 +1,7 @@
 //! The decision where a pod goes: filter, then score (upstream: `schedule_one.go`). Pure.
 
 use super::diagnosis::Diagnosis;
+use super::extenders::Extenders;
 use super::framework::{Code, Cx, Filter, PreFilter, Refusal};
 use super::node_info::NodeInfo;
 use super::nominations::Nominations;
@@ -18,6 +19,7 @@ pub struct Attempt<'a> {
     pub profile: &'a Profile,
     pub pod: &'a PodInfo,
     pub nominations: &'a Nominations,
+    pub extenders: &'a Extenders,
 }
 
 /// The profile's filters, made ready for the pod.
@@ -119,7 +121,12 @@ impl<'a> Attempt<'a> {
         if let Some(node) = self.nominated_node().and_then(|name| cache.node(name))
             && filters.fits(&self, node).is_ok()
         {
-            feasible.push(node);
+            match self.extenders.filter(self.cx, self.pod, vec![node], &mut diagnosis) {
+                Ok(left) => feasible = left,
+                Err(error) => {
+                    tracing::warn!(pod = %self.pod.key(), %error, "an extender failed for the nominated node")
+                }
+            }
         }
         if feasible.is_empty() {
             let order: Vec<usize> = match &allowed {
@@ -143,6 +150,10 @@ impl<'a> Attempt<'a> {
             }
             let all = cache.order().len().max(1);
             search.start = (search.start + feasible.len() + diagnosis.refusals.len()) % all;
+            match self.extenders.filter(self.cx, self.pod, feasible, &mut diagnosis) {
+                Ok(left) => feasible = left,
+                Err(error) => return Choice::Error(error),
+            }
         }
         match feasible.as_slice() {
             [] => Choice::Nothing(diagnosis, Some(filters)),
@@ -164,7 +175,7 @@ impl<'a> Attempt<'a> {
         diagnosis: &mut Diagnosis,
         start: usize,
     ) -> Result<Vec<&'a NodeInfo>, String> {
-        let enough = self.profile.nodes_to_find(order.len());
+        let enough = self.profile.nodes_to_find(order.len(), self.extenders.choose_nodes());
         let mut feasible = Vec::with_capacity(enough);
         for at in 0..order.len() {
             let node = self.cx.cache.node_at(order[(start + at) % order.len()]);
@@ -216,6 +227,7 @@ impl<'a> Attempt<'a> {
                 *total += weight * score;
             }
         }
+        self.extenders.prioritize(self.pod, nodes, &mut totals);
         totals
     }
 }

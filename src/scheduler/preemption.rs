@@ -22,15 +22,19 @@ pub enum Outcome {
     MakeRoom { node: String, victims: Vec<String> },
     /// Not now; a nomination stays as it is.
     Wait(String),
+    /// An extender failed; a nomination stays as it is.
+    Failed(String),
     /// Nothing would help; a nomination is taken back.
     Nothing(String),
 }
 
-struct Candidate {
-    node: String,
+/// A node and who would have to go there.
+pub struct Candidate {
+    pub node: String,
     /// The most important first.
-    victims: Vec<Arc<PodInfo>>,
-    violations: usize,
+    pub victims: Vec<Arc<PodInfo>>,
+    /// How many budgets that would break.
+    pub violations: usize,
 }
 
 /// Who would have to go so that the pod fits somewhere. `dying` are pods that were deleted for others already.
@@ -69,10 +73,12 @@ pub fn plan(
     let enough = args.candidates(potential.len());
     let offset = search.random.random_range(0..potential.len());
     let (mut kind, mut violating) = (Vec::new(), Vec::new());
+    // What an extender looks after it may have victims for.
+    let others_choose = attempt.extenders.choose_victims(attempt.pod);
     for at in 0..potential.len() {
         let node = potential[(offset + at) % potential.len()];
         match victims_on(attempt, filters, node, &budgets, now) {
-            Ok(candidate) if candidate.victims.is_empty() => {}
+            Ok(candidate) if candidate.victims.is_empty() && !others_choose => {}
             Ok(candidate) => {
                 let list = if candidate.violations == 0 {
                     &mut kind
@@ -90,12 +96,18 @@ pub fn plan(
         }
     }
     kind.extend(violating);
-    match best(kind, now) {
-        Some(candidate) => Outcome::MakeRoom {
-            node: candidate.node,
-            victims: candidate.victims.iter().map(|victim| victim.uid.clone()).collect(),
+    if kind.is_empty() {
+        return Outcome::Nothing(failed.message());
+    }
+    match attempt.extenders.preempt(attempt.cx, attempt.pod, kind) {
+        Ok(left) => match best(left, now) {
+            Some(candidate) => Outcome::MakeRoom {
+                node: candidate.node,
+                victims: candidate.victims.iter().map(|victim| victim.uid.clone()).collect(),
+            },
+            None => Outcome::Wait("no candidate node for preemption".into()),
         },
-        None => Outcome::Nothing(failed.message()),
+        Err(error) => Outcome::Failed(error),
     }
 }
 

@@ -31,10 +31,10 @@ impl Profile {
         self.filters.iter().find(|plugin| plugin.name() == name)
     }
 
-    /// How many nodes that can take the pod are enough.
-    pub fn nodes_to_find(&self, nodes: usize) -> usize {
+    /// How many nodes that can take the pod are enough. `others_choose`: extenders do.
+    pub fn nodes_to_find(&self, nodes: usize, others_choose: bool) -> usize {
         const FEW: usize = 100;
-        if self.scorers.is_empty() {
+        if self.scorers.is_empty() && !others_choose {
             return 1;
         }
         if nodes < FEW {
@@ -66,9 +66,14 @@ mod tests {
             (10, 500, 100),
         ] {
             profile.nodes_to_score_percentage = percentage;
-            assert_eq!(profile.nodes_to_find(nodes), expected, "{percentage} % of {nodes}");
+            assert_eq!(
+                profile.nodes_to_find(nodes, false),
+                expected,
+                "{percentage} % of {nodes}"
+            );
         }
         profile.scorers.clear();
-        assert_eq!(profile.nodes_to_find(500), 1);
+        assert_eq!(profile.nodes_to_find(500, false), 1);
+        assert_eq!(profile.nodes_to_find(500, true), 100);
     }
 }

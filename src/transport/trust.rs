@@ -4,8 +4,9 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::{Arc, OnceLock};
 
@@ -17,10 +18,22 @@ pub type Identity = Arc<dyn ResolvesClientCert>;
 pub enum TrustError {
     #[error("unable to load root certificates: unable to parse bytes as PEM block")]
     Authorities,
+    #[error("tls: failed to find any PEM data in {0} input")]
+    Identity(&'static str),
     #[error("tls: failed to verify certificate: x509: {0}")]
     Certificate(String),
     #[error("{0}")]
     Tls(#[from] rustls::Error),
+}
+
+/// The certificate and its key, in PEM, that a client shows all its life.
+pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, TrustError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    let chain = chain.ok_or(TrustError::Identity("certificate"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TrustError::Identity("key"))?;
+    let key = CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())?;
+    Ok(Arc::new(SingleCertAndKey::from(key)))
 }
 
 /// A client that believes the `authorities`, in PEM; those whom this machine believes if there are none. It shows

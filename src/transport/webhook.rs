@@ -1,5 +1,5 @@
-//! Calling a webhook: one HTTPS request with a JSON body, answered whole within its time
-//! (upstream: `apiserver/pkg/util/webhook/client.go`).
+//! Calling a webhook: one request with a JSON body, answered whole within its time (upstream:
+//! `apiserver/pkg/util/webhook/client.go`, and the client of `pkg/scheduler/extender.go`).
 
 use super::dial::{Address, DialError, connect_tcp};
 use super::trust::{self, TrustError};
@@ -7,9 +7,11 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 /// Bytes of an answer.
@@ -26,8 +28,19 @@ pub struct Endpoint {
     pub host: String,
     /// Path and query.
     pub path: String,
+    pub security: Security,
+    /// Who asks.
+    pub agent: &'static str,
+}
+
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// No TLS.
+    Plain,
     /// Who vouches for it, in PEM; empty for those whom this machine believes.
-    pub authorities: Arc<[u8]>,
+    Authorities(Arc<[u8]>),
+    /// As it was made ready once for many calls.
+    Tls(Arc<ClientConfig>),
 }
 
 /// Why there is no answer, in Go's words.
@@ -51,18 +64,28 @@ pub async fn post(endpoint: &Endpoint, body: Vec<u8>, timeout: Duration) -> Resu
 }
 
 async fn exchange(endpoint: &Endpoint, body: Vec<u8>) -> Result<(StatusCode, Bytes), CallError> {
+    let config = match &endpoint.security {
+        Security::Plain => return talk(connect_tcp(&endpoint.address).await?, endpoint, body).await,
+        Security::Authorities(authorities) => Arc::new(trust::config(authorities, None)?),
+        Security::Tls(config) => config.clone(),
+    };
     let address = endpoint.address.to_string();
     let name = ServerName::try_from(endpoint.name.clone())
         .map_err(|_| CallError::Dial(DialError::ServerName(endpoint.name.clone())))?;
-    let tls = TlsConnector::from(Arc::new(trust::config(&endpoint.authorities, None)?));
     let tcp = connect_tcp(&endpoint.address).await?;
-    let io = tls
-        .connect(name, tcp)
-        .await
-        .map_err(|source| match trust::refusal(&source, &endpoint.name) {
+    let io = TlsConnector::from(config).connect(name, tcp).await.map_err(|source| {
+        match trust::refusal(&source, &endpoint.name) {
             Some(why) => CallError::Trust(why),
             None => CallError::Dial(DialError::Tls { address, source }),
-        })?;
+        }
+    })?;
+    talk(io, endpoint, body).await
+}
+
+async fn talk<Io>(io: Io, endpoint: &Endpoint, body: Vec<u8>) -> Result<(StatusCode, Bytes), CallError>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let http = |error: &dyn std::fmt::Display| CallError::Http(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
         .await
@@ -71,7 +94,7 @@ async fn exchange(endpoint: &Endpoint, body: Vec<u8>) -> Result<(StatusCode, Byt
         .header(header::HOST, &endpoint.host)
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::ACCEPT, "application/json, */*")
-        .header(header::USER_AGENT, "kube-apiserver-admission")
+        .header(header::USER_AGENT, endpoint.agent)
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| http(&error))?;
     let answered = async {

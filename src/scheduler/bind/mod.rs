@@ -8,6 +8,7 @@ mod volumes;
 
 use super::diagnosis::as_note;
 use super::engine::{Action, Report};
+use super::extenders::Extenders;
 use super::plugins::volumes::binding::Bindings;
 use super::pod_info::PodInfo;
 use super::profile::Timeouts;
@@ -53,6 +54,8 @@ enum BindError {
     Claim(String),
     #[error("running Bind plugin \"DefaultBinder\": {}", said(.0))]
     Binding(kube::Error),
+    #[error("{0}")]
+    Extender(String),
 }
 
 /// The API server's own words, if it was the API server.
@@ -71,6 +74,7 @@ fn is_gone(error: &kube::Error) -> bool {
 #[derive(Clone)]
 struct Calls {
     client: Client,
+    extenders: Arc<Extenders>,
     events: Events,
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
@@ -90,7 +94,7 @@ pub struct Binder {
 }
 
 impl Binder {
-    pub fn new(client: Client, informers: &Informers) -> Self {
+    pub fn new(client: Client, informers: &Informers, extenders: Arc<Extenders>) -> Self {
         let (claims, volumes) = (
             informers.of::<PersistentVolumeClaim>(),
             informers.of::<PersistentVolume>(),
@@ -107,6 +111,7 @@ impl Binder {
             calls: Calls {
                 events: Events::new(client.clone()),
                 client,
+                extenders,
                 claims,
                 volumes,
                 nodes: informers.of::<Node>(),
@@ -245,7 +250,10 @@ impl Calls {
                 .await
                 .map_err(BindError::Claim)?;
         }
-        self.create_binding(pod, node).await.map_err(BindError::Binding)
+        match self.extenders.bind(pod, node).await {
+            Some(bound) => bound.map_err(BindError::Extender),
+            None => self.create_binding(pod, node).await.map_err(BindError::Binding),
+        }
     }
 
     async fn create_binding(&self, pod: &PodInfo, node: &str) -> kube::Result<()> {

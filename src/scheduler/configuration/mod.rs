@@ -3,14 +3,18 @@
 //! error that names it.
 
 pub mod args;
+mod extenders;
 mod plugins;
 
+use super::extenders::Extender;
 use super::profile::Profile;
+use extenders::ExtenderFile;
 use plugins::Plugins;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
@@ -31,6 +35,7 @@ pub struct Configuration {
     pub backoff_first: Duration,
     pub backoff_last: Duration,
     profiles: Vec<ProfileFile>,
+    extenders: extenders::Said,
     /// What the file sets and makes no difference, and why.
     without_effect: Vec<(&'static str, &'static str)>,
 }
@@ -45,7 +50,7 @@ struct File {
     pod_max_backoff_seconds: Option<i64>,
     leader_election: Option<LeaderElection>,
     #[serde(default)]
-    extenders: Vec<Value>,
+    extenders: Vec<ExtenderFile>,
     parallelism: Option<i64>,
     client_connection: Option<Value>,
     enable_profiling: Option<bool>,
@@ -129,6 +134,7 @@ impl Default for Configuration {
             backoff_first: Duration::from_secs(1),
             backoff_last: Duration::from_secs(10),
             profiles: vec![ProfileFile::default()],
+            extenders: extenders::Said::default(),
             without_effect: Vec::new(),
         }
     }
@@ -154,7 +160,7 @@ impl Configuration {
         Ok(this)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let file: File = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
         if file.api_version != API_VERSION || file.kind != KIND {
             return Err(format!(
@@ -168,11 +174,6 @@ impl Configuration {
             .is_some_and(|election| election.leader_elect)
         {
             return Err("leaderElection.leaderElect: must be false, because there is one scheduler".into());
-        }
-        if !file.extenders.is_empty() {
-            return Err(
-                "extenders: this scheduler calls none; a rule of its own is a webhook or another scheduler".into(),
-            );
         }
         if file.parallelism.is_some_and(|parallelism| parallelism <= 0) {
             return Err("parallelism: should be an integer value greater than zero".into());
@@ -196,6 +197,7 @@ impl Configuration {
             nodes_to_score_percentage: percentage(file.percentage_of_nodes_to_score)?.unwrap_or(0),
             backoff_first,
             backoff_last,
+            extenders: extenders::build(&file.extenders)?,
             profiles: if file.profiles.is_empty() {
                 default.profiles
             } else {
@@ -217,6 +219,11 @@ impl Configuration {
         Ok(this)
     }
 
+    /// They are asked in this order, whatever the profile.
+    pub fn extenders(&self) -> Vec<Arc<Extender>> {
+        self.extenders.extenders.clone()
+    }
+
     /// The profiles with their plug-ins.
     pub fn profiles(&self) -> Vec<Profile> {
         // They were all built once when the file was read.
@@ -234,7 +241,7 @@ impl Configuration {
                 return Err(format!("pluginConfig: repeated config for plugin {}", config.name));
             }
         }
-        let mut profile = plugins::build(&file.plugins, &file.plugin_config)?;
+        let mut profile = plugins::build(&file.plugins, &file.plugin_config, &self.extenders.ignored_resources)?;
         profile.scheduler_name = file
             .scheduler_name
             .clone()
@@ -379,7 +386,6 @@ profiles: [{pluginConfig: [{name: DynamicResources, args: {filterTimeout: 5s, bi
     #[test]
     fn what_is_not_there_is_an_error() {
         for (text, expected) in [
-            ("extenders: [{urlPrefix: x}]", "extenders: this scheduler calls none"),
             (
                 "parallelism: 0",
                 "parallelism: should be an integer value greater than zero",

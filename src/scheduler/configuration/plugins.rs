@@ -139,7 +139,8 @@ fn at_point(all: &Plugins, set: &PluginSet, point: &str, letter: char) -> Result
     Ok(found)
 }
 
-pub fn build(said: &Plugins, config: &[PluginConfig]) -> Result<Profile, String> {
+/// `ignored_resources`: extenders look after them, whatever the file says of others.
+pub fn build(said: &Plugins, config: &[PluginConfig], ignored_resources: &[String]) -> Result<Profile, String> {
     let filter = at_point(said, &said.filter, "filter", 'F')?;
     let pre_filter = at_point(said, &said.pre_filter, "preFilter", 'p')?;
     let score = at_point(said, &said.score, "score", 'S')?;
@@ -178,7 +179,10 @@ pub fn build(said: &Plugins, config: &[PluginConfig]) -> Result<Profile, String>
             }
         }
     }
-    let args = Args::read(config)?;
+    let mut args = Args::read(config)?;
+    if !ignored_resources.is_empty() {
+        args.fit.ignored_resources = ignored_resources.to_vec();
+    }
     Ok(Profile {
         scheduler_name: String::new(),
         nodes_to_score_percentage: 0,

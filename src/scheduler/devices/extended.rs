@@ -2,7 +2,7 @@
 //! them (upstream: `dynamicresources/extendeddynamicresources.go`). Pure.
 
 use crate::scheduler::objects::Objects;
-use crate::scheduler::plugins::node_resources::is_extended;
+use crate::scheduler::plugins::is_extended;
 use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::resources::Amounts;
 use k8s_openapi::api::core::v1::{Container, ContainerExtendedResourceRequest};

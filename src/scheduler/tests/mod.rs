@@ -2,6 +2,7 @@
 
 mod bench;
 mod devices;
+mod extenders;
 mod hints;
 mod preempting;
 mod random;
