@@ -39,6 +39,12 @@ async fn every_verb(cluster: Cluster) {
         condition(&done, "Succeeded")["reason"],
         "StorageVersionMigrationSucceeded"
     );
+    let ended = eventually("it runs no more", async || {
+        let read = migrations.get(&name).await.unwrap();
+        (condition(&read, "Running")["status"] == "False").then_some(read)
+    })
+    .await;
+    assert_eq!(condition(&ended, "Running")["reason"], "MigrationCompleted");
     assert!(
         !done["status"]["resourceVersion"]
             .as_str()

@@ -74,12 +74,12 @@ impl Office {
         let done = match plan::step(&request, &asked, expiry, now) {
             Step::Wait(None) => return Ok(Next::Done),
             Step::Wait(Some(until)) => return Ok(after(until, now)),
-            Step::Ask(questions, until) => {
+            Step::Ask(questions) => {
                 let answer = self.ask(&request, &questions).await;
                 let answer = answer.map_err(|source| failed("reviewing", &name, source))?;
                 let Some(message) = answer else {
-                    // Somebody else may approve it. A right that is given later is not looked for, as upstream.
-                    return Ok(until.map_or(Next::Done, |until| after(until, now)));
+                    // Somebody else may approve it, or the right may be given later.
+                    return Ok(Next::Retry);
                 };
                 let approved = with(&request, condition("Approved", "AutoApproved", message, None));
                 api.replace_subresource("approval", &name, &PostParams::default(), &approved)

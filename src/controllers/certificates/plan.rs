@@ -49,8 +49,8 @@ const OF_A_NODE: Question = Question {
 pub enum Step {
     /// Until then, if nothing changes.
     Wait(Option<Timestamp>),
-    /// Approve it if the answer to one of them is yes; else as [`Step::Wait`].
-    Ask(Vec<Question>, Option<Timestamp>),
+    /// Approve it if the answer to one of them is yes; else ask again later.
+    Ask(Vec<Question>),
     Sign(Duration),
     /// The text of the condition.
     Fail(String),
@@ -104,7 +104,7 @@ pub fn step(
     }
     if signer == KUBELET_CLIENT && kubelet_client(asked, &usages).is_ok() {
         let own = request.spec.username.as_deref() == Some(asked.common_name.as_str());
-        return Step::Ask(if own { vec![OWN, OF_A_NODE] } else { vec![OF_A_NODE] }, until);
+        return Step::Ask(if own { vec![OWN, OF_A_NODE] } else { vec![OF_A_NODE] });
     }
     wait
 }
@@ -256,11 +256,11 @@ mod tests {
         let pending = Step::Wait(Some(at(86_400)));
         assert_eq!(
             ask(KUBELET_CLIENT, FOR_CLIENTS, node("system:node:n")),
-            Step::Ask(vec![OWN, OF_A_NODE], Some(at(86_400)))
+            Step::Ask(vec![OWN, OF_A_NODE])
         );
         assert_eq!(
             ask(KUBELET_CLIENT, FOR_CLIENTS, node("system:node:m")),
-            Step::Ask(vec![OF_A_NODE], Some(at(86_400)))
+            Step::Ask(vec![OF_A_NODE])
         );
         assert_eq!(ask(KUBELET_CLIENT, FOR_SERVERS, node("system:node:n")), pending);
         assert_eq!(ask(KUBELET_CLIENT, FOR_CLIENTS, node("somebody")), pending);

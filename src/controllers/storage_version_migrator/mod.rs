@@ -29,6 +29,8 @@ enum Error {
     Discovery(#[source] kube::Error),
     #[error("listing the objects: {0}")]
     List(#[source] kube::Error),
+    #[error("writing the objects: {0}")]
+    Rewrite(#[source] kube::Error),
     #[error("writing the status: {0}")]
     Status(#[source] kube::Error),
     #[error("noting it at the definition: {0}")]
@@ -100,7 +102,7 @@ impl Controller {
                 definition::finish(&self.client, &resource, succeeded)
                     .await
                     .map_err(Error::Definition)?;
-                plan::forget_running(&mut status);
+                plan::end_running(&mut status, migration.metadata.generation, Timestamp::now());
             }
         }
         self.write(&migration, status).await
@@ -144,16 +146,25 @@ impl Controller {
             let writes: Vec<_> = list
                 .items
                 .into_iter()
+                .filter(|object| is_due(object, status))
                 .map(|object| rewrite(self.client.clone(), resource.clone(), object))
                 .collect();
             let written = stream::iter(writes)
                 .buffer_unordered(WRITES_AT_ONCE)
                 .try_collect::<()>()
                 .await;
-            if let Err(error) = written {
-                tracing::warn!(migration = migration.name_any(), %error, "a storage version migration failed");
-                fail(status, "migration encountered unhandled error");
-                return Ok(());
+            match written {
+                Ok(()) => {}
+                Err(error) if may_pass(&error) => return Err(Error::Rewrite(error)),
+                Err(error) => {
+                    tracing::warn!(migration = migration.name_any(), %error, "a storage version migration failed");
+                    let said = match &error {
+                        kube::Error::Api(status) => status.message.clone(),
+                        other => other.to_string(),
+                    };
+                    fail(status, &format!("migration encountered unhandled error: {said}"));
+                    return Ok(());
+                }
             }
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
@@ -191,6 +202,24 @@ fn set(status: &mut StorageVersionMigrationStatus, kind: &str, reason: &str, mes
 
 fn fail(status: &mut StorageVersionMigrationStatus, message: &str) {
     set(status, plan::FAILED, "StorageVersionMigrationFailed", message);
+}
+
+/// Whether an object was last written before the migration began.
+fn is_due(object: &Metadata, status: &StorageVersionMigrationStatus) -> bool {
+    let number = |version: &Option<String>| version.as_ref()?.parse::<u64>().ok();
+    let (written, begun) = (
+        number(&object.metadata.resource_version),
+        number(&status.resource_version),
+    );
+    written.is_none() || begun.is_none() || written <= begun
+}
+
+/// Errors that are none of the object's: it is tried again.
+fn may_pass(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 429 | 500 | 503 | 504),
+        _ => true,
+    }
 }
 
 /// Writes one object as it is. With its uid and version, so that one that was deleted meanwhile does not come back, and

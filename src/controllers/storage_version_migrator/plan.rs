@@ -47,11 +47,12 @@ pub fn next<'a>(
     all: impl IntoIterator<Item = &'a StorageVersionMigration>,
 ) -> Step {
     if is_over(migration) {
-        return match condition(migration, RUNNING) {
-            Some(_) => Step::Finish {
+        return if holds(migration, RUNNING) {
+            Step::Finish {
                 succeeded: holds(migration, SUCCEEDED),
-            },
-            None => Step::Nothing,
+            }
+        } else {
+            Step::Nothing
         };
     }
     let revision = migration
@@ -72,14 +73,15 @@ pub fn next<'a>(
         )
     };
     let mine = age(migration);
-    let mut waiting = all.into_iter().filter(|other| !is_over(other));
-    match waiting.any(|other| holds(other, RUNNING) || age(other) < mine) {
+    // One that is over runs until what it leaves behind is seen to.
+    let mut others = all.into_iter();
+    match others.any(|other| holds(other, RUNNING) || (!is_over(other) && age(other) < mine)) {
         true => Step::Nothing,
         false => Step::Begin,
     }
 }
 
-/// Sets a condition to true; the end of a migration ends its running.
+/// Sets a condition to true.
 pub fn set(status: &mut StorageVersionMigrationStatus, kind: &str, reason: &str, message: &str, now: Timestamp) {
     let conditions = status.conditions.get_or_insert_default();
     if conditions
@@ -87,11 +89,6 @@ pub fn set(status: &mut StorageVersionMigrationStatus, kind: &str, reason: &str,
         .any(|known| known.type_ == kind && known.status == "True")
     {
         return;
-    }
-    if kind != RUNNING {
-        for running in conditions.iter_mut().filter(|known| known.type_ == RUNNING) {
-            running.status = "False".to_owned();
-        }
     }
     conditions.retain(|known| known.type_ != kind);
     conditions.push(Condition {
@@ -104,9 +101,15 @@ pub fn set(status: &mut StorageVersionMigrationStatus, kind: &str, reason: &str,
     });
 }
 
-pub fn forget_running(status: &mut StorageVersionMigrationStatus) {
-    if let Some(conditions) = status.conditions.as_mut() {
-        conditions.retain(|condition| condition.type_ != RUNNING);
+/// It runs no more: what it leaves behind is seen to.
+pub fn end_running(status: &mut StorageVersionMigrationStatus, generation: Option<i64>, now: Timestamp) {
+    let conditions = status.conditions.iter_mut().flatten();
+    for running in conditions.filter(|condition| condition.type_ == RUNNING) {
+        running.status = "False".to_owned();
+        running.reason = "MigrationCompleted".to_owned();
+        running.message = "Migration completed".to_owned();
+        running.last_transition_time = Time(now);
+        running.observed_generation = generation;
     }
 }
 
@@ -132,9 +135,9 @@ mod tests {
 
     #[test]
     fn one_after_the_other() {
-        let over = migration("a", 1, "5", &[("Running", "False"), ("Succeeded", "True")]);
-        let failed = migration("b", 1, "5", &[("Running", "False"), ("Failed", "True")]);
-        let clean = migration("c", 1, "5", &[("Succeeded", "True")]);
+        let over = migration("a", 1, "5", &[("Running", "True"), ("Succeeded", "True")]);
+        let failed = migration("b", 1, "5", &[("Running", "True"), ("Failed", "True")]);
+        let clean = migration("c", 1, "5", &[("Running", "False"), ("Succeeded", "True")]);
         let new = migration("d", 2, "", &[]);
         let old = migration("e", 3, "6", &[]);
         let young = migration("f", 4, "7", &[]);
@@ -146,7 +149,8 @@ mod tests {
         assert_eq!(next_of(&clean, &all), Step::Nothing);
         assert_eq!(next_of(&new, &all), Step::Resolve);
         assert_eq!(next_of(&old, &all), Step::Nothing, "an older one waits");
-        let all = [&over, &old, &young];
+        assert_eq!(next_of(&old, &[&over, &old]), Step::Nothing, "one is not seen to yet");
+        let all = [&clean, &old, &young];
         assert_eq!(next_of(&old, &all), Step::Begin);
         assert_eq!(next_of(&young, &all), Step::Nothing);
         let all = [&running, &old];
@@ -167,6 +171,7 @@ mod tests {
         );
         set(&mut status, SUCCEEDED, "StorageVersionMigrationSucceeded", "", now);
         set(&mut status, SUCCEEDED, "Again", "", now);
+        end_running(&mut status, Some(2), now);
         let told: Vec<(String, String, String)> = status
             .conditions
             .clone()
@@ -178,11 +183,9 @@ mod tests {
         assert_eq!(
             told,
             [
-                text(["Running", "False", "MigrationRunning"]),
+                text(["Running", "False", "MigrationCompleted"]),
                 text(["Succeeded", "True", "StorageVersionMigrationSucceeded"]),
             ]
         );
-        forget_running(&mut status);
-        assert_eq!(status.conditions.unwrap().len(), 1);
     }
 }

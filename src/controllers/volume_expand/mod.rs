@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
-use plan::{Step, is_asking, next_step};
+use plan::{Step, is_asking, is_news, next_step};
 
 const NAME: &str = "expand-controller";
 
@@ -35,7 +35,7 @@ pub async fn run(ctx: &Context) {
     let queue: WorkQueue<ObjectKey> = WorkQueue::new("volume_expand");
     let added = queue.clone();
     claims.on_change(move |change: &Change<PersistentVolumeClaim>| {
-        let asking = change.new.iter().filter(|claim| is_asking(claim));
+        let asking = change.new.iter().filter(|claim| is_news(change.old.as_deref(), claim));
         asking.for_each(|claim| added.add(ObjectKey::of(&**claim)));
     });
     let synced = async {
@@ -52,16 +52,17 @@ pub async fn run(ctx: &Context) {
                 source,
             };
             loop {
-                let Some(claim) = claims.get_key(&key) else {
+                let Some(claim) = claims.get_key(&key).filter(|claim| is_asking(claim)) else {
                     return Ok::<_, Error>(Next::Done);
                 };
                 let Some(volume) = volume_name(&claim).and_then(|name| volumes.get("", name)) else {
-                    return Ok(Next::Done);
+                    return Ok(Next::Retry);
                 };
                 let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &key.namespace);
                 let parameters = PostParams::default();
                 match next_step(&claim, &volume, Timestamp::now()) {
                     Step::Done => return Ok(Next::Done),
+                    Step::Unbound => return Ok(Next::Retry),
                     Step::External => {
                         let message = "waiting for an external controller to expand this PVC";
                         recorder.event(&*claim, Level::Normal, "ExternalExpanding", message);

@@ -16,6 +16,8 @@ const RESIZING: [&str; 2] = ["Resizing", "FileSystemResizePending"];
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     Done,
+    /// The volume does not know of the claim yet.
+    Unbound,
     /// Who made the volume is to resize it, not we.
     External,
     Begin(Box<PersistentVolumeClaim>),
@@ -27,6 +29,18 @@ fn request(claim: &PersistentVolumeClaim) -> Option<&Amounts> {
     claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()
 }
 
+/// Whether a claim asks for more than it has, and asks now: its status says again and again that it does.
+pub fn is_news(old: Option<&PersistentVolumeClaim>, new: &PersistentVolumeClaim) -> bool {
+    let capacity = |claim: &PersistentVolumeClaim| {
+        let status = claim.status.as_ref();
+        storage(status.and_then(|status| status.capacity.as_ref()))
+    };
+    let begins = |old: &PersistentVolumeClaim| {
+        claim_phase(old) != "Bound" || storage(request(new)) > storage(request(old)) || capacity(new) > capacity(old)
+    };
+    is_asking(new) && old.is_none_or(begins)
+}
+
 /// Whether a claim asks for more than it has.
 pub fn is_asking(claim: &PersistentVolumeClaim) -> bool {
     let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
@@ -36,13 +50,13 @@ pub fn is_asking(claim: &PersistentVolumeClaim) -> bool {
 pub fn next_step(claim: &PersistentVolumeClaim, volume: &PersistentVolume, now: Timestamp) -> Step {
     let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     let bound = reference.is_some_and(|reference| reference.uid == claim.metadata.uid);
-    let (Some(wanted), true, true) = (
-        request(claim).and_then(|amounts| amounts.get(STORAGE)),
-        bound,
-        is_asking(claim),
-    ) else {
+    let wanted = request(claim).and_then(|amounts| amounts.get(STORAGE));
+    let Some(wanted) = wanted.filter(|_| is_asking(claim)) else {
         return Step::Done;
     };
+    if !bound {
+        return Step::Unbound;
+    }
     if volume
         .annotations()
         .get(PROVISIONED_BY)
@@ -148,6 +162,27 @@ mod tests {
         volume.annotations_mut().clear();
         assert_eq!(next_step(&claim, &volume, now), Step::External);
         volume.spec.as_mut().unwrap().claim_ref = None;
-        assert_eq!(next_step(&claim, &volume, now), Step::Done);
+        assert_eq!(next_step(&claim, &volume, now), Step::Unbound);
+    }
+
+    #[test]
+    fn a_claim_asks_once() {
+        let claim = |phase: &str, wanted: &str, capacity: &str| -> PersistentVolumeClaim {
+            let value = json!({"spec": {"resources": {"requests": {"storage": wanted}}},
+                "status": {"phase": phase, "capacity": {"storage": capacity}}});
+            serde_json::from_value(value).unwrap()
+        };
+        let asks = claim("Bound", "2Gi", "1Gi");
+        for (old, new, expected) in [
+            (None, asks.clone(), true),
+            (Some(asks.clone()), asks.clone(), false),
+            (Some(claim("Bound", "1Gi", "1Gi")), asks.clone(), true),
+            (Some(claim("Pending", "2Gi", "0")), asks.clone(), true),
+            (Some(asks.clone()), claim("Bound", "3Gi", "1Gi"), true),
+            (Some(claim("Bound", "3Gi", "1Gi")), claim("Bound", "3Gi", "2Gi"), true),
+            (Some(asks), claim("Bound", "2Gi", "2Gi"), false),
+        ] {
+            assert_eq!(is_news(old.as_ref(), &new), expected, "{new:?}");
+        }
     }
 }
