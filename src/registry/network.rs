@@ -110,6 +110,19 @@ pub fn canonical_ip_problems(text: &str) -> Vec<String> {
     }
 }
 
+/// What a writer is told of an address that is taken, but should be written otherwise.
+pub fn ip_warning(path: &str, text: &str) -> Option<String> {
+    let address = parse_sloppy(text)?;
+    let shown = canonical(address);
+    if text.parse::<IpAddr>().is_err() || is_mapped(address) {
+        return Some(format!(
+            "{path}: non-standard IP address {text:?} is invalid: use {shown:?}"
+        ));
+    }
+    (address.is_ipv6() && shown != text)
+        .then(|| format!("{path}: IPv6 address {text:?} should be in RFC 5952 canonical format ({shown:?})"))
+}
+
 /// Addresses that endpoints cannot have.
 pub fn endpoint_ip(path: &str, text: &str) -> Vec<FieldError> {
     let Some(address) = parse_sloppy(text) else {

@@ -211,6 +211,8 @@ mod tests {
             (of("", "pods"), "count/pods", true),
             (of("", "pods"), "requests.example.com/gpu", true),
             (of("", "pods"), "requests.hugepages-2Mi", true),
+            (of("", "pods"), "requests.deviceclass.resource.kubernetes.io/gpu", true),
+            (of("", "pods"), "requests.kubernetes.io/gpu", false),
             (of("", "pods"), "services", false),
             (of("", "pods"), "requests.storage", false),
             (of("", "services"), "services.nodeports", true),

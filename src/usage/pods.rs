@@ -33,6 +33,8 @@ const DEMANDED: [&str; 6] = [
 const BOTH: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 const HUGE_PAGES: &str = "hugepages-";
 const REQUESTS: &str = "requests.";
+/// Devices of a class, asked for as if they were an extended resource of that name.
+const DEVICE_CLASS: &str = "deviceclass.resource.kubernetes.io/";
 
 pub(super) fn tracks(resource: &str) -> bool {
     TRACKED.contains(&resource)
@@ -40,7 +42,13 @@ pub(super) fn tracks(resource: &str) -> bool {
         || resource
             .strip_prefix(REQUESTS)
             .is_some_and(|of| of.starts_with(HUGE_PAGES))
-        || (!is_native(resource) && resource.starts_with(REQUESTS))
+        || tracks_extended(resource)
+}
+
+/// What quotas call an extended resource: `requests.example.com/gpu`.
+pub(super) fn tracks_extended(resource: &str) -> bool {
+    let of = resource.strip_prefix(REQUESTS);
+    of.is_some_and(|of| !is_native(resource) || of.starts_with(DEVICE_CLASS))
 }
 
 /// Kubernetes' own resources, as opposed to those of devices: without a domain, or in Kubernetes' own.
@@ -61,7 +69,7 @@ impl Measured for Pod {
     }
 
     fn is_in(&self, scope: &ScopedResourceSelectorRequirement) -> bool {
-        let terminating = || spec(self).is_some_and(|spec| spec.active_deadline_seconds.is_some_and(|n| n >= 0));
+        let terminating = || is_terminating(self);
         match scope.scope_name.as_str() {
             "Terminating" => terminating(),
             "NotTerminating" => !terminating(),
@@ -80,7 +88,7 @@ impl Measured for Pod {
     fn scope_facts(&self) -> Vec<String> {
         let class = spec(self).and_then(|spec| spec.priority_class_name.clone());
         let flags = [
-            spec(self).is_some_and(|spec| spec.active_deadline_seconds.is_some_and(|n| n >= 0)),
+            is_terminating(self),
             is_best_effort(self),
             looks_into_other_namespaces(self),
         ];
@@ -122,6 +130,11 @@ fn spec(pod: &Pod) -> Option<&PodSpec> {
     pod.spec.as_ref()
 }
 
+/// A pod that will not run for ever.
+fn is_terminating(pod: &Pod) -> bool {
+    spec(pod).is_some_and(|spec| spec.active_deadline_seconds.is_some_and(|seconds| seconds >= 0))
+}
+
 fn has_ended(pod: &Pod, now: jiff::Timestamp) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Failed" | "Succeeded")) {
@@ -155,7 +168,7 @@ fn figures(requests: &Amounts, limits: &Amounts) -> Amounts {
             figures.set(name, *request);
             figures.set(&format!("{REQUESTS}{name}"), *request);
         }
-        if !is_native(name) && !name.starts_with(REQUESTS) {
+        if (!is_native(name) && !name.starts_with(REQUESTS)) || name.starts_with(DEVICE_CLASS) {
             figures.set(&format!("{REQUESTS}{name}"), *request);
         }
     }
@@ -320,6 +333,11 @@ mod tests {
             usage(json!({"spec": {"containers": [one]}})),
             "count/pods=1,cpu=500m,limits.cpu=1,memory=1Gi,pods=1,requests.cpu=500m,requests.example.com/gpu=2,\
              requests.memory=1Gi"
+        );
+        let of_class = container("a", json!({"deviceclass.resource.kubernetes.io/gpu": "2"}), json!({}));
+        assert_eq!(
+            usage(json!({"spec": {"containers": [of_class]}})),
+            "count/pods=1,pods=1,requests.deviceclass.resource.kubernetes.io/gpu=2"
         );
         let bare = json!({"spec": {"containers": [{"name": "a"}]}});
         assert_eq!(usage(bare.clone()), "count/pods=1,pods=1");

@@ -100,13 +100,14 @@ const PLUGINS: [(&str, Plugin); 13] = [
 
 /// Every plug-in that only looks, in upstream's order: asked once the object has been found well-formed, as what will be
 /// stored. Then policies and webhooks; [`resource_quota`] comes last of all, with the write itself.
-const VALIDATORS: [(&str, Validator); 12] = [
+const VALIDATORS: [(&str, Validator); 13] = [
     ("LimitRanger", limit_ranger::validate),
     ("ServiceAccount", service_account::validate),
     ("PodSecurity", pod_security::validate),
     ("Priority", priority::validate),
     (owner_references::NAME, owner_references::validate),
     ("PersistentVolumeClaimResize", persistent_volume_claim_resize::validate),
+    ("RuntimeClass", runtime_class::validate),
     ("CertificateApproval", certificates::approval),
     ("CertificateSigning", certificates::signing),
     ("ClusterTrustBundleAttest", certificates::attest),

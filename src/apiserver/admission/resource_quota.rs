@@ -8,6 +8,7 @@
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::registry::Kind;
+use crate::registry::json::integer;
 use crate::registry::strategy::Object;
 use crate::storage::{Alongside, Draft, Entry, Key};
 use crate::usage::{Change, Charge, Evaluator, Measured, charge};
@@ -100,6 +101,12 @@ fn is_charged(kind: &Kind, subresource: &str, object: &Object, old: Option<&Obje
         | ("", "pods", "resize", Some(_))
         | ("", "services" | "persistentvolumeclaims", "", Some(_))
         | ("resource.k8s.io", "resourceclaims", "", Some(_)) => true,
+        // A pod that gets a deadline changes its scope.
+        ("", "pods", "", Some(old)) => {
+            let ends =
+                |pod: &Object| integer(pod, &["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0);
+            ends(object) != ends(old)
+        }
         ("", "persistentvolumeclaims", "status", Some(old)) => {
             let told = |claim: &Object| claim.get("status").cloned().unwrap_or(Value::Null);
             let (new, old) = (told(object), told(old));

@@ -4,51 +4,82 @@
 use super::Subject;
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
-use crate::registry::json::{child_or_new, is_set, items, map, text};
+use crate::quantity::Quantity;
+use crate::registry::json::{child_or_new, is_set, items, map, quantity, text};
 use crate::registry::strategy::Object;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const CLASSES: &str = "runtimeclasses.node.k8s.io";
+const MISMATCH: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
 
 pub fn admit(ctx: &Context, subject: &Subject<'_>, object: &mut Object) -> Result<(), ApiError> {
     if !subject.creates_pod() {
         return Ok(());
     }
-    let class = match text(object, &["spec", "runtimeClassName"]) {
-        "" => None,
-        name => {
-            let entry = ctx.storage().get(CLASSES, "", name);
-            let missing = || {
-                let why = format!("pod rejected: RuntimeClass {name:?} not found");
-                ApiError::forbidden(subject.kind, &subject.name, &why)
-            };
-            let class: Object =
-                serde_json::from_slice(&entry.ok_or_else(missing)?.bytes).map_err(ApiError::internal)?;
-            Some(class)
-        }
+    let Some(class) = class_of(ctx, subject, object)? else {
+        return Ok(());
     };
     let Some(Value::Object(spec)) = object.get_mut("spec") else {
         return Ok(());
     };
-    join(spec, class.as_ref()).map_err(|why| ApiError::forbidden(subject.kind, &subject.name, &why))
+    join(spec, &class).map_err(|why| ApiError::forbidden(subject.kind, &subject.name, &why))
+}
+
+/// Whether the pod, as all who change pods have left it, has the overhead of its class.
+pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
+    if !subject.creates_pod() {
+        return Ok(());
+    }
+    let class = class_of(ctx, subject, object)?;
+    let Some(spec) = map(object, &["spec"]) else {
+        return Ok(());
+    };
+    check_overhead(spec, class.as_ref()).map_err(|why| ApiError::forbidden(subject.kind, &subject.name, why))
+}
+
+fn class_of(ctx: &Context, subject: &Subject<'_>, pod: &Object) -> Result<Option<Object>, ApiError> {
+    let name = text(pod, &["spec", "runtimeClassName"]);
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let entry = ctx.storage().get(CLASSES, "", name).ok_or_else(|| {
+        let why = format!("pod rejected: RuntimeClass {name:?} not found");
+        ApiError::forbidden(subject.kind, &subject.name, &why)
+    })?;
+    serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)
+}
+
+/// Whether two lists say the same, however they write it; none is as good as an empty one.
+fn is_same(one: Option<&Object>, other: Option<&Object>) -> bool {
+    let amounts = |list: Option<&Object>| -> BTreeMap<String, Option<Quantity>> {
+        let amounts = list.into_iter().flatten();
+        amounts.map(|(name, amount)| (name.clone(), quantity(amount))).collect()
+    };
+    amounts(one) == amounts(other)
+}
+
+fn check_overhead(spec: &Object, class: Option<&Object>) -> Result<(), &'static str> {
+    match class.and_then(|class| map(class, &["overhead"])) {
+        Some(overhead) if is_same(map(overhead, &["podFixed"]), map(spec, &["overhead"])) => Ok(()),
+        Some(_) => Err(MISMATCH),
+        None if spec.contains_key("overhead") => {
+            Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")
+        }
+        None => Ok(()),
+    }
 }
 
 /// Writes into the pod's spec what its class says. Err says why the two do not fit together.
-fn join(spec: &mut Object, class: Option<&Object>) -> Result<(), String> {
-    let overhead = class.and_then(|class| class.get("overhead")?.get("podFixed"));
-    match (overhead, spec.get("overhead")) {
-        (None, Some(_)) => {
-            return Err("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".into());
+fn join(spec: &mut Object, class: &Object) -> Result<(), String> {
+    if let Some(fixed) = map(class, &["overhead", "podFixed"]) {
+        let own = map(spec, &["overhead"]).filter(|own| !own.is_empty());
+        if own.is_some() && !is_same(Some(fixed), own) {
+            return Err(MISMATCH.to_owned());
         }
-        (Some(fixed), Some(own)) if fixed != own => {
-            return Err("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead".into());
-        }
-        (Some(fixed), _) => {
-            spec.insert("overhead".into(), fixed.clone());
-        }
-        (None, None) => {}
+        spec.insert("overhead".into(), fixed.clone().into());
     }
-    let Some(scheduling) = class.and_then(|class| map(class, &["scheduling"])) else {
+    let Some(scheduling) = map(class, &["scheduling"]) else {
         return Ok(());
     };
     if let Some(wanted) = map(scheduling, &["nodeSelector"]).filter(|wanted| !wanted.is_empty()) {
@@ -91,37 +122,45 @@ mod tests {
             json!({"handler": "h", "overhead": {"podFixed": {"cpu": "250m"}}, "scheduling": {
             "nodeSelector": {"a": "b"}, "tolerations": [{"key": "k", "operator": "Exists"}]}}),
         );
-        let joined = |spec: Value, class: Option<&Object>| {
+        let joined = |spec: Value| {
             let mut spec = object(spec);
-            join(&mut spec, class).map(|()| Value::Object(spec))
+            join(&mut spec, &class).map(|()| Value::Object(spec))
         };
         assert_eq!(
-            joined(json!({"nodeSelector": {"c": "d"}}), Some(&class)),
+            joined(json!({"nodeSelector": {"c": "d"}})),
             Ok(
                 json!({"nodeSelector": {"c": "d", "a": "b"}, "overhead": {"cpu": "250m"},
                 "tolerations": [{"key": "k", "operator": "Exists"}]})
             )
         );
-        assert_eq!(joined(json!({}), None), Ok(json!({})));
         let refused = [
-            (
-                json!({"overhead": {"cpu": "1"}}),
-                Some(&class),
-                "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
-            ),
-            (
-                json!({"overhead": {"cpu": "1"}}),
-                None,
-                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
-            ),
+            (json!({"overhead": {"cpu": "1"}}), MISMATCH),
             (
                 json!({"nodeSelector": {"a": "x"}}),
-                Some(&class),
                 "conflict: runtimeClass.scheduling.nodeSelector[a] = b; pod.spec.nodeSelector[a] = x",
             ),
         ];
-        for (spec, class, why) in refused {
-            assert_eq!(joined(spec, class), Err(why.to_owned()));
+        for (spec, why) in refused {
+            assert_eq!(joined(spec), Err(why.to_owned()));
+        }
+    }
+
+    #[test]
+    fn the_overhead_is_that_of_the_class() {
+        let object = |value: Value| value.as_object().unwrap().clone();
+        let with = object(json!({"handler": "h", "overhead": {"podFixed": {"cpu": "250m"}}}));
+        let without = object(json!({"handler": "h"}));
+        let alone = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+        for (spec, class, expected) in [
+            (json!({}), None, Ok(())),
+            (json!({"overhead": {"cpu": "1"}}), None, Err(alone)),
+            (json!({}), Some(&without), Ok(())),
+            (json!({"overhead": {"cpu": "1"}}), Some(&without), Err(alone)),
+            (json!({"overhead": {"cpu": "0.25"}}), Some(&with), Ok(())),
+            (json!({"overhead": {"cpu": "1"}}), Some(&with), Err(MISMATCH)),
+            (json!({}), Some(&with), Err(MISMATCH)),
+        ] {
+            assert_eq!(check_overhead(&object(spec.clone()), class), expected, "{spec}");
         }
     }
 }

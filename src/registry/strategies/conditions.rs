@@ -19,11 +19,17 @@ pub fn validate(owner: &Object, path: &str) -> Vec<FieldError> {
         let at = |field: &str| format!("{path}.conditions[{index}].{field}");
         let kind = text(condition, &["type"]);
         if !kinds.insert(kind) {
-            errors.push(FieldError::duplicate(at("type"), kind));
+            errors.push(FieldError::duplicate(format!("{path}.conditions[{index}]"), kind));
         }
-        errors.extend(invalid(&at("type"), kind, &label_key(kind)));
+        if kind.is_empty() {
+            errors.push(FieldError::required(at("type"), "is required"));
+        } else {
+            errors.extend(invalid(&at("type"), kind, &label_key(kind)));
+        }
         let status = text(condition, &["status"]);
-        if !STATUSES.contains(&status) {
+        if status.is_empty() {
+            errors.push(FieldError::required(at("status"), ""));
+        } else if !STATUSES.contains(&status) {
             errors.push(FieldError::not_supported(at("status"), status, &STATUSES));
         }
         if let Some(generation) = integer(condition, &["observedGeneration"]).filter(|number| *number < 0) {
@@ -31,7 +37,7 @@ pub fn validate(owner: &Object, path: &str) -> Vec<FieldError> {
             errors.push(FieldError::invalid(at("observedGeneration"), generation, detail));
         }
         if text(condition, &["lastTransitionTime"]).is_empty() {
-            errors.push(FieldError::required(at("lastTransitionTime"), "must be set"));
+            errors.push(FieldError::required(at("lastTransitionTime"), ""));
         }
         errors.extend(reason(text(condition, &["reason"]), &at("reason")));
         if text(condition, &["message"]).len() > MESSAGE_BYTES_MAX {
@@ -43,7 +49,7 @@ pub fn validate(owner: &Object, path: &str) -> Vec<FieldError> {
 
 fn reason(reason: &str, path: &str) -> Vec<FieldError> {
     if reason.is_empty() {
-        return vec![FieldError::required(path, "must be set")];
+        return vec![FieldError::required(path, "")];
     }
     let mut errors = Vec::new();
     let word = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
@@ -83,7 +89,9 @@ mod tests {
             check(json!([changed])).join("\n")
         };
         for (field, value, expected) in [
-            ("reason", "", "status.conditions[0].reason: Required value: must be set"),
+            ("type", "", "status.conditions[0].type: Required value: is required"),
+            ("status", "", "status.conditions[0].status: Required value"),
+            ("reason", "", "status.conditions[0].reason: Required value"),
             (
                 "status",
                 "Maybe",
@@ -92,13 +100,13 @@ mod tests {
             (
                 "lastTransitionTime",
                 "",
-                "status.conditions[0].lastTransitionTime: Required value: must be set",
+                "status.conditions[0].lastTransitionTime: Required value",
             ),
         ] {
             assert_eq!(with(field, value), expected);
         }
         let twice = check(json!([condition, condition]));
-        assert_eq!(twice, ["status.conditions[1].type: Duplicate value: \"Ready\""]);
+        assert_eq!(twice, ["status.conditions[1]: Duplicate value: \"Ready\""]);
         assert!(with("reason", "not a word").contains("a condition reason must start with alphabetic character"));
     }
 }

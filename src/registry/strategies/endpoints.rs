@@ -7,7 +7,7 @@ use crate::registry::columns::network::ENDPOINT_SLICE;
 use crate::registry::field::FieldError;
 use crate::registry::formats::{dns1123_label, dns1123_subdomain, label_key, label_value, port_number};
 use crate::registry::json::{children, default_text, default_to, integer, is_set, items, map, objects, text};
-use crate::registry::network::{Family, canonical_ip, endpoint_ip, legacy_ip};
+use crate::registry::network::{Family, canonical_ip, endpoint_ip, ip_warning, legacy_ip};
 use crate::registry::strategy::Object;
 use crate::registry::validation::labels;
 use serde_json::Value;
@@ -23,12 +23,31 @@ const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
 const HINTS_MAX: usize = 8;
 const TOPOLOGY_MAX: usize = 16;
+/// The label of who writes Endpoints, and of who writes slices: our own controllers write addresses as they should be.
+const ENDPOINTS_WRITER: (&str, &[&str]) = ("endpoints.kubernetes.io/managed-by", &["endpoint-controller"]);
+const SLICES_WRITER: (&str, &[&str]) = (
+    "endpointslice.kubernetes.io/managed-by",
+    &[
+        "endpointslice-controller.k8s.io",
+        "endpointslicemirroring-controller.k8s.io",
+    ],
+);
 
 /// The strategy of Endpoints.
 pub fn endpoints() -> Stored {
     Stored::new(ENDPOINTS)
         .defaults(default_endpoints)
-        .rules(validate_endpoints)
+        .create_rules(validate_endpoints)
+        .update_rules(|endpoints, old| {
+            // Older versions took what is wrong today.
+            let same = items(old, &["subsets"]) == items(endpoints, &["subsets"]);
+            if same {
+                Vec::new()
+            } else {
+                validate_endpoints(endpoints)
+            }
+        })
+        .field_warnings(endpoints_warnings)
         .upsert()
 }
 
@@ -40,6 +59,7 @@ pub fn endpoint_slice() -> Stored {
         .create_rules(|slice| slice_rules(slice, None))
         .update_rules(|slice, old| slice_rules(slice, Some(old)))
         .declared(slice_declared)
+        .field_warnings(slice_warnings)
 }
 
 fn default_endpoints(endpoints: &mut Object) {
@@ -118,6 +138,43 @@ fn validate_endpoints(endpoints: &Object) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+fn is_written_by(object: &Object, (label, writers): (&str, &[&str])) -> bool {
+    writers.contains(&text(object, &["metadata", "labels", label]))
+}
+
+fn endpoints_warnings(endpoints: &Object) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if is_written_by(endpoints, ENDPOINTS_WRITER) {
+        return warnings;
+    }
+    for (index, subset) in objects(endpoints, &["subsets"]) {
+        for list in ["addresses", "notReadyAddresses"] {
+            for (at, address) in objects(subset, &[list]) {
+                let path = format!("subsets[{index}].{list}[{at}].ip");
+                warnings.extend(ip_warning(&path, text(address, &["ip"])));
+            }
+        }
+    }
+    warnings
+}
+
+fn slice_warnings(slice: &Object) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if text(slice, &["addressType"]) == "FQDN" {
+        warnings.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+    }
+    if is_written_by(slice, SLICES_WRITER) {
+        return warnings;
+    }
+    for (index, endpoint) in objects(slice, &["endpoints"]) {
+        for (at, address) in items(endpoint, &["addresses"]).iter().enumerate() {
+            let path = format!("endpoints[{index}].addresses[{at}]");
+            warnings.extend(ip_warning(&path, address.as_str().unwrap_or_default()));
+        }
+    }
+    warnings
 }
 
 /// Endpoints that an update leaves as they are may be wrong: older versions took more.

@@ -33,15 +33,16 @@ const BASELINE: [(Minor, Option<Minor>, Check); 12] = [
     (0, None, host_ports),
     (34, None, probe_hosts),
     (0, None, privileged),
-    (0, None, proc_mount),
+    (0, Some(35), proc_mount),
     (0, None, se_linux),
-    (19, Some(19), seccomp),
+    (0, Some(19), seccomp),
     (0, None, sysctls),
     (0, None, host_process),
 ];
-const RESTRICTED: [(Minor, Check); 6] = [
+const RESTRICTED: [(Minor, Check); 7] = [
     (8, privilege_escalation),
     (22, all_capabilities),
+    (35, any_proc_mount),
     (0, volume_types),
     (0, non_root),
     (23, root_user),
@@ -70,7 +71,7 @@ const SE_LINUX_TYPES: [(Minor, &str); 5] = [
     (0, "container_kvm_t"),
     (31, "container_engine_t"),
 ];
-const SYSCTLS: [(Minor, &str); 12] = [
+const SYSCTLS: [(Minor, &str); 14] = [
     (0, "kernel.shm_rmid_forced"),
     (0, "net.ipv4.ip_local_port_range"),
     (0, "net.ipv4.tcp_syncookies"),
@@ -83,6 +84,8 @@ const SYSCTLS: [(Minor, &str); 12] = [
     (29, "net.ipv4.tcp_keepalive_probes"),
     (32, "net.ipv4.tcp_rmem"),
     (32, "net.ipv4.tcp_wmem"),
+    (37, "net.ipv4.tcp_slow_start_after_idle"),
+    (37, "net.ipv4.tcp_notsent_lowat"),
 ];
 const VOLUME_TYPES: [&str; 9] = [
     "configMap",
@@ -96,6 +99,11 @@ const VOLUME_TYPES: [&str; 9] = [
     "secret",
 ];
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+/// What stood for the fields of today before version 19.
+const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+/// From this version on root in a user namespace of its own is not root.
+const USER_NAMESPACES: Minor = 35;
 
 /// All violations of `baseline`, or of `restricted`.
 pub fn violations(pod: Pod<'_>, restricted: bool, minor: Minor) -> Vec<Violation> {
@@ -117,6 +125,11 @@ impl<'a> Pod<'a> {
 
     fn is_windows(self) -> bool {
         text(self.spec, &["os", "name"]) == "windows"
+    }
+
+    /// Whether the pod has users of its own and the version makes something of it.
+    fn has_own_users(self, minor: Minor) -> bool {
+        minor >= USER_NAMESPACES && at(self.spec, &["hostUsers"]).and_then(|value| value.as_bool()) == Some(false)
     }
 
     /// The names of the containers that are so.
@@ -310,7 +323,14 @@ fn privileged(pod: Pod<'_>, _: Minor) -> Option<Violation> {
     )
 }
 
-fn proc_mount(pod: Pod<'_>, _: Minor) -> Option<Violation> {
+fn proc_mount(pod: Pod<'_>, minor: Minor) -> Option<Violation> {
+    if pod.has_own_users(minor) {
+        return None;
+    }
+    any_proc_mount(pod, minor)
+}
+
+fn any_proc_mount(pod: Pod<'_>, _: Minor) -> Option<Violation> {
     let is_bad = |value: &str| !matches!(value, "" | "Default");
     let containers = pod.those(|container| is_bad(text(container, &["securityContext", "procMount"])));
     let values = set(pod.values(&["procMount"]).into_iter().filter(|value| is_bad(value)));
@@ -353,7 +373,30 @@ fn is_seccomp(kind: &str) -> bool {
     matches!(kind, "RuntimeDefault" | "Localhost")
 }
 
-fn seccomp(pod: Pod<'_>, _: Minor) -> Option<Violation> {
+/// What the annotations of the pod and of its containers say.
+fn seccomp_annotations(pod: Pod<'_>) -> Option<Violation> {
+    let of_containers = pod.containers().map(|container| text(container, &["name"]));
+    let keys = [SECCOMP_OF_POD.to_owned()].into_iter();
+    let keys = keys.chain(of_containers.map(|name| format!("{SECCOMP_OF_CONTAINER}{name}")));
+    let bad: BTreeSet<String> = keys
+        .filter_map(|key| {
+            let value = at(pod.metadata, &["annotations", &key])?.as_str()?;
+            let is_fine = matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
+            (!is_fine).then(|| format!("{key}={value:?}"))
+        })
+        .collect();
+    if bad.is_empty() {
+        return None;
+    }
+    let what = plural("annotation", bad.len());
+    let bad: Vec<String> = bad.into_iter().collect();
+    violation("seccompProfile", format!("forbidden {what} {}", bad.join(", ")))
+}
+
+fn seccomp(pod: Pod<'_>, minor: Minor) -> Option<Violation> {
+    if minor < 19 {
+        return seccomp_annotations(pod);
+    }
     let path = ["seccompProfile", "type"];
     let is_bad = |object: &Object, path: &[&str]| {
         let profile = map(object, &path[..path.len() - 1]);
@@ -436,7 +479,10 @@ fn volume_types(pod: Pod<'_>, _: Minor) -> Option<Violation> {
     violation("restricted volume types", detail)
 }
 
-fn non_root(pod: Pod<'_>, _: Minor) -> Option<Violation> {
+fn non_root(pod: Pod<'_>, minor: Minor) -> Option<Violation> {
+    if pod.has_own_users(minor) {
+        return None;
+    }
     let says = |object: &Object, path: &[&str]| at(object, path).and_then(|value| value.as_bool());
     let reason = "runAsNonRoot != true";
     let setters = pod.setters(&["runAsNonRoot"], |object, path| says(object, path) == Some(false));
@@ -459,7 +505,10 @@ fn non_root(pod: Pod<'_>, _: Minor) -> Option<Violation> {
     (!silent.is_empty()).then(|| violation(reason, detail))?
 }
 
-fn root_user(pod: Pod<'_>, _: Minor) -> Option<Violation> {
+fn root_user(pod: Pod<'_>, minor: Minor) -> Option<Violation> {
+    if pod.has_own_users(minor) {
+        return None;
+    }
     let setters = pod.setters(&["runAsUser"], |object, path| integer(object, path) == Some(0));
     let detail = format!("{} must not set runAsUser=0", setters.join(" and "));
     (!setters.is_empty()).then(|| violation("runAsUser=0", detail))?

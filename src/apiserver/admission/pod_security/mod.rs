@@ -10,13 +10,17 @@ use crate::apiserver::error::ApiError;
 use crate::apiserver::handlers::engine::metadata;
 use crate::registry::json::{items, map};
 use crate::registry::strategy::Object;
+use crate::storage::Entry;
 use checks::{Pod, Violation};
 use policy::{PREFIX, Policy, Standard};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// So many pods of a namespace are looked at when it becomes stricter.
+/// So many pods of a namespace are looked at when it becomes stricter, and for so long.
 const PODS_MAX: usize = 3000;
+const LOOK_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Refuses what the namespace does not allow, and warns of what it warns of.
 pub fn validate(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<(), ApiError> {
@@ -128,20 +132,26 @@ fn namespace(ctx: &Context, subject: &Subject<'_>, object: &Object) -> Result<()
     Ok(())
 }
 
+/// One pod of each owner and those that have none, then the others: pods of one template have the same faults.
+fn each_kind_first(pods: &[Arc<Entry>]) -> impl Iterator<Item = &Arc<Entry>> {
+    let mut owners = HashSet::new();
+    let (first, others): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| {
+        let owner = pod.index.owner_uids.first();
+        owner.is_none_or(|owner| owners.insert(owner.as_str()))
+    });
+    first.into_iter().chain(others)
+}
+
 fn existing(ctx: &Context, namespace: &str, standard: Standard) -> Result<Vec<String>, ApiError> {
+    let end = Instant::now() + LOOK_TIME_MAX;
     let pods = ctx.storage().list("pods", Some(namespace), None);
     let pods = pods.map_err(ApiError::internal)?.entries;
-    let mut warnings = Vec::new();
-    if pods.len() > PODS_MAX {
-        warnings.push(format!(
-            "new PodSecurity enforce level only checked against the first {PODS_MAX} of {} existing pods",
-            pods.len()
-        ));
-    }
     // The first pod by name, and how many there are, by what is wrong with them.
     let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
-    for entry in pods.iter().take(PODS_MAX) {
+    let mut looked_at = 0;
+    for entry in each_kind_first(&pods).take(PODS_MAX) {
         let pod: Object = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
+        looked_at += 1;
         let reasons: Vec<String> = look(&pod, standard).into_iter().map(|one| one.reason).collect();
         if !reasons.is_empty() {
             let name = metadata::text(&pod, "name").to_owned();
@@ -151,6 +161,16 @@ fn existing(ctx: &Context, namespace: &str, standard: Standard) -> Result<Vec<St
             }
             *count += 1;
         }
+        if Instant::now() > end {
+            break;
+        }
+    }
+    let mut warnings = Vec::new();
+    if looked_at < pods.len() {
+        warnings.push(format!(
+            "new PodSecurity enforce level only checked against the first {looked_at} of {} existing pods",
+            pods.len()
+        ));
     }
     if !found.is_empty() {
         warnings.push(format!(

@@ -117,9 +117,9 @@ impl Policy {
         policy.warn.version = warn_version.flatten().flatten();
         // What is enforced on pods is what their makers are warned of.
         let is_known = enforce.flatten().is_some();
-        if warn.flatten().is_none() && is_known && policy.enforce.level > policy.warn.level {
+        if warn.is_none() && is_known && policy.enforce.level > policy.warn.level {
             policy.warn.level = policy.enforce.level;
-            if warn_version.flatten().is_none() && enforce_version.flatten().is_some() {
+            if warn_version.is_none() {
                 policy.warn.version = policy.enforce.version;
             }
         }
@@ -178,6 +178,18 @@ mod tests {
                 json!({"enforce": "strict"}),
                 "restricted:latest",
                 "privileged:latest",
+                1,
+            ),
+            (
+                json!({"enforce": "restricted", "warn": "strict"}),
+                "restricted:latest",
+                "privileged:latest",
+                1,
+            ),
+            (
+                json!({"enforce": "baseline", "enforce-version": "v1.30", "warn-version": "newest"}),
+                "baseline:v1.30",
+                "baseline:latest",
                 1,
             ),
             (

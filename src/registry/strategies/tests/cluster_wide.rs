@@ -1,6 +1,7 @@
 //! Tables of cases for storage, quotas, flow control, webhooks and policies.
 
 use super::{create, kind, update};
+use crate::registry::strategy::Target;
 use serde_json::{Value, json};
 
 /// Lays `changes` over `base`, as a merge patch.
@@ -22,6 +23,81 @@ fn expect(resource: (&str, &str), base: &Value, cases: Vec<(Value, Vec<&str>)>) 
         let (_, errors) = create(&kind, &with(base, &changes));
         assert_eq!(errors, expected, "{resource:?} with {changes}");
     }
+}
+
+#[test]
+fn disruption_budgets() {
+    let base = json!({"metadata": {"name": "a"}, "spec": {
+        "minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
+    let percent = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex \
+                   used for validation is '[0-9]+%')";
+    let share = format!("spec.minAvailable: Invalid value: \"half\": {percent}");
+    let below = format!("spec.minAvailable: Invalid value: \"-5%\": {percent}");
+    expect(
+        ("policy", "poddisruptionbudgets"),
+        &base,
+        vec![
+            (json!({"spec": {"minAvailable": "100%"}}), vec![]),
+            (json!({"spec": null}), vec![]),
+            (json!({"spec": {"minAvailable": null, "maxUnavailable": 0}}), vec![]),
+            (
+                json!({"spec": {"maxUnavailable": "10%"}}),
+                vec![
+                    "spec: Invalid value: {\"MinAvailable\":1,\"Selector\":{\"matchLabels\":{\"a\":\"b\"}},\
+                     \"MaxUnavailable\":\"10%\",\"UnhealthyPodEvictionPolicy\":null}: minAvailable and maxUnavailable \
+                     cannot be both set",
+                ],
+            ),
+            (
+                json!({"spec": {"minAvailable": -1}}),
+                vec!["spec.minAvailable: Invalid value: -1: must be greater than or equal to 0"],
+            ),
+            (json!({"spec": {"minAvailable": "half"}}), vec![&share]),
+            (json!({"spec": {"minAvailable": "-5%"}}), vec![&below]),
+            (
+                json!({"spec": {"minAvailable": null, "maxUnavailable": "101%"}}),
+                vec!["spec.maxUnavailable: Invalid value: \"101%\": must not be greater than 100%"],
+            ),
+            (
+                json!({"spec": {"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}),
+                vec![
+                    "spec.selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or \
+                     'NotIn'",
+                ],
+            ),
+            (
+                json!({"spec": {"unhealthyPodEvictionPolicy": "Never"}}),
+                vec![
+                    "spec.unhealthyPodEvictionPolicy: Unsupported value: \"Never\": supported values: \"AlwaysAllow\", \
+                     \"IfHealthyBudget\"",
+                ],
+            ),
+        ],
+    );
+    let budgets = kind("policy", "v1", "poddisruptionbudgets");
+    let (old, _) = create(&budgets, &base);
+    assert_eq!(
+        update(&budgets, &with(&old, &json!({"spec": {"minAvailable": 2}})), &old),
+        Vec::<String>::new()
+    );
+    let new = with(
+        &old,
+        &json!({"status": {"disruptionsAllowed": -1, "expectedPods": -2, "conditions": [{"type": "A", "status": "No"}]}}),
+    );
+    let errors = budgets
+        .strategy
+        .validate_update(&super::object(&new), &super::object(&old), Target::Status);
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "status.conditions[0].status: Unsupported value: \"No\": supported values: \"False\", \"True\", \"Unknown\"",
+            "status.conditions[0].lastTransitionTime: Required value",
+            "status.conditions[0].reason: Required value",
+            "status.disruptionsAllowed: Invalid value: -1: must be greater than or equal to 0",
+            "status.expectedPods: Invalid value: -2: must be greater than or equal to 0",
+        ]
+    );
 }
 
 #[test]

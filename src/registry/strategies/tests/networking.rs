@@ -185,6 +185,70 @@ fn endpoint_slices_are_checked() {
 }
 
 #[test]
+fn endpoints_are_checked() {
+    let endpoints = kind("", "v1", "endpoints");
+    let subset = |subset: Value| json!({"subsets": [subset]});
+    let address = |address: Value| subset(json!({"addresses": [address]}));
+    let port = |port: Value| subset(json!({"notReadyAddresses": [{"ip": "10.0.0.1"}], "ports": [port]}));
+    let label = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
+                 with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+                 '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+    let hostname = format!("subsets[0].addresses[0].hostname: Invalid value: \"A\": {label}");
+    table(
+        &endpoints,
+        vec![
+            (json!({}), ""),
+            (port(json!({"port": 1})), ""),
+            (
+                subset(json!({"ports": [{"port": 1}]})),
+                "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`",
+            ),
+            (address(json!({"ip": "a"})), {
+                "subsets[0].addresses[0].ip: Invalid value: \"a\": must be a valid IP address, (e.g. 10.9.8.7 or \
+                 2001:db8::ffff)\nsubsets[0].addresses[0].ip: Invalid value: \"a\": must be a valid IP address"
+            }),
+            (address(json!({"ip": "0.0.0.0"})), {
+                "subsets[0].addresses[0].ip: Invalid value: \"0.0.0.0\": may not be unspecified (0.0.0.0)"
+            }),
+            (address(json!({"ip": "fe80::1"})), {
+                "subsets[0].addresses[0].ip: Invalid value: \"fe80::1\": may not be in the link-local range \
+                 (169.254.0.0/16, fe80::/10)"
+            }),
+            (address(json!({"ip": "10.0.0.1", "hostname": "A"})), &hostname),
+            (port(json!({"port": 0, "protocol": "HTTP", "appProtocol": "a/b/c"})), {
+                "subsets[0].ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive\n\
+                 subsets[0].ports[0].protocol: Unsupported value: \"HTTP\": supported values: \"SCTP\", \"TCP\", \"UDP\"\n\
+                 subsets[0].ports[0].appProtocol: Invalid value: \"a/b/c\": a valid label key must consist of \
+                 alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
+                 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+                 '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. \
+                 'example.com/MyName')"
+            }),
+            (
+                subset(json!({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}, {"name": "b", "port": 2}]})),
+                "subsets[0].ports[0].name: Required value",
+            ),
+        ],
+    );
+    let wrong = address(json!({"ip": "127.0.0.1"}));
+    assert_eq!(update(&endpoints, &wrong, &wrong), Vec::<String>::new());
+    assert_eq!(update(&endpoints, &wrong, &json!({})).len(), 1);
+    let warnings = |value: &Value| endpoints.strategy.warnings(&object(value), None);
+    let long =
+        "subsets[0].addresses[0].ip: IPv6 address \"fd00:0::1\" should be in RFC 5952 canonical format (\"fd00::1\")";
+    let mut written = address(json!({"ip": "fd00:0::1"}));
+    assert_eq!(warnings(&written), [long]);
+    written["metadata"] = json!({"labels": {"endpoints.kubernetes.io/managed-by": "endpoint-controller"}});
+    assert!(warnings(&written).is_empty());
+    let slices = kind("discovery.k8s.io", "v1", "endpointslices");
+    let names = json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.b.c"]}]});
+    assert_eq!(
+        slices.strategy.warnings(&object(&names), None),
+        ["spec.addressType: FQDN endpoints are deprecated"]
+    );
+}
+
+#[test]
 fn nodes_are_checked() {
     let nodes = kind("", "v1", "nodes");
     let ranges = |ranges: Value| json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ranges}});

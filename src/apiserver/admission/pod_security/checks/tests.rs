@@ -4,9 +4,12 @@ use super::*;
 use serde_json::{Value, json};
 
 fn look(spec: &Value, restricted: bool, minor: Minor) -> Vec<String> {
-    let none = Object::new();
+    look_at(&json!({}), spec, restricted, minor)
+}
+
+fn look_at(metadata: &Value, spec: &Value, restricted: bool, minor: Minor) -> Vec<String> {
     let pod = Pod {
-        metadata: &none,
+        metadata: metadata.as_object().unwrap(),
         spec: spec.as_object().unwrap(),
     };
     let found = violations(pod, restricted, minor).into_iter();
@@ -91,6 +94,48 @@ fn what_baseline_forbids() {
     }
     let sysctl = json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_rmem"}]}});
     assert_eq!(look(&sysctl, false, 31), ["forbidden sysctls (net.ipv4.tcp_rmem)"]);
+    let sysctl = json!({"securityContext": {"sysctls": [
+        {"name": "net.ipv4.tcp_slow_start_after_idle"}, {"name": "net.ipv4.tcp_notsent_lowat"}]}});
+    assert!(look(&sysctl, false, 37).is_empty());
+    assert_eq!(
+        look(&sysctl, false, 36),
+        ["forbidden sysctls (net.ipv4.tcp_slow_start_after_idle, net.ipv4.tcp_notsent_lowat)"]
+    );
+}
+
+#[test]
+fn users_of_its_own_allow_a_pod_more() {
+    let spec = json!({"hostUsers": false, "securityContext": {"runAsUser": 0, "seccompProfile": {"type": "Localhost"}},
+        "containers": [{"name": "a", "securityContext": {"procMount": "Unmasked", "allowPrivilegeEscalation": false,
+            "runAsNonRoot": false, "capabilities": {"drop": ["ALL"]}}}]});
+    let proc_mount = "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")";
+    assert!(look(&spec, false, 35).is_empty());
+    assert_eq!(look(&spec, false, 34), [proc_mount]);
+    assert_eq!(look(&spec, true, 35), [proc_mount]);
+    assert_eq!(
+        look(&spec, true, 34),
+        [
+            proc_mount,
+            "runAsNonRoot != true (container \"a\" must not set securityContext.runAsNonRoot=false)",
+            "runAsUser=0 (pod must not set runAsUser=0)",
+        ]
+    );
+}
+
+#[test]
+fn seccomp_was_a_matter_of_annotations() {
+    let spec = json!({"containers": [{"name": "a"}, {"name": "b"}]});
+    let metadata = json!({"annotations": {"seccomp.security.alpha.kubernetes.io/pod": "unconfined",
+        "container.seccomp.security.alpha.kubernetes.io/a": "docker/default",
+        "container.seccomp.security.alpha.kubernetes.io/b": "", "container.seccomp.security.alpha.kubernetes.io/c": ""}});
+    assert_eq!(
+        look_at(&metadata, &spec, false, 18),
+        [
+            "seccompProfile (forbidden annotations container.seccomp.security.alpha.kubernetes.io/b=\"\", \
+          seccomp.security.alpha.kubernetes.io/pod=\"unconfined\")"
+        ]
+    );
+    assert!(look_at(&metadata, &spec, false, 19).is_empty());
 }
 
 #[test]
