@@ -53,13 +53,13 @@ pub async fn dispatch(ctx: &Context, request: &mut Request) -> Result<Response, 
 /// Who serves what lies below `/apis/{group}/{version}`, and describes it, if that is another server.
 fn elsewhere(ctx: &Context) -> Option<Arc<ApiService>> {
     let path = ctx.info.path.as_str();
-    let below = path
-        .strip_prefix("/openapi/v3")
-        .unwrap_or(path)
-        .strip_prefix("/apis/")?;
+    let description = path.strip_prefix("/openapi/v3");
+    let below = description.unwrap_or(path).strip_prefix("/apis/")?;
     let (group, rest) = below.split_once('/')?;
     let version = rest.split('/').next().filter(|version| !version.is_empty())?;
-    ctx.server.aggregator.remote(&decode(group), &decode(version))
+    let aggregator = &ctx.server.aggregator;
+    let service = aggregator.remote(&decode(group), &decode(version))?;
+    (description.is_none() || !aggregator.is_described_here(&service)).then_some(service)
 }
 
 /// The core group is below `/api`, all others below `/apis`.

@@ -43,6 +43,8 @@ pub(super) struct State {
     /// By `namespace/`, so that iterating gives the order of lists (see [`Key::compare_path`]).
     namespaces: BTreeMap<String, Namespace>,
     pub objects: usize,
+    /// Of all objects together.
+    pub bytes: usize,
     /// Revision of the last change.
     pub changed: u64,
     /// In order of revision, complete above `forgotten`.
@@ -78,6 +80,12 @@ impl ResourceCache {
 
     pub fn objects(&self) -> usize {
         self.state.read().objects
+    }
+
+    /// How many objects, and their bytes.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.objects, state.bytes)
     }
 
     /// `at` is a revision, or None for now.
@@ -202,11 +210,16 @@ impl State {
                 let replaced = namespace.objects.remove(&key.name);
                 namespace.objects.insert(key.name.clone(), event.entry.clone());
                 self.objects += usize::from(replaced.is_none());
+                self.bytes += event.entry.bytes.len();
+                self.bytes -= replaced.map_or(0, |replaced| replaced.bytes.len());
             }
             EventKind::Delete => {
                 if let Some(namespace) = self.namespaces.get_mut(&scope) {
                     namespace.changed = revision;
-                    self.objects -= usize::from(namespace.objects.remove(&key.name).is_some());
+                    if let Some(gone) = namespace.objects.remove(&key.name) {
+                        self.objects -= 1;
+                        self.bytes -= gone.bytes.len();
+                    }
                     if namespace.objects.is_empty() {
                         self.namespaces.remove(&scope);
                     }

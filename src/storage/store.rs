@@ -129,9 +129,9 @@ impl Storage {
         resources
     }
 
-    /// How many objects of a resource there are.
-    pub fn objects(&self, resource: &str) -> usize {
-        self.cache.resource(resource).objects()
+    /// How many objects of a resource there are, and their bytes.
+    pub fn size(&self, resource: &str) -> (usize, usize) {
+        self.cache.resource(resource).size()
     }
 
     pub fn metrics(&self) -> &Metrics {

@@ -26,8 +26,36 @@ pub enum Charge {
     Used(Amounts),
 }
 
+/// What a quota has against a change whatever it uses; upstream asks all quotas that before it charges the first. Err is
+/// upstream's text.
+pub fn objection(quota: &ResourceQuota, change: &Change) -> Result<(), String> {
+    let name = quota.metadata.name.as_deref().unwrap_or_default();
+    let status = quota.status.as_ref();
+    let hard = status.and_then(|status| status.hard.as_ref()).into_iter().flatten();
+    let restricted: Vec<&str> = hard
+        .map(|(name, _)| name.as_str())
+        .filter(|name| change.evaluator.tracks(name))
+        .collect();
+    if restricted.is_empty() || !in_all(&*change.object, &scopes(quota)) {
+        return Ok(());
+    }
+    if let Some(why) = change.object.lacks(&restricted) {
+        return Err(format!("failed quota: {name}: {why}"));
+    }
+    let used = status.and_then(|status| status.used.as_ref());
+    if restricted
+        .iter()
+        .any(|resource| used.is_none_or(|used| !used.contains_key(*resource)))
+    {
+        let resources = restricted.join(",");
+        return Err(format!("status unknown for quota: {name}, resources: {resources}"));
+    }
+    Ok(())
+}
+
 /// Err is upstream's text.
 pub fn charge(quota: &ResourceQuota, change: &Change) -> Result<Charge, String> {
+    objection(quota, change)?;
     let name = quota.metadata.name.as_deref().unwrap_or_default();
     let status = quota.status.as_ref();
     let hard = Amounts::from_api(status.and_then(|status| status.hard.as_ref()));
@@ -44,16 +72,8 @@ pub fn charge(quota: &ResourceQuota, change: &Change) -> Result<Charge, String> 
     } else {
         Charge::Recount
     };
-    let restricted: Vec<&str> = hard.names().filter(|name| change.evaluator.tracks(name)).collect();
-    if restricted.is_empty() {
+    if !hard.names().any(|name| change.evaluator.tracks(name)) {
         return Ok(otherwise);
-    }
-    if let Some(why) = change.object.lacks(&restricted) {
-        return Err(format!("failed quota: {name}: {why}"));
-    }
-    if restricted.iter().any(|resource| used.get(resource).is_none()) {
-        let resources = restricted.join(",");
-        return Err(format!("status unknown for quota: {name}, resources: {resources}"));
     }
     let usage = change.object.usage(change.now);
     let negative = usage.only(|name| usage.get(name).is_some_and(|amount| amount.is_negative()));

@@ -12,6 +12,10 @@ const CLAIMS: &str = "persistentvolumeclaims";
 const STORAGE: &str = "requests.storage";
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
 const DEVICES_OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// The same devices, as pods ask for them by the name of an extended resource.
+const REQUESTED_OF_CLASS: &str = "requests.deviceclass.resource.kubernetes.io/";
+/// Marks the claims that are made for pods that ask so, and were charged for it themselves.
+const EXTENDED: &str = "resource.kubernetes.io/extended-resource-claim";
 /// As many devices as one claim may be given: what "all" is charged with.
 const DEVICES_MAX: i64 = 32;
 
@@ -24,7 +28,7 @@ pub(super) fn tracks_storage(resource: &str) -> bool {
 }
 
 pub(super) fn tracks_devices(resource: &str) -> bool {
-    resource.ends_with(DEVICES_OF_CLASS)
+    resource.ends_with(DEVICES_OF_CLASS) || resource.starts_with(REQUESTED_OF_CLASS)
 }
 
 impl Measured for PersistentVolumeClaim {
@@ -100,12 +104,15 @@ impl Measured for ResourceClaim {
     fn usage(&self, _now: jiff::Timestamp) -> Amounts {
         let mut usage = Amounts::default();
         usage.count(&count_name("resource.k8s.io", "resourceclaims"), 1);
+        let annotations = self.metadata.annotations.as_ref();
+        let is_extended = annotations.is_some_and(|all| all.get(EXTENDED).is_some_and(|value| value == "true"));
         let mut add = |class: &str, number: i64| {
+            let number = Quantity::from_units(number, Format::DecimalSi);
             let mut more = Amounts::default();
-            more.set(
-                &format!("{class}{DEVICES_OF_CLASS}"),
-                Quantity::from_units(number, Format::DecimalSi),
-            );
+            more.set(&format!("{class}{DEVICES_OF_CLASS}"), number);
+            if !is_extended {
+                more.set(&format!("{REQUESTED_OF_CLASS}{class}"), number);
+            }
             usage.add(&more);
         };
         let number = |mode: Option<&str>, count: Option<i64>| match mode {
@@ -179,13 +186,20 @@ mod tests {
 
     #[test]
     fn devices_by_class() {
-        let claim: ResourceClaim = serde_json::from_value(json!({"spec": {"devices": {"requests": [
+        let mut claim: ResourceClaim = serde_json::from_value(json!({"spec": {"devices": {"requests": [
             {"name": "a", "exactly": {"deviceClassName": "gpu", "count": 2}},
             {"name": "b", "exactly": {"deviceClassName": "gpu", "allocationMode": "All"}},
             {"name": "c", "firstAvailable": [
                 {"name": "x", "deviceClassName": "nic", "count": 3}, {"name": "y", "deviceClassName": "nic"}]},
         ]}}}))
         .unwrap();
+        assert_eq!(
+            claim.usage(jiff::Timestamp::UNIX_EPOCH).to_string(),
+            "count/resourceclaims.resource.k8s.io=1,gpu.deviceclass.resource.k8s.io/devices=34,\
+             nic.deviceclass.resource.k8s.io/devices=3,requests.deviceclass.resource.kubernetes.io/gpu=34,\
+             requests.deviceclass.resource.kubernetes.io/nic=3"
+        );
+        claim.metadata.annotations = Some([(EXTENDED.to_owned(), "true".to_owned())].into());
         assert_eq!(
             claim.usage(jiff::Timestamp::UNIX_EPOCH).to_string(),
             "count/resourceclaims.resource.k8s.io=1,gpu.deviceclass.resource.k8s.io/devices=34,\

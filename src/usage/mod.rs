@@ -8,7 +8,7 @@ mod pods;
 mod services;
 
 pub use amounts::Amounts;
-pub use charge::{Change, Charge, charge};
+pub use charge::{Change, Charge, charge, objection};
 pub use pods::is_native;
 
 use k8s_openapi::api::core::v1::{ResourceQuota, ScopedResourceSelectorRequirement};
@@ -225,6 +225,11 @@ mod tests {
             (
                 of("resource.k8s.io", "resourceclaims"),
                 "a.deviceclass.resource.k8s.io/devices",
+                true,
+            ),
+            (
+                of("resource.k8s.io", "resourceclaims"),
+                "requests.deviceclass.resource.kubernetes.io/gpu",
                 true,
             ),
             (of("", "secrets"), "secrets", true),

@@ -415,6 +415,40 @@ async fn openapi_describes_what_the_other_server_serves() {
 }
 
 #[tokio::test]
+async fn openapi_of_version_2_is_told_in_version_3_where_a_server_has_no_other() {
+    let both = Both::start().await;
+    both.flunders.is_old.store(true, Ordering::Relaxed);
+    both.service().await;
+    both.endpoints().await;
+    both.register(json!({})).await;
+    both.until("True Passed: all checks passed").await;
+    let server = &both.server;
+    let key = format!("apis/{GROUP}/{VERSION}");
+    let index = server.get("/openapi/v3").await.expect(200);
+    let url = index["paths"][&key]["serverRelativeURL"].as_str().unwrap();
+    assert!(url.starts_with(&format!("/openapi/v3/{key}?hash=")), "{url}");
+    let document = server.get(url).await.expect(200);
+    assert_eq!(document["openapi"], "3.0.0");
+    let schema = &document["components"]["schemas"]["com.example.wardle.v1alpha1.Flunder"];
+    assert_eq!(
+        schema["properties"]["spec"]["properties"]["reference"]["type"],
+        "string"
+    );
+    let path = format!("/apis/{GROUP}/{VERSION}/namespaces/{{namespace}}/flunders");
+    let list = &document["paths"][&path]["get"];
+    assert_eq!(list["parameters"][0]["schema"], json!({"type": "integer"}));
+    assert_eq!(
+        list["responses"]["200"]["content"]["application/json"]["schema"],
+        json!({"$ref": "#/components/schemas/com.example.wardle.v1alpha1.Flunder"})
+    );
+    server.delete(&api_service()).await.expect(200);
+    server
+        .until("/openapi/v3", |answer| answer.json()["paths"].get(&key).is_none())
+        .await;
+    assert_eq!(server.get(&format!("/openapi/v3/{key}")).await.status, 404);
+}
+
+#[tokio::test]
 async fn connections_that_change_their_protocol_pass_through() {
     let both = Both::available().await;
     both.flunder("one", json!({})).await;

@@ -44,7 +44,7 @@ pub struct Flunders {
     state: Mutex<State>,
     revision: watch::Sender<u64>,
     uids: AtomicU64,
-    /// Discovery in the old form only.
+    /// Discovery in the old form, and OpenAPI in version 2 only.
     pub is_old: AtomicBool,
     /// Says that it cannot be used.
     pub is_broken: AtomicBool,
@@ -103,6 +103,7 @@ impl Flunders {
             ["apis", GROUP] => object(200, &group(true)),
             ["apis", GROUP, VERSION] => object(200, &resources()),
             ["openapi", "v2"] => object(200, &swagger()),
+            ["openapi", "v3", ..] if self.is_old.load(Ordering::Relaxed) => failure(404, "NotFound", "no such path"),
             ["openapi", "v3"] => object(200, &index()),
             ["openapi", "v3", "apis", GROUP, VERSION] => object(200, &document()),
             ["apis", GROUP, VERSION, "identities", "self"] => object(200, &identity(request.headers())),
@@ -500,7 +501,8 @@ fn collection_path() -> String {
 
 fn swagger() -> Value {
     let mut operation = json!({
-        "operationId": "listWardleExampleComV1alpha1NamespacedFlunder",
+        "operationId": "listWardleExampleComV1alpha1NamespacedFlunder", "produces": ["application/json"],
+        "parameters": [{"name": "limit", "in": "query", "type": "integer"}],
         "responses": {"200": {"description": "OK", "schema": {"$ref": format!("#/definitions/{DEFINITION}")}}},
     });
     operation["x-kubernetes-group-version-kind"] = json!({"group": GROUP, "version": VERSION, "kind": "Flunder"});

@@ -7,11 +7,12 @@
 
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
+use crate::apiserver::handlers::engine::metadata;
 use crate::registry::Kind;
 use crate::registry::json::integer;
 use crate::registry::strategy::Object;
 use crate::storage::{Alongside, Draft, Entry, Key};
-use crate::usage::{Change, Charge, Evaluator, Measured, charge};
+use crate::usage::{Change, Charge, Evaluator, Measured, charge, objection};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde::de::DeserializeOwned;
@@ -59,6 +60,14 @@ impl Charges {
             is_status: subresource == "status",
             now: jiff::Timestamp::now(),
         };
+        // One alone says so in its turn.
+        if quotas.entries.len() > 1 {
+            for entry in &quotas.entries {
+                read(entry)
+                    .and_then(|quota| objection(&quota, &change))
+                    .map_err(|why| ApiError::forbidden(kind, metadata::text(object, "name"), &why))?;
+            }
+        }
         Ok(Self {
             change: Some(Arc::new(change)),
             quotas: quotas.entries.iter().map(|entry| entry.key.clone()).collect(),
@@ -140,16 +149,20 @@ fn typed<T: DeserializeOwned>(object: &Object) -> Result<T, ApiError> {
     serde_json::from_value(Value::Object(object)).map_err(ApiError::internal)
 }
 
+fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, String> {
+    let unreadable = |error: serde_json::Error| format!("quota {} cannot be read: {error}", entry.key.name);
+    serde_json::from_slice(&entry.bytes).map_err(unreadable)
+}
+
 /// The quota with the charge; None if it has none.
 fn revise(entry: &Entry, change: &Change) -> Result<Option<Draft>, String> {
-    let unreadable = |error: serde_json::Error| format!("quota {} cannot be read: {error}", entry.key.name);
-    let quota: ResourceQuota = serde_json::from_slice(&entry.bytes).map_err(unreadable)?;
+    let quota: ResourceQuota = read(entry)?;
     let used = match charge(&quota, change)? {
         Charge::Nothing => return Ok(None),
         Charge::Recount => None,
         Charge::Used(used) => Some(used),
     };
-    let mut object: Object = serde_json::from_slice(&entry.bytes).map_err(unreadable)?;
+    let mut object: Object = read(entry)?;
     if let (Some(used), Some(status)) = (used, object.get_mut("status")) {
         for (name, amount) in &used.0 {
             status["used"][name] = json!(amount.to_string());

@@ -2,11 +2,13 @@
 //!
 //! - [`services`]: the stored APIServices, as of the last committed write; [`groups`]: the order that they ask for.
 //! - [`proxy`]: a request on its way to such a server, under its user's name.
-//! - [`ask`]: what this server asks them by itself; [`resources`]: what they serve, as discovery tells it.
+//! - [`ask`]: what this server asks them by itself; [`resources`]: what they serve, as discovery tells it; [`document`]: as
+//!   OpenAPI tells it.
 //! - [`availability`]: whether one can be reached; [`watch`]: when that is looked at, and where it is written down.
 
 mod ask;
 mod availability;
+mod document;
 mod groups;
 pub mod proxy;
 mod resources;
@@ -59,6 +61,12 @@ impl Aggregator {
     /// Who serves a group-version, if that is another server.
     pub fn remote(&self, group: &str, version: &str) -> Option<Arc<ApiService>> {
         self.services.read().remote(group, version)
+    }
+
+    /// Whether its document of OpenAPI version 3 is made here.
+    pub fn is_described_here(&self, service: &ApiService) -> bool {
+        let known = self.known.lock();
+        known.get(&service.name).is_some_and(|known| known.document.is_some())
     }
 
     /// All groups, in the order of discovery; `local` are those that this server serves itself.
@@ -142,6 +150,7 @@ impl Aggregator {
         for known in names.into_iter().filter_map(|name| known.get(name)) {
             extensions.v3.extend(known.document_url.clone());
             extensions.v2.extend(known.swagger.clone());
+            extensions.made.extend(known.document.clone());
         }
         documents.extend(extensions);
     }

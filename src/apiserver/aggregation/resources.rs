@@ -2,7 +2,9 @@
 //! (upstream: `kube-aggregator/pkg/apiserver/handler_discovery.go`, `pkg/controllers/openapi/aggregator`).
 
 use super::ask::{self, Answer};
+use super::document;
 use super::services::ApiService;
+use crate::apiserver::openapi::Document;
 use crate::transport::extension::{Destination, ExtensionClient};
 use bytes::Bytes;
 use poem::http::{StatusCode, header};
@@ -24,6 +26,8 @@ pub struct Known {
     /// Where its document of OpenAPI version 3 is: `apis/example.com/v1` and a path with its hash.
     pub document_url: Option<(String, String)>,
     pub swagger: Option<Swagger>,
+    /// The document of version 3 that is made from that of version 2, where the server has none.
+    pub document: Option<(String, Document)>,
 }
 
 /// A document of OpenAPI version 2.
@@ -80,20 +84,51 @@ pub async fn learn(
     );
     let (resources, etag) = served?;
     let key = format!("apis/{group}/{version}");
-    let url = index
-        .ok()
-        .filter(|answer| answer.status.is_success())
-        .and_then(|answer| {
-            let index: Value = serde_json::from_slice(&answer.body).ok()?;
-            Some(index["paths"][&key]["serverRelativeURL"].as_str()?.to_owned())
-        });
+    let index = index.ok();
+    let has_none = index
+        .as_ref()
+        .is_some_and(|answer| answer.status == StatusCode::NOT_FOUND);
+    let document = match &swagger {
+        Some(swagger) if has_none => described(&key, swagger, before).await,
+        _ => None,
+    };
+    let url = index.filter(|answer| answer.status.is_success()).and_then(|answer| {
+        let index: Value = serde_json::from_slice(&answer.body).ok()?;
+        Some(index["paths"][&key]["serverRelativeURL"].as_str()?.to_owned())
+    });
     Ok(Known {
         resources: Some(resources),
         is_stale: false,
         etag,
         document_url: url.map(|url| (key, url)),
         swagger,
+        document,
     })
+}
+
+/// The document of version 3 that says what that of version 2 says; None if that cannot be read.
+async fn described(key: &str, swagger: &Swagger, before: Option<&Known>) -> Option<(String, Document)> {
+    let known = before.filter(|before| before.swagger.as_ref() == Some(swagger));
+    if let Some(made) = known.and_then(|before| before.document.clone()) {
+        return Some(made);
+    }
+    // Converting and compressing a large one takes long enough to hold up others.
+    let json = swagger.json.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let swagger: Value = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+        Document::json(&document::from_swagger(&swagger)).map_err(|error| error.to_string())
+    });
+    match made.await.map_err(|error| error.to_string()).flatten() {
+        Ok(made) => Some((key.to_owned(), made)),
+        Err(error) => {
+            tracing::warn!(
+                error,
+                key,
+                "another server's OpenAPI of version 2 cannot be said in version 3"
+            );
+            None
+        }
+    }
 }
 
 /// The resources of a group-version, and the tag of the document that says so.

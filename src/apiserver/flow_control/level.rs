@@ -4,9 +4,11 @@ use super::demand::{Demand, Seen};
 use super::queues::{Queues, deal};
 use super::retry_after::Refusals;
 use super::schema::FlowSchema;
+use super::width::{self, Width};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 pub use super::queues::HAND_MAX;
@@ -36,6 +38,8 @@ pub struct Level {
 struct State {
     shape: Shape,
     limit: u32,
+    /// Of its own, whatever is lent.
+    nominal: u32,
     /// That are taken.
     seats: u32,
     requests: u32,
@@ -51,17 +55,22 @@ pub struct Refusal {
     pub retry_after: u32,
 }
 
-/// A request's seats; the next one's when dropped.
+/// A request that is served; its seats are the next one's when it is dropped, or soon after.
 #[derive(Debug)]
 pub struct Seat {
+    /// None once they are given back.
+    held: Option<Held>,
+    watch: bool,
+    begun: Instant,
+}
+
+/// The seats of a request.
+#[derive(Debug)]
+struct Held {
     flow: Arc<FlowSchema>,
     /// None where there are no queues.
     queue: Option<u32>,
-    seats: u32,
-    /// False once it is given back.
-    held: bool,
-    watch: bool,
-    begun: Instant,
+    width: Width,
 }
 
 /// What a request asks for.
@@ -69,7 +78,7 @@ pub struct Seat {
 pub struct Asked {
     /// See [`FlowSchema::hash`].
     pub hash: u64,
-    pub seats: u32,
+    pub width: Width,
     pub watch: bool,
     pub wait_max: Duration,
 }
@@ -92,7 +101,7 @@ struct Waiting {
     flow: Arc<FlowSchema>,
     queue: u32,
     id: u64,
-    seats: u32,
+    width: Width,
 }
 
 impl Level {
@@ -103,6 +112,7 @@ impl Level {
             state: Mutex::new(State {
                 shape,
                 limit,
+                nominal: limit,
                 seats: 0,
                 requests: 0,
                 queues: Queues::default(),
@@ -117,8 +127,17 @@ impl Level {
         self.state.lock().shape = shape;
     }
 
-    pub fn limit(&self) -> u32 {
-        self.state.lock().limit
+    pub fn set_nominal(&self, nominal: u32) {
+        self.state.lock().nominal = nominal;
+    }
+
+    /// The most seats that one request takes; None where there are no queues, and so no bound.
+    pub fn widest(&self) -> Option<u32> {
+        let state = self.state.lock();
+        match state.shape {
+            Shape::Queue { hand, .. } => Some(width::widest(state.nominal, hand)),
+            Shape::Exempt | Shape::Reject => None,
+        }
     }
 
     pub fn set_limit(&self, limit: u32) {
@@ -133,10 +152,10 @@ impl Level {
 
     /// Seats for a request of `flow`, which is of this level, as soon as it is its turn.
     pub async fn enter(&self, flow: &Arc<FlowSchema>, asked: Asked) -> Result<Seat, Refusal> {
-        flow.metrics.estimated(asked.seats);
+        flow.metrics.estimated(asked.width.most());
         let came = Instant::now();
         let (waiting, turn) = match self.arrive(flow, asked, came) {
-            Arrival::Served(queue) => return Ok(Seat::new(flow, queue, asked.seats, asked.watch, came)),
+            Arrival::Served(queue) => return Ok(Seat::new(flow, queue, asked.width, asked.watch, came)),
             Arrival::Refused(refusal) => {
                 flow.metrics.rejected(refusal.reason);
                 return Err(refusal);
@@ -166,6 +185,7 @@ impl Level {
 
     fn arrive(&self, flow: &Arc<FlowSchema>, asked: Asked, now: Instant) -> Arrival {
         let mut state = self.state.lock();
+        let seats = asked.width.most();
         let mut room = [0; HAND_MAX];
         let hand = match state.shape {
             Shape::Queue { queues, hand, .. } => {
@@ -174,17 +194,17 @@ impl Level {
                 &*hand
             }
             Shape::Exempt | Shape::Reject => {
-                if state.shape == Shape::Exempt || state.fits(asked.seats) {
-                    state.begin(now, asked.seats);
+                if state.shape == Shape::Exempt || state.fits(seats) {
+                    state.begin(now, seats);
                     return Arrival::Served(None);
                 }
                 return Arrival::Refused(state.refuse("concurrency-limit"));
             }
         };
         let queue = state.queues.shortest(hand);
-        if state.queues.waiting() == 0 && state.seats < state.limit && state.fits(asked.seats) {
-            state.queues.serve(queue, asked.seats);
-            state.begin(now, asked.seats);
+        if state.queues.waiting() == 0 && state.seats < state.limit && state.fits(seats) {
+            state.queues.serve(queue, asked.width);
+            state.begin(now, seats);
             return Arrival::Served(Some(queue));
         }
         if let Shape::Queue { length_max, .. } = state.shape
@@ -198,14 +218,14 @@ impl Level {
             flow: Arc::clone(flow),
             give,
         };
-        let id = state.queues.push(queue, asked.seats, waiter);
+        let id = state.queues.push(queue, asked.width, waiter);
         state.note_demand(now);
-        flow.metrics.queued(asked.seats);
+        flow.metrics.queued(seats);
         let waiting = Waiting {
             flow: Arc::clone(flow),
             queue,
             id,
-            seats: asked.seats,
+            width: asked.width,
         };
         Arrival::Waits(waiting, turn)
     }
@@ -218,11 +238,13 @@ impl Level {
             let next = self.state.lock().next(now);
             let Some(turn) = next else { return };
             let Turn { flow, give } = turn.what;
-            flow.metrics.unqueued(turn.seats);
-            let seat = Seat::new(&flow, Some(turn.queue), turn.seats, false, now);
+            flow.metrics.unqueued(turn.width.most());
+            let seat = Seat::new(&flow, Some(turn.queue), turn.width, false, now);
             // Who does not wait any more gives it back, and the next one is looked for here.
             if let Err(mut seat) = give.send(seat) {
-                seat.give_back();
+                if let Some(held) = seat.answered() {
+                    held.give_back();
+                }
             }
         }
     }
@@ -246,7 +268,7 @@ impl State {
             true => requests == 0,
             false => seats + wanted <= limit,
         })?;
-        self.begin(now, turn.seats);
+        self.begin(now, turn.width.most());
         Some(turn)
     }
 
@@ -278,48 +300,73 @@ impl Drop for Waiting {
             }
             state.note_demand(Instant::now());
         }
-        self.flow.metrics.unqueued(self.seats);
+        self.flow.metrics.unqueued(self.width.most());
         // It may have been the wide one that others waited behind.
         level.dispatch();
     }
 }
 
 impl Seat {
-    fn new(flow: &Arc<FlowSchema>, queue: Option<u32>, seats: u32, watch: bool, begun: Instant) -> Self {
-        flow.metrics.begun(seats);
-        Self {
+    fn new(flow: &Arc<FlowSchema>, queue: Option<u32>, width: Width, watch: bool, begun: Instant) -> Self {
+        flow.metrics.begun(width.most());
+        let held = Held {
             flow: Arc::clone(flow),
             queue,
-            seats,
-            held: true,
+            width,
+        };
+        Self {
+            held: Some(held),
             watch,
             begun,
         }
     }
 
-    fn give_back(&mut self) {
-        if !std::mem::take(&mut self.held) {
-            return;
-        }
-        let now = Instant::now();
-        let seconds = now.saturating_duration_since(self.begun).as_secs_f64();
-        self.flow.metrics.ended(self.seats, seconds, self.watch);
-        let mut state = self.flow.level.state.lock();
+    /// The request is served; what is left of it are its seats.
+    fn answered(&mut self) -> Option<Held> {
+        let held = self.held.take()?;
+        let seconds = self.begun.elapsed().as_secs_f64();
+        held.flow.metrics.answered(seconds, self.watch);
+        let mut state = held.flow.level.state.lock();
         state.requests -= 1;
-        state.seats -= self.seats;
-        if let Some(queue) = self.queue {
-            state.queues.finish(queue, self.seats, seconds);
+        if let Some(queue) = held.queue {
+            state.queues.answered(queue, held.width, seconds);
         }
-        state.note_demand(now);
+        drop(state);
+        Some(held)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.held {
-            self.give_back();
-            self.flow.level.dispatch();
+        let Some(held) = self.answered() else { return };
+        let lingers = held.width.lingers;
+        match Handle::try_current() {
+            // The event of a write is on its way to who watches; the writer does not wait for that.
+            Ok(runtime) if !lingers.is_zero() => {
+                runtime.spawn(async move {
+                    tokio::time::sleep(lingers).await;
+                    held.pass_on();
+                });
+            }
+            _ => held.pass_on(),
         }
+    }
+}
+
+impl Held {
+    fn give_back(&self) {
+        self.flow.metrics.left(self.width.most());
+        let mut state = self.flow.level.state.lock();
+        state.seats -= self.width.most();
+        if let Some(queue) = self.queue {
+            state.queues.leave(queue);
+        }
+        state.note_demand(Instant::now());
+    }
+
+    fn pass_on(self) {
+        self.give_back();
+        self.flow.level.dispatch();
     }
 }
 
@@ -343,7 +390,7 @@ mod tests {
     fn asked(hash: u64) -> Asked {
         Asked {
             hash,
-            seats: 1,
+            width: Width::ONE,
             watch: false,
             wait_max: Duration::from_secs(600),
         }
@@ -407,7 +454,10 @@ mod tests {
     async fn a_greater_limit_serves_who_waits_and_a_wide_request_waits_for_room() {
         let flow = flow(QUEUES, 2);
         let _seats = (enter(&flow, 1).await, enter(&flow, 1).await);
-        let wide = Asked { seats: 3, ..asked(2) };
+        let wide = Asked {
+            width: Width::of_seats(3),
+            ..asked(2)
+        };
         let mut wide = Box::pin(flow.level.enter(&flow, wide));
         let mut narrow = Box::pin(enter(&flow, 3));
         assert!(wide.as_mut().now_or_never().is_none() && narrow.as_mut().now_or_never().is_none());
@@ -419,6 +469,30 @@ mod tests {
         );
         drop(narrow);
         assert!(wide.now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_write_holds_seats_until_its_event_is_sent() {
+        let flow = flow(QUEUES, 2);
+        let lingers = Duration::from_millis(100);
+        let write = Asked {
+            width: Width {
+                seats: 1,
+                last: 2,
+                lingers,
+            },
+            ..asked(1)
+        };
+        let seat = flow.level.enter(&flow, write).await.unwrap();
+        let mut next = Box::pin(enter(&flow, 2));
+        assert!(
+            next.as_mut().now_or_never().is_none(),
+            "the seats of its event are set aside"
+        );
+        let answered = Instant::now();
+        drop(seat);
+        assert!(next.await.is_ok());
+        assert!(answered.elapsed() >= lingers, "its event was under way");
     }
 
     #[tokio::test]

@@ -101,6 +101,15 @@ family!(
     vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0]
 );
 family!(
+    WATCHED,
+    HistogramVec,
+    register_histogram_vec,
+    "watch_count_samples",
+    "How many watch what writes change.",
+    [LEVEL, SCHEMA],
+    vec![0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0]
+);
+family!(
     NOMINAL,
     IntGaugeVec,
     register_int_gauge_vec,
@@ -178,6 +187,7 @@ pub struct FlowMetrics {
     waited: [Histogram; 2],
     executed_for: [Histogram; 2],
     estimated: Histogram,
+    watched: Histogram,
 }
 
 impl FlowMetrics {
@@ -193,12 +203,18 @@ impl FlowMetrics {
             waited: EXECUTED.map(|executed| WAITED.with_label_values(&[level, schema, executed])),
             executed_for: TYPES.map(|kind| EXECUTED_FOR.with_label_values(&[level, schema, kind])),
             estimated: ESTIMATED.with_label_values(&labels),
+            watched: WATCHED.with_label_values(&labels),
         }
     }
 
     /// Somebody came.
     pub fn estimated(&self, seats: u32) {
         self.estimated.observe(f64::from(seats));
+    }
+
+    /// So many watch what a write changes.
+    pub fn watched(&self, watchers: u32) {
+        self.watched.observe(f64::from(watchers));
     }
 
     pub fn queued(&self, seats: u32) {
@@ -217,10 +233,14 @@ impl FlowMetrics {
         self.executing_seats.add(i64::from(seats));
     }
 
-    pub fn ended(&self, seats: u32, seconds: f64, watch: bool) {
+    pub fn answered(&self, seconds: f64, watch: bool) {
         self.executing.dec();
-        self.executing_seats.sub(i64::from(seats));
         self.executed_for[usize::from(watch)].observe(seconds);
+    }
+
+    /// The seats were given back.
+    pub fn left(&self, seats: u32) {
+        self.executing_seats.sub(i64::from(seats));
     }
 
     pub fn waited(&self, seconds: f64, executed: bool) {
@@ -243,7 +263,9 @@ pub fn forget_flow(level: &str, schema: &str) {
     for vec in [&*EXECUTING, &EXECUTING_SEATS, &WAITING, &WAITING_SEATS] {
         let _ = vec.remove_label_values(&labels);
     }
-    let _ = ESTIMATED.remove_label_values(&labels);
+    for vec in [&*ESTIMATED, &WATCHED] {
+        let _ = vec.remove_label_values(&labels);
+    }
     for reason in REASONS {
         let _ = REJECTED.remove_label_values(&[level, schema, reason]);
     }

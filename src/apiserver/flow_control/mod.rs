@@ -5,7 +5,8 @@
 //! flood at one takes nothing from the others, and queues in which the flows of a level take turns.
 //!
 //! - this file: what the stored objects come to, for all requests until they change.
-//! - [`schema`]: which requests a FlowSchema is for. [`width`]: how many seats a request takes.
+//! - [`schema`]: which requests a FlowSchema is for. [`width`]: how many seats a request takes; [`watchers`]: how many watch
+//!   what it changes.
 //! - [`level`]: the seats of a level; [`queues`]: whose turn it is; [`retry_after`]: when who was refused comes back.
 //! - [`shares`]: how many seats each level has; [`demand`]: and how many it needs.
 //! - [`upkeep`]: the objects that every cluster has, and what their status says.
@@ -19,6 +20,7 @@ mod retry_after;
 pub mod schema;
 mod shares;
 pub mod upkeep;
+mod watchers;
 mod width;
 
 use super::context::Context;
@@ -35,6 +37,8 @@ use shares::{Bounds, Share, Wanted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+pub use watchers::{Watcher, Watchers};
+use width::Width;
 
 pub const FLOW_SCHEMAS: &str = "flowschemas.flowcontrol.apiserver.k8s.io";
 pub const PRIORITY_LEVELS: &str = "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io";
@@ -45,6 +49,8 @@ pub struct FlowControl {
     /// In the order in which requests are matched.
     schemas: RwLock<Arc<[Arc<FlowSchema>]>>,
     levels: Mutex<BTreeMap<String, Known>>,
+    /// Who is sent what writes change.
+    pub watchers: Arc<Watchers>,
 }
 
 /// A level that the objects name.
@@ -63,6 +69,7 @@ impl FlowControl {
             requests_max: u32::try_from(requests_max).unwrap_or(u32::MAX),
             schemas: RwLock::new(Arc::new([])),
             levels: Mutex::default(),
+            watchers: Arc::default(),
         };
         made.refresh(storage);
         made
@@ -79,9 +86,13 @@ impl FlowControl {
     /// Seats for the request, as soon as it is its turn.
     pub async fn enter(&self, ctx: &Context, schema: &Arc<FlowSchema>, wait_max: Duration) -> Result<Seat, Refusal> {
         let level = &schema.level;
+        let width = match level.exempt {
+            true => Width::ONE,
+            false => width::of(ctx, schema, &self.watchers),
+        };
         let asked = Asked {
             hash: schema.hash(&ctx.user, &ctx.info),
-            seats: if level.exempt { 1 } else { width::of(ctx, level) },
+            width,
             watch: ctx.info.verb == "watch",
             wait_max,
         };
@@ -103,6 +114,7 @@ impl FlowControl {
         );
         for (level, bounds) in known.into_iter().zip(divided) {
             level.bounds = bounds;
+            level.level.set_nominal(bounds.nominal);
             metrics::bounds(&level.level.name, bounds);
         }
         let mut schemas: Vec<Arc<FlowSchema>> = Vec::new();

@@ -4,6 +4,7 @@
 //! Work is counted in seats times seconds. Each queue has a start: the time, in work, at which its next request is to begin.
 //! The one whose next request would be done first is served, and whoever comes back after a rest starts at the present.
 
+use super::width::Width;
 use std::collections::VecDeque;
 
 /// What a request is expected to take, in seconds, until it has taken it.
@@ -32,7 +33,7 @@ struct Queue<T> {
 #[derive(Debug)]
 struct Waiter<T> {
     id: u64,
-    seats: u32,
+    width: Width,
     what: T,
 }
 
@@ -40,7 +41,7 @@ struct Waiter<T> {
 #[derive(Debug)]
 pub struct Turn<T> {
     pub queue: u32,
-    pub seats: u32,
+    pub width: Width,
     pub what: T,
 }
 
@@ -88,32 +89,32 @@ impl<T> Queues<T> {
     }
 
     /// Serves a request that need not wait.
-    pub fn serve(&mut self, number: u32, seats: u32) {
+    pub fn serve(&mut self, number: u32, width: Width) {
         let now = self.now;
         let queue = self.queue(number);
         queue.start = queue.start.max(now);
-        queue.begin(seats);
+        queue.begin(width);
     }
 
     /// The id under which it can be taken out again.
-    pub fn push(&mut self, number: u32, seats: u32, what: T) -> u64 {
+    pub fn push(&mut self, number: u32, width: Width, what: T) -> u64 {
         let (id, now) = (self.next_id, self.now);
         self.next_id += 1;
         self.waiting += 1;
-        self.seats_waiting += seats;
+        self.seats_waiting += width.most();
         let queue = self.queue(number);
         if queue.waiting.is_empty() {
             queue.start = queue.start.max(now);
         }
-        queue.waiting.push_back(Waiter { id, seats, what });
+        queue.waiting.push_back(Waiter { id, width, what });
         id
     }
 
     /// Takes out the request that is next, if there is room for it: nobody is let past it.
     pub fn next(&mut self, fits: impl FnOnce(u32) -> bool) -> Option<Turn<T>> {
         let end = |queue: &Queue<T>| {
-            let seats = queue.waiting.front()?.seats;
-            Some(queue.start + f64::from(seats) * EXPECTED)
+            let width = queue.waiting.front()?.width;
+            Some(queue.start + width.work(EXPECTED))
         };
         let after = |number: u32| number.wrapping_sub(self.served).wrapping_sub(1);
         let (_, position) = self
@@ -123,28 +124,33 @@ impl<T> Queues<T> {
             .filter_map(|(position, queue)| Some(((end(queue)?, after(queue.number)), position)))
             .min_by(|((a, i), _), ((b, j), _)| a.total_cmp(b).then(i.cmp(j)))?;
         let queue = &mut self.active[position];
-        if !fits(queue.waiting.front()?.seats) {
+        if !fits(queue.waiting.front()?.width.most()) {
             return None;
         }
         let waiter = queue.waiting.pop_front()?;
         self.now = self.now.max(queue.start);
         self.served = queue.number;
-        queue.begin(waiter.seats);
+        queue.begin(waiter.width);
         self.waiting -= 1;
-        self.seats_waiting -= waiter.seats;
+        self.seats_waiting -= waiter.width.most();
         Some(Turn {
             queue: queue.number,
-            seats: waiter.seats,
+            width: waiter.width,
             what: waiter.what,
         })
     }
 
-    /// A request that was served is done.
-    pub fn finish(&mut self, number: u32, seats: u32, seconds: f64) {
+    /// A request was served for so long; it may still hold its seats.
+    pub fn answered(&mut self, number: u32, width: Width, seconds: f64) {
+        let Some(position) = self.position(number) else { return };
+        self.active[position].start += f64::from(width.seats) * (seconds - EXPECTED);
+    }
+
+    /// It has given back its seats.
+    pub fn leave(&mut self, number: u32) {
         let Some(position) = self.position(number) else { return };
         let queue = &mut self.active[position];
         queue.served = queue.served.saturating_sub(1);
-        queue.start += f64::from(seats) * (seconds - EXPECTED);
         self.forget_if_empty(position);
     }
 
@@ -159,7 +165,7 @@ impl<T> Queues<T> {
         };
         let gone = waiting.remove(at);
         self.waiting -= 1;
-        self.seats_waiting -= gone.map_or(0, |waiter| waiter.seats);
+        self.seats_waiting -= gone.map_or(0, |waiter| waiter.width.most());
         self.forget_if_empty(position);
         true
     }
@@ -197,9 +203,9 @@ impl<T> Queues<T> {
 }
 
 impl<T> Queue<T> {
-    fn begin(&mut self, seats: u32) {
+    fn begin(&mut self, width: Width) {
         self.served += 1;
-        self.start += f64::from(seats) * EXPECTED;
+        self.start += width.work(EXPECTED);
     }
 }
 
@@ -232,11 +238,16 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
+    fn finish<T>(queues: &mut Queues<T>, number: u32, width: Width, seconds: f64) {
+        queues.answered(number, width, seconds);
+        queues.leave(number);
+    }
+
     fn order(queues: &mut Queues<&'static str>, turns: usize) -> Vec<&'static str> {
         (0..turns)
             .filter_map(|_| {
                 let turn = queues.next(|_| true)?;
-                queues.finish(turn.queue, turn.seats, 0.01);
+                finish(queues, turn.queue, turn.width, 0.01);
                 Some(turn.what)
             })
             .collect()
@@ -246,11 +257,11 @@ mod tests {
     fn whoever_has_many_waits_for_whoever_has_few() {
         let mut queues = Queues::default();
         for _ in 0..100 {
-            queues.push(7, 1, "many");
+            queues.push(7, Width::ONE, "many");
         }
         assert_eq!(order(&mut queues, 3), ["many"; 3]);
-        queues.push(2, 1, "few");
-        queues.push(2, 1, "few");
+        queues.push(2, Width::ONE, "few");
+        queues.push(2, Width::ONE, "few");
         assert_eq!(order(&mut queues, 4), ["few", "many", "few", "many"]);
         assert_eq!((queues.waiting(), queues.seats_waiting()), (95, 95));
     }
@@ -258,15 +269,15 @@ mod tests {
     #[test]
     fn a_wide_request_counts_for_its_seats_and_is_not_passed() {
         let mut queues = Queues::default();
-        queues.push(1, 10, "wide");
-        queues.push(1, 10, "wide");
+        queues.push(1, Width::of_seats(10), "wide");
+        queues.push(1, Width::of_seats(10), "wide");
         for _ in 0..20 {
-            queues.push(2, 1, "narrow");
+            queues.push(2, Width::ONE, "narrow");
         }
         let served = order(&mut queues, 12);
         assert_eq!(served.iter().filter(|what| **what == "wide").count(), 1, "{served:?}");
         let mut queues = Queues::default();
-        queues.push(1, 10, "wide");
+        queues.push(1, Width::of_seats(10), "wide");
         assert!(queues.next(|seats| seats < 10).is_none());
         assert_eq!(queues.waiting(), 1);
     }
@@ -274,20 +285,41 @@ mod tests {
     #[test]
     fn what_a_queue_took_while_others_waited_counts() {
         let mut queues = Queues::default();
-        queues.serve(1, 1);
-        queues.push(1, 1, "slow");
-        queues.push(2, 1, "quick");
-        queues.push(2, 1, "quick");
-        queues.finish(1, 1, 5.0);
+        queues.serve(1, Width::ONE);
+        queues.push(1, Width::ONE, "slow");
+        queues.push(2, Width::ONE, "quick");
+        queues.push(2, Width::ONE, "quick");
+        finish(&mut queues, 1, Width::ONE, 5.0);
         assert_eq!(order(&mut queues, 3), ["quick", "quick", "slow"]);
         assert!(queues.active.is_empty(), "an empty queue costs nothing");
     }
 
     #[test]
+    fn what_a_write_costs_after_its_answer_counts() {
+        let crowded = Width {
+            seats: 1,
+            last: 10,
+            lingers: std::time::Duration::from_millis(50),
+        };
+        let mut queues = Queues::default();
+        for _ in 0..3 {
+            queues.push(1, crowded, "crowded");
+            queues.push(2, Width::ONE, "quiet");
+        }
+        assert_eq!(order(&mut queues, 6)[..4], ["quiet", "quiet", "quiet", "crowded"]);
+        let mut queues: Queues<()> = Queues::default();
+        queues.serve(1, crowded);
+        queues.answered(1, crowded, 0.01);
+        assert_eq!(queues.active.len(), 1, "its event is under way");
+        queues.leave(1);
+        assert!(queues.active.is_empty());
+    }
+
+    #[test]
     fn who_has_gone_is_not_served() {
         let mut queues = Queues::default();
-        let gone = queues.push(1, 1, "gone");
-        queues.push(1, 1, "here");
+        let gone = queues.push(1, Width::ONE, "gone");
+        queues.push(1, Width::ONE, "here");
         assert!(queues.remove(1, gone));
         assert!(!queues.remove(1, gone));
         assert_eq!(order(&mut queues, 2), ["here"]);
@@ -315,7 +347,7 @@ mod tests {
     fn the_shortest_of_a_hand() {
         let mut queues = Queues::default();
         assert_eq!(queues.shortest(&[4, 2]), 4);
-        queues.push(4, 1, ());
+        queues.push(4, Width::ONE, ());
         assert_eq!(queues.shortest(&[4, 2]), 2);
     }
 }

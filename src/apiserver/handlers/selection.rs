@@ -48,6 +48,11 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty() && self.name.is_none()
     }
 
+    /// The one value that a field must have.
+    pub fn exact(&self, field: &str) -> Option<&str> {
+        self.fields.exact(field)
+    }
+
     /// It may have to look at objects, not at what is indexed of them only.
     pub fn needs_objects(&self) -> bool {
         self.custom.is_some()

@@ -31,7 +31,7 @@ pub enum OpenApiError {
 
 /// One document, ready to be sent. It is kept compressed: a cluster's worth of them is ten times smaller so, and
 /// nearly every client takes it as it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     pub gzip: Bytes,
     /// SHA-512 of the uncompressed bytes, upper-case hexadecimal.

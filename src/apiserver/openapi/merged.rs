@@ -1,6 +1,7 @@
 //! What the servers of other groups say of them, in the documents of this one
 //! (upstream: `kube-aggregator/pkg/controllers/openapi{,v3}/aggregator`, `kube-openapi/pkg/aggregator`).
 
+use super::documents::Document;
 use crate::apiserver::aggregation::Swagger;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,8 @@ pub struct Extensions {
     pub generation: u64,
     /// Where the documents of version 3 are, by key.
     pub v3: BTreeMap<String, String>,
+    /// The documents of version 3 of those that have none, by key.
+    pub made: BTreeMap<String, Document>,
     pub v2: Vec<Swagger>,
 }
 

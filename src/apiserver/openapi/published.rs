@@ -26,6 +26,8 @@ pub struct Published {
     builtin: Arc<V3>,
     /// By key: `apis/example.com/v1`.
     custom: BTreeMap<String, Arc<Custom>>,
+    /// Those of other servers that have none of version 3 themselves.
+    made: BTreeMap<String, Document>,
 }
 
 /// The document of a group-version with custom kinds.
@@ -93,11 +95,15 @@ impl Published {
         for (key, url) in &extensions.v3 {
             paths.insert(key, json!({"serverRelativeURL": url}));
         }
+        for (key, document) in &extensions.made {
+            paths.insert(key, json!({"serverRelativeURL": url(key, &document.hash)}));
+        }
         Ok(Self {
             generation: (snapshot.generation, extensions.generation),
             index: Document::json(&json!({"paths": paths}))?,
             builtin,
             custom,
+            made: extensions.made.clone(),
         })
     }
 
@@ -108,6 +114,7 @@ impl Published {
             .documents
             .keys()
             .chain(self.custom.keys())
+            .chain(self.made.keys())
             .map(String::as_str)
             .collect();
         keys.sort_unstable();
@@ -118,13 +125,17 @@ impl Published {
     /// The hash of the document with this key.
     pub fn hash(&self, key: &str) -> Option<&str> {
         let custom = self.custom.get(key).map(|document| &document.hash);
-        custom
+        let made = self.made.get(key).map(|document| &document.hash);
+        made.or(custom)
             .or_else(|| self.builtin.documents.get(key).map(|document| &document.hash))
             .map(String::as_str)
     }
 
     /// The document with this key.
     pub async fn document(&self, key: &str) -> Result<Option<Document>, OpenApiError> {
+        if let Some(made) = self.made.get(key) {
+            return Ok(Some(made.clone()));
+        }
         let Some(custom) = self.custom.get(key) else {
             return Ok(self.builtin.documents.get(key).cloned());
         };

@@ -48,11 +48,13 @@ pub async fn handle(ctx: &Context, kind: &Arc<Kind>, request: &Request) -> Resul
     let lifetime = options
         .timeout
         .unwrap_or_else(|| LIFETIME_MIN + rand::rng().random_range(Duration::ZERO..LIFETIME_MIN));
+    let watchers = &ctx.server.flow_control.watchers;
     let span = Span {
         bookmarks: options.allow_watch_bookmarks,
         deadline: Instant::now() + lifetime,
         shutdown: ctx.server.shutdown.clone(),
         retired: kind.custom.as_ref().map(|custom| custom.retired().clone()),
+        watcher: watchers.register(&ctx.info, |field| selection.exact(field)),
     };
     let format = negotiated.format;
     Ok(match (open(ctx, kind, &options).await?, socket) {

@@ -4,6 +4,7 @@ use super::Selection;
 use super::events::Writer;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::filters::metrics::LongRunning;
+use crate::apiserver::flow_control::Watcher;
 use crate::storage::{Entry, Snapshot, StorageError, Watch};
 use bytes::Bytes;
 use futures_util::Stream;
@@ -60,6 +61,8 @@ pub struct Span {
     pub shutdown: CancellationToken,
     /// The kind is served no more, or in another way. None for built-in kinds.
     pub retired: Option<CancellationToken>,
+    /// Counted for as long as it lasts.
+    pub watcher: Watcher,
 }
 
 pub struct WatchStream {
@@ -77,6 +80,7 @@ pub struct WatchStream {
     /// Fires when changes may be sent again; None: at once.
     pause: Option<Pin<Box<Sleep>>>,
     _open: LongRunning,
+    _watcher: Watcher,
 }
 
 /// A minute from now, or shortly before the end if that is sooner and still ahead.
@@ -116,6 +120,7 @@ impl WatchStream {
             deadline,
             shutdown,
             retired,
+            watcher,
         } = span;
         let next_bookmark = next_bookmark(Instant::now(), deadline);
         let first = if bookmarks {
@@ -136,6 +141,7 @@ impl WatchStream {
             retired: retired.map(|token| Box::pin(token.cancelled_owned())),
             pause: None,
             _open: LongRunning::new("WATCH"),
+            _watcher: watcher,
         }
     }
 
