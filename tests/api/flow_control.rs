@@ -2,6 +2,7 @@
 
 use crate::harness::{Answer, CONFIG_MAPS, Server};
 use crate::webhooks::Hooks;
+use krust::apiserver::request::RequestInfo;
 use krust::transport::{InProcessIdentity, Peer};
 use poem::http::Method;
 use poem::{Endpoint, Request};
@@ -408,4 +409,25 @@ async fn a_level_without_queues_refuses_at_once_and_watches_hold_no_seats() {
     for holder in holders {
         holder.abort();
     }
+}
+
+#[tokio::test]
+async fn whoever_watches_is_reckoned_with_while_it_watches() {
+    let server = Server::start().await;
+    let change = RequestInfo {
+        resource: "configmaps".to_owned(),
+        namespace: "default".to_owned(),
+        name: "x".to_owned(),
+        ..RequestInfo::default()
+    };
+    let watching = || server.api.flow_control.watchers.interested(&change);
+    assert_eq!(watching(), 0);
+    let named = |name: &str| format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3D{name}");
+    let all = server.watch("/api/v1/configmaps?watch=1", "application/json").await;
+    let one = server.watch(&named("x"), "application/json").await;
+    let other = server.watch(&named("y"), "application/json").await;
+    assert_eq!(watching(), 2);
+    drop((all, one));
+    assert_eq!(watching(), 0);
+    drop(other);
 }
