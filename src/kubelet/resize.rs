@@ -1,15 +1,18 @@
-//! Changing the resources of running containers (upstream: `pkg/kubelet/allocation`, `kuberuntime_manager.go`
-//! `computePodResizeAction`).
+//! Changing the resources of running containers, and of pods as a whole (upstream: `pkg/kubelet/allocation`,
+//! `kuberuntime_manager.go` `computePodResizeAction`).
 //!
 //! Three things may differ: what the spec asks for, what the node has granted, and what a running container has. A
-//! grant is for the whole pod at once, and only if the node has room; the containers follow it one by one.
+//! grant is for the whole pod at once, and only if the node has room; the containers follow it one by one, and what they
+//! have together goes up before them and down after them.
 
-use crate::kubelet::pod::{self, Role};
 use crate::kubelet::resources;
+use crate::kubelet::pod;
 use crate::kubelet::state::{PodRuntime, is_alive};
 use crate::runtime::{ContainerStatus, Resources};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -18,18 +21,35 @@ const RETRY: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Default)]
 pub struct Resizes {
-    /// What the node has granted, by the name of the container.
-    allocated: BTreeMap<String, ResourceRequirements>,
+    /// What the node has granted; None before it has granted anything.
+    allocated: Option<Allocated>,
     /// What running containers have, by id.
-    actuated: BTreeMap<String, ResourceRequirements>,
+    actuated: BTreeMap<String, Given>,
+    /// What the control group of the containers was last given for.
+    actuated_pod: Option<ResourceRequirements>,
     /// What containers are being started with, by name.
-    starting: BTreeMap<String, ResourceRequirements>,
+    starting: BTreeMap<String, Given>,
     pub pending: Option<Pending>,
     pub progress: Option<Progress>,
-    /// Containers whose change the engine refused, by id.
+    /// Containers and sandboxes whose change the engine refused, by id.
     refused: BTreeMap<String, SystemTime>,
     /// What the containers have together, as far as this krust has given it.
-    pub of_pod: Option<Resources>,
+    pub shared: Option<Resources>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Allocated {
+    of_pod: Option<ResourceRequirements>,
+    /// By the name of the container.
+    containers: BTreeMap<String, ResourceRequirements>,
+}
+
+/// What a container was started with or changed to.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    pub own: ResourceRequirements,
+    /// What the pod as a whole had then: it counts for containers that say nothing.
+    pub of_pod: Option<ResourceRequirements>,
 }
 
 /// Asked for and not granted: the condition PodResizePending.
@@ -70,22 +90,71 @@ pub enum Need {
 /// Reason and message of an event.
 pub type News = (&'static str, String);
 
-/// App containers and sidecars.
+/// All but ephemeral ones.
 fn resizable(pod: &Pod) -> impl Iterator<Item = &Container> {
-    let sidecars = pod::init_containers(pod).filter(|(role, _)| *role == Role::Sidecar);
-    sidecars.map(|(_, c)| c).chain(pod::app_containers(pod))
+    let init = pod::init_containers(pod).map(|(_, container)| container);
+    init.chain(pod::app_containers(pod))
 }
 
 fn asked(container: &Container) -> ResourceRequirements {
     container.resources.clone().unwrap_or_default()
 }
 
+fn same_of_pod(one: Option<&ResourceRequirements>, other: Option<&ResourceRequirements>) -> bool {
+    let none = ResourceRequirements::default();
+    resources::same(one.unwrap_or(&none), other.unwrap_or(&none))
+}
+
+impl Allocated {
+    fn as_asked(pod: &Pod) -> Self {
+        Self {
+            of_pod: pod::spec(pod).resources.clone(),
+            containers: resizable(pod).map(|c| (c.name.clone(), asked(c))).collect(),
+        }
+    }
+
+    fn is_of(&self, container: &Container) -> bool {
+        let known = self.containers.get(&container.name);
+        known.is_none_or(|known| match &container.resources {
+            Some(asked) => resources::same(known, asked),
+            None => resources::same(known, &ResourceRequirements::default()),
+        })
+    }
+
+    fn is_as_asked(&self, pod: &Pod) -> bool {
+        let of_pod = same_of_pod(self.of_pod.as_ref(), pod::spec(pod).resources.as_ref());
+        of_pod && resizable(pod).all(|container| self.is_of(container))
+    }
+}
+
+/// What the pod as a whole had when its status was written: it names more than the pod does.
+fn known_of_pod(pod: &Pod) -> Option<ResourceRequirements> {
+    let asked = pod::spec(pod).resources.as_ref()?;
+    let Some(known) = pod.status.as_ref().and_then(|status| status.resources.as_ref()) else {
+        return Some(asked.clone());
+    };
+    type List = Option<BTreeMap<String, Quantity>>;
+    let names = |list: &List, known: &List| -> List {
+        let had = |name: &String| Some((name.clone(), known.as_ref()?.get(name)?.clone()));
+        list.as_ref().map(|list| list.keys().filter_map(had).collect())
+    };
+    Some(ResourceRequirements {
+        requests: names(&asked.requests, &known.requests),
+        limits: names(&asked.limits, &known.limits),
+        ..asked.clone()
+    })
+}
+
 impl Resizes {
     /// A new pod is granted what it asks for: the scheduler has seen to that. One that ran before krust started has
     /// what its status says.
     pub fn begin(&mut self, pod: &Pod, runtime: &PodRuntime) {
-        if !self.allocated.is_empty() {
+        if self.allocated.is_some() {
             return;
+        }
+        let mut allocated = Allocated::as_asked(pod);
+        if runtime.running().next().is_some() {
+            allocated.of_pod = known_of_pod(pod);
         }
         let statuses = pod
             .status
@@ -93,21 +162,34 @@ impl Resizes {
             .flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
         let statuses: Vec<_> = statuses.flatten().flatten().collect();
         for container in resizable(pod) {
-            let running = runtime.latest(&container.name).filter(|latest| is_alive(latest.state));
+            let Some(running) = runtime.latest(&container.name).filter(|latest| is_alive(latest.state)) else {
+                continue;
+            };
             let known = statuses.iter().find(|status| status.name == container.name);
             let known = known.and_then(|status| status.resources.clone());
-            let granted = known.filter(|_| running.is_some()).unwrap_or_else(|| asked(container));
-            if let Some(running) = running {
-                self.actuated.insert(running.id.clone(), granted.clone());
-            }
-            self.allocated.insert(container.name.clone(), granted);
+            let own = known.unwrap_or_else(|| asked(container));
+            allocated.containers.insert(container.name.clone(), own.clone());
+            let given = Given {
+                own,
+                of_pod: allocated.of_pod.clone(),
+            };
+            self.actuated.insert(running.id.clone(), given);
         }
+        self.actuated_pod.clone_from(&allocated.of_pod);
+        self.allocated = Some(allocated);
     }
 
-    /// Grants what the spec asks for, if it is something new and there is room.
-    pub fn allocate(&mut self, pod: &Pod, room: impl FnOnce() -> Room, now: SystemTime) -> Option<News> {
-        let differs = resizable(pod).any(|c| self.allocated.get(&c.name).is_some_and(|known| *known != asked(c)));
-        if !differs {
+    /// Grants what the spec asks for, if it is something new and there is room. `bounded`: whether what the containers have
+    /// together can be changed.
+    pub fn allocate(
+        &mut self,
+        pod: &Pod,
+        room: impl FnOnce() -> Room,
+        bounded: impl FnOnce() -> bool,
+        now: SystemTime,
+    ) -> Option<News> {
+        let allocated = self.allocated.as_ref()?;
+        if allocated.is_as_asked(pod) {
             self.pending = None;
             return None;
         }
@@ -118,7 +200,12 @@ impl Resizes {
         {
             return None;
         }
-        if let Err((reason, message)) = fits(pod, room()) {
+        let for_pod = !same_of_pod(allocated.of_pod.as_ref(), pod::spec(pod).resources.as_ref());
+        let possible = match for_pod && !bounded() {
+            true => Err(("Infeasible", NOT_BOUNDED.to_owned())),
+            false => fits(pod, room()),
+        };
+        if let Err((reason, message)) = possible {
             let text = format!("Pod resize {reason}: {}", summary(pod, generation, &message));
             let news = self
                 .pending
@@ -136,9 +223,7 @@ impl Resizes {
             };
             return news.then_some((reason, text));
         }
-        for container in resizable(pod) {
-            self.allocated.insert(container.name.clone(), asked(container));
-        }
+        self.allocated = Some(Allocated::as_asked(pod));
         self.pending = None;
         self.refused.clear();
         self.progress = Some(Progress {
@@ -156,40 +241,79 @@ impl Resizes {
         self.pending.as_ref().and_then(|pending| pending.retry_at)
     }
 
-    /// The end of a resize, when every running container has what was granted.
+    /// Whether every running container has what was granted.
+    fn is_settled(&self, pod: &Pod, runtime: &PodRuntime) -> bool {
+        let settled = resizable(pod).all(|container| {
+            let latest = runtime.latest(&container.name).filter(|latest| is_alive(latest.state));
+            latest.is_none_or(|latest| self.has_granted(container, &latest.id))
+        });
+        settled && self.starting.is_empty()
+    }
+
+    /// What the containers are to have together now that each has what was granted; None while it is too early, or if they
+    /// have it.
+    pub fn shared_need(&self, pod: &Pod, runtime: &PodRuntime, now: SystemTime) -> Option<Resources> {
+        self.progress.as_ref()?;
+        let sandbox = runtime.ready_sandbox()?;
+        let refused = self.refused.get(&sandbox.id).is_some_and(|at| *at > now);
+        if refused || !self.is_settled(pod, runtime) {
+            return None;
+        }
+        let wanted = resources::for_pod(&self.granted_pod(pod));
+        (self.shared.as_ref() != Some(&wanted)).then_some(wanted)
+    }
+
+    /// The end of a resize, when every running container has what was granted, and all together, too.
     pub fn complete(&mut self, pod: &Pod, runtime: &PodRuntime) -> Option<News> {
         let progress = self.progress.as_ref()?;
-        let done = resizable(pod).all(|c| {
-            let latest = runtime.latest(&c.name).filter(|latest| is_alive(latest.state));
-            latest.is_none_or(|latest| self.actuated.get(&latest.id) == self.allocated.get(&c.name))
-        });
-        if !done || !self.starting.is_empty() {
+        let together = runtime.ready_sandbox().is_none()
+            || self.shared.as_ref() == Some(&resources::for_pod(&self.granted_pod(pod)));
+        if !together || !self.is_settled(pod, runtime) {
             return None;
         }
         let text = format!("Pod resize completed: {}", summary(pod, progress.generation, ""));
         self.progress = None;
+        self.actuated_pod = self.allocated.as_ref().and_then(|allocated| allocated.of_pod.clone());
         Some(("ResizeCompleted", text))
     }
 
     /// The container with what was granted to it.
     pub fn granted(&self, container: &Container) -> Container {
         let mut container = container.clone();
-        if let Some(granted) = self.allocated.get(&container.name) {
+        if let Some(granted) = self.granted_to(&container.name) {
             container.resources = Some(granted.clone());
         }
         container
     }
 
-    /// The pod with what was granted to its containers.
-    pub fn granted_pod(&self, pod: &Pod) -> Pod {
-        let mut pod = pod.clone();
-        if let Some(spec) = &mut pod.spec {
-            let init = spec.init_containers.iter_mut().flatten();
-            for container in init.chain(&mut spec.containers) {
-                *container = self.granted(container);
-            }
+    fn granted_to(&self, name: &str) -> Option<&ResourceRequirements> {
+        self.allocated.as_ref()?.containers.get(name)
+    }
+
+    fn granted_to_pod(&self) -> Option<&ResourceRequirements> {
+        self.allocated.as_ref()?.of_pod.as_ref()
+    }
+
+    /// The pod with what was granted to it.
+    pub fn granted_pod<'a>(&self, pod: &'a Pod) -> Cow<'a, Pod> {
+        let asked = |allocated: &Allocated| allocated.is_as_asked(pod);
+        if self.allocated.as_ref().is_none_or(asked) {
+            return Cow::Borrowed(pod);
         }
-        pod
+        Cow::Owned(with(pod, self.granted_to_pod(), |name| self.granted_to(name)))
+    }
+
+    /// The pod with what its containers have.
+    pub fn actuated_pod<'a>(&self, pod: &'a Pod, runtime: &PodRuntime) -> Cow<'a, Pod> {
+        if self.progress.is_none() {
+            return self.granted_pod(pod);
+        }
+        let has = |name: &str| {
+            let running = runtime.latest(name).filter(|latest| is_alive(latest.state));
+            let given = running.and_then(|running| self.actuated.get(&running.id));
+            given.map(|given| &given.own).or_else(|| self.granted_to(name))
+        };
+        Cow::Owned(with(pod, self.actuated_pod.as_ref(), has))
     }
 
     /// What the pod's status says that a container has: (has, was granted).
@@ -198,22 +322,29 @@ impl Resizes {
         id: &str,
         container: &Container,
     ) -> (Option<ResourceRequirements>, Option<ResourceRequirements>) {
-        let granted = self
-            .allocated
-            .get(&container.name)
-            .cloned()
-            .or(container.resources.clone());
-        (self.actuated.get(id).cloned().or(granted.clone()), granted)
+        let granted = self.granted_to(&container.name).cloned();
+        let granted = granted.or_else(|| container.resources.clone());
+        let has = self.actuated.get(id).map(|given| given.own.clone());
+        (has.or_else(|| granted.clone()), granted)
+    }
+
+    /// What the container is given when it gets what was granted.
+    pub fn to_give(&self, container: &Container) -> Given {
+        Given {
+            own: asked(&self.granted(container)),
+            of_pod: self.granted_to_pod().cloned(),
+        }
     }
 
     pub fn starts(&mut self, container: &Container) {
-        self.starting.insert(container.name.clone(), asked(container));
+        let given = self.to_give(container);
+        self.starting.insert(container.name.clone(), given);
     }
 
     /// The start of the container ended; with the id of what runs now, if it does.
     pub fn started(&mut self, name: &str, id: Option<&str>) {
-        if let (Some(resources), Some(id)) = (self.starting.remove(name), id) {
-            self.actuated.insert(id.to_owned(), resources);
+        if let (Some(given), Some(id)) = (self.starting.remove(name), id) {
+            self.actuated.insert(id.to_owned(), given);
         }
     }
 
@@ -222,14 +353,38 @@ impl Resizes {
         &mut self,
         pod: &Pod,
         id: &str,
-        given: ResourceRequirements,
+        given: Given,
         result: Result<(), String>,
         now: SystemTime,
     ) -> Option<News> {
+        if result.is_ok() {
+            self.actuated.insert(id.to_owned(), given);
+        } else {
+            // Perhaps the group was changed before.
+            self.shared = None;
+        }
+        self.tried(pod, id, result, now)
+    }
+
+    /// The engine has changed what the containers have together, or refused to.
+    pub fn limited(
+        &mut self,
+        pod: &Pod,
+        sandbox: &str,
+        given: Resources,
+        result: Result<(), String>,
+        now: SystemTime,
+    ) -> Option<News> {
+        if result.is_ok() {
+            self.shared = Some(given);
+        }
+        self.tried(pod, sandbox, result, now)
+    }
+
+    fn tried(&mut self, pod: &Pod, id: &str, result: Result<(), String>, now: SystemTime) -> Option<News> {
         match result {
             Ok(()) => {
                 self.refused.remove(id);
-                self.actuated.insert(id.to_owned(), given);
                 if let Some(progress) = self.progress.as_mut().filter(|_| self.refused.is_empty()) {
                     progress.error = None;
                 }
@@ -250,18 +405,26 @@ impl Resizes {
         }
     }
 
+    fn has_granted(&self, container: &Container, id: &str) -> bool {
+        let (Some(has), Some(granted)) = (self.actuated.get(id), self.granted_to(&container.name)) else {
+            return true;
+        };
+        let follows = resources::follows_pod(&self.granted(container));
+        resources::same(&has.own, granted) && (!follows || same_of_pod(has.of_pod.as_ref(), self.granted_to_pod()))
+    }
+
     /// What the running container needs; None if it has what was granted.
     pub fn need(&self, container: &Container, running: &ContainerStatus, now: SystemTime) -> Option<Need> {
-        let (has, granted) = (self.actuated.get(&running.id)?, self.allocated.get(&container.name)?);
-        if has == granted {
+        if self.has_granted(container, &running.id) {
             return None;
         }
+        let (has, granted) = (self.actuated.get(&running.id)?, self.granted_to(&container.name)?);
         let changed = |resource: &str| {
             let one = |r: &ResourceRequirements| {
                 let figure = |list: &Option<BTreeMap<String, _>>| list.as_ref().and_then(|l| l.get(resource)).cloned();
                 (figure(&r.requests), figure(&r.limits))
             };
-            one(has) != one(granted)
+            one(&has.own) != one(granted)
         };
         let mut policies = container.resize_policy.iter().flatten();
         if policies.any(|policy| policy.restart_policy == "RestartContainer" && changed(&policy.resource_name)) {
@@ -272,7 +435,93 @@ impl Resizes {
             _ => Some(Need::Update),
         }
     }
+
+    /// When what the engine refused is tried again.
+    pub fn retry_at(&self, sandbox: &str) -> Option<SystemTime> {
+        self.progress.as_ref()?;
+        self.refused.get(sandbox).copied()
+    }
+
+    /// Limits of memory that go down: of the pod as a whole (None) or of a container by name, with whose usage they are
+    /// compared.
+    pub fn decreases(&self, pod: &Pod, runtime: &PodRuntime) -> Vec<Decrease> {
+        let (before, after) = (self.actuated_pod(pod, runtime), self.granted_pod(pod));
+        let goes_down = |before: u64, after: u64| after != 0 && (before == 0 || after < before);
+        let running = |name: &str| runtime.latest(name).filter(|latest| is_alive(latest.state));
+        let ids: Vec<String> = runtime.running().map(|c| c.id.clone()).collect();
+        let of_pod = |pod: &Pod| resources::for_pod(pod).memory_limit_bytes;
+        let mut found = Vec::new();
+        if goes_down(of_pod(&before), of_pod(&after)) {
+            found.push(Decrease {
+                container: None,
+                limit_bytes: of_pod(&after),
+                ids,
+            });
+        }
+        for (old, new) in resizable(&before).zip(resizable(&after)) {
+            let limit = |pod: &Pod, container: &Container| resources::memory_limit_bytes(pod, container);
+            let (old, limit) = (limit(&before, old), limit(&after, new));
+            if let Some(running) = running(&new.name).filter(|_| goes_down(old, limit)) {
+                found.push(Decrease {
+                    container: Some(new.name.clone()),
+                    limit_bytes: limit,
+                    ids: vec![running.id.clone()],
+                });
+            }
+        }
+        found
+    }
 }
+
+/// A limit of memory that goes down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decrease {
+    pub container: Option<String>,
+    pub limit_bytes: u64,
+    pub ids: Vec<String>,
+}
+
+/// Why limits cannot go down to less than what is used; `used` says what a container uses, by id (upstream:
+/// `validateMemoryResizeAction`).
+pub fn too_low(decreases: &[Decrease], used: impl Fn(&str) -> Option<u64>) -> Option<String> {
+    let refusals = decreases.iter().filter_map(|decrease| {
+        let used: u64 = decrease.ids.iter().filter_map(|id| used(id)).sum();
+        let limit = decrease.limit_bytes;
+        let subject = match &decrease.container {
+            None => "pod".to_owned(),
+            Some(name) => format!("container {name:?}"),
+        };
+        (used >= limit).then(|| format!("attempting to set {subject} memory limit ({limit}) below current usage ({used})"))
+    });
+    let refusals: Vec<String> = refusals.collect();
+    let listed = match refusals.as_slice() {
+        [] => return None,
+        [one] => one.clone(),
+        all => format!("[{}]", all.join(", ")),
+    };
+    Some(format!("cannot decrease memory limits: {listed}"))
+}
+
+fn with<'a>(
+    pod: &Pod,
+    of_pod: Option<&ResourceRequirements>,
+    of_container: impl Fn(&str) -> Option<&'a ResourceRequirements>,
+) -> Pod {
+    let mut pod = pod.clone();
+    if let Some(spec) = &mut pod.spec {
+        spec.resources = of_pod.cloned();
+        let init = spec.init_containers.iter_mut().flatten();
+        for container in init.chain(&mut spec.containers) {
+            if let Some(own) = of_container(&container.name) {
+                container.resources = Some(own.clone());
+            }
+        }
+    }
+    pod
+}
+
+/// Of an engine that has no control group for the containers of a pod.
+const NOT_BOUNDED: &str = "the container engine does not limit the containers of this pod together";
 
 fn fits(pod: &Pod, room: Room) -> Result<(), (&'static str, String)> {
     let (cpu, memory) = (

@@ -96,6 +96,13 @@ fn limit_within(pod: &Pod, container: &Container, resource: &str) -> Option<Quan
     own.or_else(|| limit_of_pod(pod, resource))
 }
 
+/// Something of the pod as a whole counts for the container, too, as it says nothing of its own.
+pub fn follows_pod(container: &Container) -> bool {
+    ["cpu", "memory"]
+        .into_iter()
+        .any(|resource| limit(container, resource).is_none_or(Quantity::is_zero))
+}
+
 /// The pod may use less than its containers by themselves.
 pub fn is_bounded(pod: &Pod) -> bool {
     let limits = pod::spec(pod).resources.as_ref().and_then(|own| own.limits.as_ref());
@@ -137,7 +144,11 @@ fn pod_limit(pod: &Pod, resource: &str) -> Option<i64> {
 /// The same by what the node has granted, as far as the pod's status says that.
 pub fn pod_granted(pod: &Pod, resource: &str) -> i64 {
     if request_of_pod(pod, resource).is_some() {
-        return pod_request(pod, resource);
+        let granted = pod.status.as_ref().and_then(|status| status.allocated_resources.as_ref());
+        return match figure(granted, resource) {
+            Some(granted) => amount(granted, resource).saturating_add(overhead(pod, resource)),
+            None => pod_request(pod, resource),
+        };
     }
     let lists = pod
         .status
@@ -155,18 +166,87 @@ pub fn pod_granted(pod: &Pod, resource: &str) -> i64 {
 }
 
 fn sum_of(pod: &Pod, of: impl Fn(&Container) -> Option<Quantity>, resource: &str) -> i64 {
-    let of = |container: &Container| of(container).map_or(0, |quantity| amount(quantity, resource));
-    let (mut sidecars, mut initial) = (0_i64, 0_i64);
+    let sum = at_once(pod, of).map_or(0, |sum| amount(sum, resource));
+    sum.saturating_add(overhead(pod, resource))
+}
+
+/// The most that containers have at the same time; None where none has any.
+fn at_once(pod: &Pod, of: impl Fn(&Container) -> Option<Quantity>) -> Option<Quantity> {
+    let plus = |one: Option<Quantity>, other: Option<Quantity>| match (one, other) {
+        (Some(one), Some(other)) => Some(one.plus(other)),
+        (one, other) => one.or(other),
+    };
+    let (mut sidecars, mut initial) = (None, None);
     for (role, container) in pod::init_containers(pod) {
-        let with = of(container).saturating_add(sidecars);
+        let with = plus(sidecars, of(container));
         if role == Role::Sidecar {
             sidecars = with;
         }
         initial = initial.max(with);
     }
-    let apps = pod::app_containers(pod).iter().map(of);
-    let apps = apps.fold(sidecars, i64::saturating_add);
-    initial.max(apps).saturating_add(overhead(pod, resource))
+    let apps = pod::app_containers(pod).iter().map(of).fold(sidecars, plus);
+    apps.max(initial)
+}
+
+/// What the pod requests as a whole, by resource: what it says itself, else what its containers request together. Without
+/// what it takes for itself (upstream: `PodRequests`).
+pub fn requests_together(pod: &Pod) -> List {
+    together(pod, |own| own.requests.as_ref())
+}
+
+/// The same of limits; a container without one does not count (upstream: `PodLimits`).
+pub fn limits_together(pod: &Pod) -> List {
+    together(pod, |own| own.limits.as_ref())
+}
+
+fn together(pod: &Pod, list: fn(&ResourceRequirements) -> Option<&List>) -> List {
+    let init = pod::init_containers(pod).map(|(_, container)| container);
+    let all = init.chain(pod::app_containers(pod));
+    let named = all.filter_map(|container| list(container.resources.as_ref()?));
+    let mut together = List::new();
+    for name in named.flat_map(BTreeMap::keys) {
+        if !together.contains_key(name) {
+            let of = |container: &Container| figure(list(container.resources.as_ref()?), name);
+            if let Some(sum) = at_once(pod, of) {
+                together.insert(name.clone(), ApiQuantity(sum.to_string()));
+            }
+        }
+    }
+    let own = pod::spec(pod).resources.as_ref().and_then(list);
+    together.extend(own.into_iter().flatten().map(|(name, quantity)| (name.clone(), quantity.clone())));
+    together
+}
+
+/// What a control group of such pods has of cpu and memory: what limits all of its containers (upstream:
+/// `convertToAPIPodLevelResourcesStatus`).
+pub fn in_force_together(pod: &Pod) -> ResourceRequirements {
+    let own = pod::spec(pod).resources.clone().unwrap_or_default();
+    let own_or = |list: Option<List>, found: List, counts: &dyn Fn(&str) -> bool| {
+        let mut list = list.unwrap_or_default();
+        let found = found.into_iter().filter(|(name, _)| counts(name));
+        list.extend(found);
+        Some(list).filter(|list| !list.is_empty())
+    };
+    let of_group = |name: &str| matches!(name, "cpu" | "memory");
+    let limited = |name: &str| of_group(name) && pod_limit(pod, name).is_some();
+    ResourceRequirements {
+        requests: own_or(own.requests, requests_together(pod), &of_group),
+        limits: own_or(own.limits, limits_together(pod), &limited),
+        ..own
+    }
+}
+
+/// The same amounts, however they are written.
+pub fn same(one: &ResourceRequirements, other: &ResourceRequirements) -> bool {
+    let equal = |one: Option<&List>, other: Option<&List>| {
+        let amounts = |list: Option<&List>| -> BTreeMap<String, Result<Quantity, String>> {
+            let all = list.into_iter().flatten();
+            all.map(|(name, text)| (name.clone(), text.0.parse().map_err(|_| text.0.clone())))
+                .collect()
+        };
+        one == other || amounts(one) == amounts(other)
+    };
+    equal(one.requests.as_ref(), other.requests.as_ref()) && equal(one.limits.as_ref(), other.limits.as_ref())
 }
 
 pub fn cpu_shares(milli_cpu: i64) -> u64 {
@@ -225,6 +305,12 @@ fn burstable_score(container: &Container, spare_memory: i64, node_memory_bytes: 
     let node = i128::from(node_memory_bytes.max(1));
     let score = 1000 - i64::try_from(1000 * request / node).unwrap_or(1000);
     score.clamp(3, OOM_BEST_EFFORT - 1)
+}
+
+/// What a container of the pod may use of memory; 0 is no limit.
+pub fn memory_limit_bytes(pod: &Pod, container: &Container) -> u64 {
+    let limit = limit_within(pod, container, "memory").map_or(0, Quantity::value);
+    limit.max(0).unsigned_abs()
 }
 
 /// What the engine sets on the container's cgroup.

@@ -244,6 +244,8 @@ pub struct Features {
     /// Containers can be without the groups that the image gives their user.
     pub strict_groups: bool,
     pub recursive_readonly_mounts: bool,
+    /// What the containers of a pod have together can be limited, and changed while they run.
+    pub pod_limits: bool,
     /// Names of runtimes that a sandbox can ask for, besides the empty one.
     pub handlers: Vec<String>,
     /// Those, the empty one among them, by which a pod can have users of its own.
@@ -571,6 +573,11 @@ pub trait Runtime: Send + Sync + 'static {
     async fn update_pod_sandbox_resources(&self, id: &str, resources: &Resources) -> Result<()> {
         let _ = (id, resources);
         Ok(())
+    }
+    /// Whether [`Runtime::update_pod_sandbox_resources`] limits the containers of this running sandbox.
+    fn bounds_together(&self, id: &str) -> bool {
+        let _ = id;
+        true
     }
     async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>>;
     async fn pod_sandbox_status(&self, id: &str) -> Result<Sandbox>;

@@ -128,9 +128,22 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeS
         supplemental_groups_policy: Some(facts.features.strict_groups),
     });
     status.runtime_handlers = Some(handlers(&facts.features));
+    status.declared_features = Some(declared_features(&facts.features));
     let old = old.and_then(|old| old.conditions.clone()).unwrap_or_default();
     status.conditions = Some(conditions(facts, old, now));
     status
+}
+
+/// What pods may count on, by upstream's names and in their order (upstream: `component-helpers/nodedeclaredfeatures`).
+fn declared_features(features: &Features) -> Vec<String> {
+    let declared = [
+        ("ExtendWebSocketsToKubelet", true),
+        ("InPlacePodLevelResourcesVerticalScaling", features.pod_limits),
+        ("InPlacePodVerticalScalingInitContainers", true),
+        ("RestartAllContainersOnContainerExits", true),
+    ];
+    let declared = declared.into_iter().filter(|(_, declares)| *declares);
+    declared.map(|(name, _)| name.to_owned()).collect()
 }
 
 /// What is set aside as huge pages is nobody's memory otherwise.

@@ -87,6 +87,8 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
     };
     let is_running = is_alive(latest.state);
     let (has, granted) = seen.resize.shown(&latest.id, container);
+    // What does not run has what it would start with.
+    let has = if is_running { has } else { granted.clone() };
     let completed = state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
     ContainerStatus {
         name: container.name.clone(),
@@ -102,8 +104,8 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
         restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX).max(old_count),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
-        resources: has.filter(|_| is_running),
-        allocated_resources: granted.and_then(|granted| granted.requests).filter(|_| is_running),
+        resources: has,
+        allocated_resources: granted.and_then(|granted| granted.requests),
         volume_mounts: volume_mounts(container, seen.recursive_readonly),
         ..ContainerStatus::default()
     }

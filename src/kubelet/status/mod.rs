@@ -13,7 +13,7 @@ use crate::kubelet::probes::Verdicts;
 use crate::kubelet::resize::Resizes;
 use crate::kubelet::state::PodRuntime;
 use crate::kubelet::{pod, resources};
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus, ResourceRequirements};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
@@ -88,12 +88,30 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
             status.message = Some(failure.message.clone());
         }
     }
+    if !refused {
+        of_pod(seen, &mut status);
+    }
     status.qos_class = Some(resources::qos(pod).as_str().to_owned());
     status.observed_generation = pod.metadata.generation;
     status.start_time.get_or_insert_with(|| pod::api_time(seen.first_seen));
     addresses(seen, &mut status);
     status.conditions = Some(conditions::compute(seen, &status));
     status
+}
+
+/// What the pod was granted as a whole, and what it has of it (upstream: `convertToAPIPodLevelResourcesStatus`).
+fn of_pod(seen: &Seen<'_>, status: &mut PodStatus) {
+    let granted = seen.resize.granted_pod(seen.pod);
+    let requests = resources::requests_together(&granted);
+    status.resources = Some(match status.phase.as_deref() {
+        Some("Running") => resources::in_force_together(&seen.resize.actuated_pod(seen.pod, seen.runtime)),
+        _ => ResourceRequirements {
+            requests: Some(requests.clone()).filter(|list| !list.is_empty()),
+            limits: Some(resources::limits_together(&granted)).filter(|list| !list.is_empty()),
+            claims: None,
+        },
+    });
+    status.allocated_resources = Some(requests).filter(|list| !list.is_empty());
 }
 
 /// Keeps the termination messages of a pod within a size that the API takes: each container has its share (upstream:

@@ -7,9 +7,12 @@ use crate::kubelet::context::Context;
 use crate::kubelet::hooks;
 use crate::kubelet::plan::{Action, KillReason, Plan};
 use crate::kubelet::state::{FailureKind, StartFailure, Step, back_off_key};
+use crate::kubelet::resize::{self, Decrease};
 use crate::kubelet::{pod, resources, sandbox};
-use crate::runtime::{ContainerState, ContainerStatus, Resources, RuntimeError, SandboxState};
+use crate::runtime::{ContainerState, ContainerStatus, Resources, Runtime, RuntimeError, SandboxState};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -49,6 +52,18 @@ impl PreStop {
         let spent = u32::try_from(begun.elapsed().as_secs()).unwrap_or(u32::MAX);
         grace_seconds.saturating_sub(spent).max(GRACE_AFTER_HOOK_MIN_SECONDS)
     }
+}
+
+/// Refuses to take memory that is used (upstream: `validateMemoryResizeAction`).
+async fn not_too_low(runtime: &dyn Runtime, decreases: &[Decrease]) -> Result<(), String> {
+    let ids: Vec<String> = decreases.iter().flat_map(|decrease| decrease.ids.clone()).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let usage = runtime.usage(&ids).await;
+    let usage = usage.map_err(|error| format!("cannot decrease memory limits: {error}"))?;
+    let used = |id: &str| usage.iter().find(|used| used.id == id).map(|used| used.memory_bytes);
+    resize::too_low(decreases, used).map_or(Ok(()), Err)
 }
 
 impl Worker {
@@ -128,8 +143,8 @@ impl Worker {
                 .recorder
                 .event_at(&*self.pod, None, Level::Normal, "SandboxChanged", message);
         }
-        let (context, pod) = (self.context.clone(), self.memory.resize.granted_pod(&self.pod));
-        self.memory.resize.of_pod = Some(resources::for_pod(&pod));
+        let (context, pod) = (self.context.clone(), self.granted_pod());
+        self.memory.resize.shared = Some(resources::for_pod(&pod));
         self.spawn(Step::Sandbox, async move {
             let made = async {
                 let handler = sandbox::handler(&pod, &context.client).await?;
@@ -172,7 +187,7 @@ impl Worker {
         self.memory.resize.starts(&container);
         let start = Start {
             context: self.context.clone(),
-            pod: self.pod.clone(),
+            pod: self.granted_pod(),
             role,
             container,
             attempt,
@@ -184,6 +199,14 @@ impl Worker {
         self.spawn(Step::Start(name.clone()), async move {
             Done::Started(name, start.run().await)
         });
+    }
+
+    /// The pod with what was granted to it.
+    fn granted_pod(&self) -> Arc<Pod> {
+        match self.memory.resize.granted_pod(&self.pod) {
+            Cow::Borrowed(_) => self.pod.clone(),
+            Cow::Owned(pod) => Arc::new(pod),
+        }
     }
 
     /// The container whose processes an ephemeral one is to see, with its id if it runs.
@@ -202,17 +225,25 @@ impl Worker {
         let Some((role, container)) = pod::find_container(&self.pod, name) else {
             return;
         };
-        let container = self.memory.resize.granted(&container);
-        let wanted = resources::for_container(&self.pod, role, &container, self.context.node_memory_bytes);
-        let given = container.resources.unwrap_or_default();
-        let runtime = self.context.runtime.clone();
+        let resize = &self.memory.resize;
+        let (granted, given) = (resize.granted_pod(&self.pod), resize.to_give(&container));
+        let container = resize.granted(&container);
+        let wanted = resources::for_container(&granted, role, &container, self.context.node_memory_bytes);
+        let decreases = resize.decreases(&self.pod, &self.memory.runtime);
         let together = self.while_resizing();
+        if let Some((_, together)) = &together {
+            self.memory.resize.shared = Some(together.clone());
+        }
+        let runtime = self.context.runtime.clone();
         self.spawn(Step::Resize(id.clone()), async move {
             let updated = async {
+                not_too_low(&*runtime, &decreases).await?;
                 if let Some((sandbox, together)) = together {
-                    runtime.update_pod_sandbox_resources(&sandbox, &together).await?;
+                    let updated = runtime.update_pod_sandbox_resources(&sandbox, &together).await;
+                    updated.map_err(|error| error.to_string())?;
                 }
-                runtime.update_container_resources(&id, &wanted).await
+                let updated = runtime.update_container_resources(&id, &wanted).await;
+                updated.map_err(|error| error.to_string())
             };
             let updated = updated.await;
             Done::Resized(id, given, updated)
@@ -225,21 +256,25 @@ impl Worker {
         let sandbox = self.memory.runtime.ready_sandbox()?;
         let after = resources::for_pod(&self.memory.resize.granted_pod(&self.pod));
         // What an earlier krust gave is not known: no limit is enough for anybody.
-        let before = self.memory.resize.of_pod.clone().unwrap_or_default();
+        let before = self.memory.resize.shared.clone().unwrap_or_default();
         Some((sandbox.id.clone(), after.most(&before)))
     }
 
     /// At the end of a resize: what was granted to all containers is what they have together.
-    pub(super) fn limit_pod(&mut self) {
+    pub(super) fn limit_pod(&mut self, together: Resources) {
         let Some(sandbox) = self.memory.runtime.ready_sandbox() else {
             return;
         };
         let (id, runtime) = (sandbox.id.clone(), self.context.runtime.clone());
-        let together = resources::for_pod(&self.memory.resize.granted_pod(&self.pod));
-        self.memory.resize.of_pod = Some(together.clone());
+        let decreases = self.memory.resize.decreases(&self.pod, &self.memory.runtime);
         self.spawn(Step::Resize(id.clone()), async move {
-            let updated = runtime.update_pod_sandbox_resources(&id, &together).await;
-            Done::Limited(id, updated)
+            let updated = async {
+                not_too_low(&*runtime, &decreases).await?;
+                let updated = runtime.update_pod_sandbox_resources(&id, &together).await;
+                updated.map_err(|error| error.to_string())
+            };
+            let updated = updated.await;
+            Done::Limited(id, together, updated)
         });
     }
 
@@ -358,15 +393,14 @@ impl Worker {
                 self.learn_start(name, result).await;
             }
             Done::Resized(id, given, result) => {
-                let result = result.map_err(|error| error.to_string());
                 let now = SystemTime::now();
                 let news = self.memory.resize.updated(&pod, &id, given, result, now);
                 self.tell_of_resize(news);
             }
-            Done::Limited(id, result) => {
-                if let Err(error) = result {
-                    tracing::warn!(pod = pod::full_name(&pod), id, %error, "The containers of a pod are not limited together");
-                }
+            Done::Limited(id, together, result) => {
+                let now = SystemTime::now();
+                let news = self.memory.resize.limited(&pod, &id, together, result, now);
+                self.tell_of_resize(news);
             }
             Done::Killed(Killed { id, status }) => {
                 self.memory.kill_grace.remove(&id);

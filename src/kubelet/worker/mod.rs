@@ -17,14 +17,14 @@ use crate::kubelet::objects::Versions;
 use crate::kubelet::plan::{self, Intent, Plan, PodFailure};
 use crate::kubelet::probes::Probes;
 use crate::kubelet::record::{Record, SeenContainer, View};
-use crate::kubelet::resize::{News, Room};
+use crate::kubelet::resize::{Given, News, Room};
 use crate::kubelet::sandbox::SandboxError;
 use crate::kubelet::state::{Memory, PodRuntime, Step};
 use crate::kubelet::volumes::{VolumeError, Watches};
 use crate::kubelet::{node_shutdown, pod, resources, status};
-use crate::runtime::{ContainerStatus, RuntimeError, Sandbox};
+use crate::runtime::{ContainerStatus, Resources, RuntimeError, Sandbox};
 use execute::Killed;
-use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use report::Reporter;
 use start::StartError;
 use std::collections::{BTreeMap, HashMap};
@@ -48,8 +48,9 @@ enum Done {
     Started(String, Result<ContainerStatus, StartError>),
     Killed(Killed),
     /// The container, what it was to be given, and whether it was.
-    Resized(String, ResourceRequirements, Result<(), RuntimeError>),
-    Limited(String, Result<(), RuntimeError>),
+    Resized(String, Given, Result<(), String>),
+    /// The sandbox, what its containers were to have together, and whether they have it.
+    Limited(String, Resources, Result<(), String>),
     /// The status was written; the pod as the server has it now.
     Reported(Result<Box<Pod>, kube::Error>),
     /// The final status is written and the pod deleted from the API.
@@ -161,6 +162,7 @@ impl Worker {
                 self.reporter.due(),
                 self.finishing.due(),
                 self.memory.resize.due(),
+                self.retries_limit(now),
                 self.deadline(now),
                 look_again,
             ];
@@ -193,13 +195,24 @@ impl Worker {
                 used_memory_bytes: used("memory"),
             }
         };
-        let granted = memory.resize.allocate(&self.pod, room, now);
+        let bounded = || {
+            let sandbox = memory.runtime.ready_sandbox();
+            sandbox.is_none_or(|sandbox| self.context.runtime.bounds_together(&sandbox.id))
+        };
+        let granted = memory.resize.allocate(&self.pod, room, bounded, now);
+        let together = memory.resize.shared_need(&self.pod, &memory.runtime, now);
         let completed = memory.resize.complete(&self.pod, &memory.runtime);
         self.tell_of_resize(granted);
-        if completed.is_some() {
-            self.limit_pod();
+        if let Some(together) = together {
+            self.limit_pod(together);
         }
         self.tell_of_resize(completed);
+    }
+
+    /// When the control group that the engine did not change is tried again.
+    fn retries_limit(&self, now: SystemTime) -> Option<SystemTime> {
+        let sandbox = self.memory.runtime.ready_sandbox()?;
+        self.memory.resize.retry_at(&sandbox.id).filter(|at| *at > now)
     }
 
     fn tell_of_resize(&self, news: Option<News>) {

@@ -148,6 +148,7 @@ impl Runtime for ContainerdRuntime {
             strict_groups: true,
             // mount_setattr(2); runc can since 1.1, which is older than it.
             recursive_readonly_mounts: has_mount_attributes(),
+            pod_limits: true,
             handlers: container::handlers(engine),
             user_namespace_handlers: own.into_iter().filter(|_| user_namespaces).collect(),
         })

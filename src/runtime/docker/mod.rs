@@ -243,6 +243,10 @@ impl Runtime for DockerRuntime {
         self.limit_pod(id, resources).await
     }
 
+    fn bounds_together(&self, id: &str) -> bool {
+        self.pod_groups.of(id).is_some()
+    }
+
     async fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>> {
         self.list_sandboxes().await
     }

@@ -31,16 +31,21 @@ impl PodGroups {
         }
     }
 
-    fn of(&self, sandbox: &str) -> Option<String> {
+    pub fn of(&self, sandbox: &str) -> Option<String> {
         self.by_sandbox.lock().get(sandbox).cloned()
     }
 }
 
 impl DockerRuntime {
+    /// Whether the groups of the engine's host are this program's to write.
+    pub(super) fn sees_groups(&self) -> bool {
+        self.shared_directory.read().is_none()
+    }
+
     /// The group below which the pod's containers are made; None: the engine's own. A krust that does not see the engine's
     /// host could not limit one, nor take it away.
     pub(super) async fn pod_group(&self, config: &SandboxConfig) -> Result<Option<String>> {
-        if !config.bounded || self.shared_directory.read().is_some() {
+        if !config.bounded || !self.sees_groups() {
             return Ok(None);
         }
         let asked = self.pod_groups.of_systemd.get_or_try_init(|| of_systemd(&self.engine));

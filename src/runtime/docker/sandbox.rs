@@ -34,6 +34,7 @@ impl DockerRuntime {
         Ok(Features {
             strict_groups: false,
             recursive_readonly_mounts: (version.major_version, version.minor_version) >= (1, 44),
+            pod_limits: self.sees_groups(),
             handlers: self.handlers().await?,
             // Its users are the same for all containers.
             user_namespace_handlers: Vec::new(),

@@ -138,6 +138,14 @@ impl FakeRuntime {
         self.inner.finish(id, code);
     }
 
+    /// Shares and limits of a container, or of a sandbox's containers together.
+    pub fn resources(&self, id: &str) -> Option<Resources> {
+        let state = self.inner.state.lock();
+        let container = state.containers.get(id).map(|container| &container.config.resources);
+        let sandbox = state.sandboxes.get(id).map(|sandbox| &sandbox.config.resources);
+        container.or(sandbox).cloned()
+    }
+
     /// Appends a line to a container's log.
     pub fn write_log(&self, id: &str, stream: LogStream, text: &str) {
         self.inner

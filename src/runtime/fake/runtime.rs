@@ -15,6 +15,23 @@ impl Runtime for FakeRuntime {
         })
     }
 
+    async fn features(&self) -> Result<Features> {
+        Ok(Features {
+            pod_limits: true,
+            ..Features::default()
+        })
+    }
+
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        self.inner.state.lock().sandbox(id)?.config.resources = resources.clone();
+        Ok(())
+    }
+
+    async fn update_container_resources(&self, id: &str, resources: &Resources) -> Result<()> {
+        self.inner.state.lock().container(id)?.config.resources = resources.clone();
+        Ok(())
+    }
+
     async fn run_pod_sandbox(&self, config: &SandboxConfig) -> Result<String> {
         let id = {
             let mut state = self.inner.state.lock();
