@@ -78,19 +78,37 @@ pub fn restart_policy(pod: &Pod) -> RestartPolicy {
 /// Whether a container that ended with `exit_code` runs again: by the first of its rules that fits, else by its policy
 /// (upstream: `ContainerShouldRestart`).
 pub fn restarts(pod: &Pod, role: Role, container: &Container, exit_code: i32) -> bool {
+    match matching_rule(container, exit_code) {
+        Some(_) => true,
+        None => container_restart_policy(pod, role, container).restarts(exit_code),
+    }
+}
+
+/// What a rule asks for when its container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleAction {
+    Restart,
+    RestartAllContainers,
+}
+
+/// The first rule that fits, if it is one that is known (upstream: `FindMatchingContainerRestartRule`).
+pub fn matching_rule(container: &Container, exit_code: i32) -> Option<RuleAction> {
     let mut rules = container.restart_policy_rules.iter().flatten();
-    let fits = rules.any(|rule| {
-        rule.action == "Restart"
-            && rule.exit_codes.as_ref().is_some_and(|codes| {
-                let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-                match codes.operator.as_str() {
-                    "In" => listed,
-                    "NotIn" => !listed,
-                    _ => false,
-                }
-            })
-    });
-    fits || container_restart_policy(pod, role, container).restarts(exit_code)
+    let rule = rules.find(|rule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+            match codes.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                _ => false,
+            }
+        })
+    })?;
+    match rule.action.as_str() {
+        "Restart" => Some(RuleAction::Restart),
+        "RestartAllContainers" => Some(RuleAction::RestartAllContainers),
+        _ => None,
+    }
 }
 
 /// The policy of one container: its own where it has one, else the pod's.

@@ -5,8 +5,8 @@
 //! grant is for the whole pod at once, and only if the node has room; the containers follow it one by one, and what they
 //! have together goes up before them and down after them.
 
-use crate::kubelet::resources;
 use crate::kubelet::pod;
+use crate::kubelet::resources;
 use crate::kubelet::state::{PodRuntime, is_alive};
 use crate::runtime::{ContainerStatus, Resources};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
@@ -491,7 +491,8 @@ pub fn too_low(decreases: &[Decrease], used: impl Fn(&str) -> Option<u64>) -> Op
             None => "pod".to_owned(),
             Some(name) => format!("container {name:?}"),
         };
-        (used >= limit).then(|| format!("attempting to set {subject} memory limit ({limit}) below current usage ({used})"))
+        (used >= limit)
+            .then(|| format!("attempting to set {subject} memory limit ({limit}) below current usage ({used})"))
     });
     let refusals: Vec<String> = refusals.collect();
     let listed = match refusals.as_slice() {
@@ -588,7 +589,7 @@ fn summary(pod: &Pod, generation: i64, error: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::ContainerState;
+    use crate::runtime::{ContainerState, PodIdentity, Sandbox, SandboxState};
     use serde_json::{Value, json};
 
     const ROOM: Room = Room {
@@ -644,11 +645,11 @@ mod tests {
         };
         let mut resizes = Resizes::default();
         resizes.begin(&before, &PodRuntime::default());
-        resizes.starts(&resizes.granted(container(&before)));
+        resizes.starts(container(&before));
         resizes.started("c", Some("c0"));
-        assert_eq!(resizes.allocate(&before, || ROOM, now), None);
+        assert_eq!(resizes.allocate(&before, || ROOM, || true, now), None);
         assert_eq!(resizes.need(container(&before), &running("c0"), now), None);
-        let (reason, text) = resizes.allocate(&after, || ROOM, now).unwrap();
+        let (reason, text) = resizes.allocate(&after, || ROOM, || true, now).unwrap();
         assert_eq!(reason, "ResizeStarted");
         assert_eq!(
             text,
@@ -657,7 +658,7 @@ mod tests {
         assert_eq!(resizes.need(container(&after), &running("c0"), now), Some(Need::Update));
         assert_eq!(resizes.complete(&after, &runtime), None);
         // The engine refuses at first.
-        let given = asked(container(&after));
+        let given = resizes.to_give(container(&after));
         let refused = resizes.updated(&after, "c0", given.clone(), Err("busy".to_owned()), now);
         assert_eq!(refused.unwrap().0, "ResizeError");
         let wait = Some(Need::Wait(now + RETRY));
@@ -677,7 +678,9 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let mut resizes = Resizes::default();
         resizes.begin(&pod(1, "100m", json!([])), &PodRuntime::default());
-        let (reason, _) = resizes.allocate(&pod(2, "1800m", json!([])), || ROOM, now).unwrap();
+        let (reason, _) = resizes
+            .allocate(&pod(2, "1800m", json!([])), || ROOM, || true, now)
+            .unwrap();
         assert_eq!(reason, "ResizeDeferred");
         let pending = resizes.pending.clone().unwrap();
         assert_eq!(
@@ -685,19 +688,24 @@ mod tests {
             "Node didn't have enough resource: cpu, requested: 1800, used: 500, capacity: 2000"
         );
         assert_eq!(
-            resizes.allocate(&pod(2, "1800m", json!([])), || panic!("too soon"), now),
+            resizes.allocate(&pod(2, "1800m", json!([])), || panic!("too soon"), || true, now),
             None
         );
         let free = Room {
             used_cpu_milli: 0,
             ..ROOM
         };
-        let later = resizes.allocate(&pod(2, "1800m", json!([])), || free, now + RETRY);
+        let later = resizes.allocate(&pod(2, "1800m", json!([])), || free, || true, now + RETRY);
         assert_eq!(later.unwrap().0, "ResizeStarted");
-        let (reason, _) = resizes.allocate(&pod(3, "5", json!([])), || ROOM, now).unwrap();
+        let (reason, _) = resizes
+            .allocate(&pod(3, "5", json!([])), || ROOM, || true, now)
+            .unwrap();
         assert_eq!((reason, resizes.due()), ("ResizeInfeasible", None));
         // Taking the wish back ends it.
-        assert_eq!(resizes.allocate(&pod(4, "1800m", json!([])), || ROOM, now), None);
+        assert_eq!(
+            resizes.allocate(&pod(4, "1800m", json!([])), || ROOM, || true, now),
+            None
+        );
         assert_eq!(resizes.pending, None);
     }
 
@@ -708,15 +716,134 @@ mod tests {
             let policy = json!([{"resourceName": resource, "restartPolicy": "RestartContainer"}]);
             let mut resizes = Resizes::default();
             resizes.begin(&pod(1, "100m", json!([])), &PodRuntime::default());
-            resizes.starts(&resizes.granted(container(&pod(1, "100m", json!([])))));
+            resizes.starts(container(&pod(1, "100m", json!([]))));
             resizes.started("c", Some("c0"));
             let after = pod(2, "200m", policy);
-            resizes.allocate(&after, || ROOM, now);
+            resizes.allocate(&after, || ROOM, || true, now);
             assert_eq!(
                 resizes.need(container(&after), &running("c0"), now),
                 Some(need),
                 "{resource}"
             );
         }
+    }
+
+    fn sandbox() -> Sandbox {
+        Sandbox {
+            id: "s".to_owned(),
+            pod: PodIdentity::default(),
+            state: SandboxState::Ready,
+            created_at: SystemTime::UNIX_EPOCH,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            ips: Vec::new(),
+        }
+    }
+
+    /// A pod that says something of itself, and a container that says nothing.
+    fn whole(generation: i64, memory: &str) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "generation": generation},
+            "spec": {
+                "resources": {"requests": {"memory": memory}, "limits": {"memory": memory}},
+                "initContainers": [{"name": "i"}],
+                "containers": [{"name": "c"}],
+            },
+            "status": {"qosClass": "Burstable"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pod_as_a_whole() {
+        let now = SystemTime::UNIX_EPOCH;
+        let runtime = PodRuntime {
+            sandboxes: vec![sandbox()],
+            containers: vec![running("c0")],
+        };
+        let mut resizes = Resizes::default();
+        let (before, less) = (whole(1, "64Mi"), whole(2, "32Mi"));
+        resizes.begin(&before, &PodRuntime::default());
+        resizes.shared = Some(resources::for_pod(&before));
+        resizes.starts(container(&before));
+        resizes.started("c", Some("c0"));
+        // The same amount in other words is none.
+        assert_eq!(resizes.allocate(&whole(2, "65536Ki"), || ROOM, || true, now), None);
+        let refused = resizes.allocate(&less, || panic!("not asked"), || false, now);
+        assert_eq!(refused.unwrap().0, "ResizeInfeasible");
+        resizes.pending = None;
+        assert_eq!(
+            resizes.allocate(&less, || ROOM, || true, now).unwrap().0,
+            "ResizeStarted"
+        );
+        let mib = |count: u64| count << 20;
+        let decreases = resizes.decreases(&less, &runtime);
+        let told: Vec<_> = decreases
+            .iter()
+            .map(|one| (one.container.as_deref(), one.limit_bytes))
+            .collect();
+        assert_eq!(told, [(None, mib(32)), (Some("c"), mib(32))]);
+        // The container follows first, the group at last.
+        assert_eq!(resizes.shared_need(&less, &runtime, now), None);
+        assert_eq!(resizes.need(container(&less), &running("c0"), now), Some(Need::Update));
+        let given = resizes.to_give(container(&less));
+        resizes.updated(&less, "c0", given, Ok(()), now);
+        assert_eq!(resizes.complete(&less, &runtime), None);
+        let together = resizes.shared_need(&less, &runtime, now).unwrap();
+        assert_eq!(together.memory_limit_bytes, mib(32));
+        assert_eq!(limit_of(&resizes.actuated_pod(&less, &runtime)), "64Mi");
+        let failed = resizes.limited(&less, "s", together.clone(), Err("busy".to_owned()), now);
+        assert_eq!(failed.unwrap().0, "ResizeError");
+        assert_eq!(resizes.shared_need(&less, &runtime, now), None);
+        assert_eq!(resizes.retry_at("s"), Some(now + RETRY));
+        resizes.limited(&less, "s", together, Ok(()), now + RETRY);
+        assert_eq!(resizes.complete(&less, &runtime).unwrap().0, "ResizeCompleted");
+        assert_eq!(limit_of(&resizes.actuated_pod(&less, &runtime)), "32Mi");
+    }
+
+    fn limit_of(pod: &Pod) -> String {
+        let resources = pod::spec(pod).resources.clone().unwrap();
+        resources.limits.unwrap()["memory"].0.clone()
+    }
+
+    #[test]
+    fn a_later_krust_knows_what_was_granted() {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut pod = whole(2, "128Mi");
+        let known = json!({"resources": {"requests": {"cpu": "0", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}});
+        pod.status = Some(serde_json::from_value(known).unwrap());
+        let runtime = PodRuntime {
+            sandboxes: vec![sandbox()],
+            containers: vec![running("c0")],
+        };
+        let mut resizes = Resizes::default();
+        resizes.begin(&pod, &runtime);
+        assert_eq!(limit_of(&resizes.granted_pod(&pod)), "64Mi");
+        assert_eq!(
+            resizes.allocate(&pod, || ROOM, || true, now).unwrap().0,
+            "ResizeStarted"
+        );
+        assert_eq!(limit_of(&resizes.granted_pod(&pod)), "128Mi");
+    }
+
+    #[test]
+    fn memory_that_is_used_stays() {
+        let decrease = |container: Option<&str>, limit_bytes: u64| Decrease {
+            container: container.map(str::to_owned),
+            limit_bytes,
+            ids: vec!["a".to_owned()],
+        };
+        let used = |_: &str| Some(2000);
+        let both = [decrease(None, 1000), decrease(Some("c"), 2000)];
+        assert_eq!(too_low(&[decrease(None, 2001)], used), None);
+        assert_eq!(
+            too_low(&both[..1], used).unwrap(),
+            "cannot decrease memory limits: attempting to set pod memory limit (1000) below current usage (2000)"
+        );
+        assert_eq!(
+            too_low(&both, used).unwrap(),
+            "cannot decrease memory limits: [attempting to set pod memory limit (1000) below current usage (2000), \
+             attempting to set container \"c\" memory limit (2000) below current usage (2000)]"
+        );
     }
 }

@@ -144,7 +144,10 @@ fn pod_limit(pod: &Pod, resource: &str) -> Option<i64> {
 /// The same by what the node has granted, as far as the pod's status says that.
 pub fn pod_granted(pod: &Pod, resource: &str) -> i64 {
     if request_of_pod(pod, resource).is_some() {
-        let granted = pod.status.as_ref().and_then(|status| status.allocated_resources.as_ref());
+        let granted = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.allocated_resources.as_ref());
         return match figure(granted, resource) {
             Some(granted) => amount(granted, resource).saturating_add(overhead(pod, resource)),
             None => pod_request(pod, resource),
@@ -213,7 +216,11 @@ fn together(pod: &Pod, list: fn(&ResourceRequirements) -> Option<&List>) -> List
         }
     }
     let own = pod::spec(pod).resources.as_ref().and_then(list);
-    together.extend(own.into_iter().flatten().map(|(name, quantity)| (name.clone(), quantity.clone())));
+    together.extend(
+        own.into_iter()
+            .flatten()
+            .map(|(name, quantity)| (name.clone(), quantity.clone())),
+    );
     together
 }
 

@@ -142,6 +142,10 @@ pub struct Memory {
     pub resize: Resizes,
     /// Grace of the kills in flight, by container id: a shorter one is sent again.
     pub kill_grace: BTreeMap<String, u32>,
+    /// All containers are being killed and forgotten, to begin anew.
+    pub restarts_all: bool,
+    /// How often containers that were forgotten had been started, by name.
+    pub next_attempts: BTreeMap<String, u32>,
 }
 
 impl Memory {
@@ -158,6 +162,8 @@ impl Memory {
             replaced: BTreeSet::new(),
             resize: Resizes::default(),
             kill_grace: BTreeMap::new(),
+            restarts_all: false,
+            next_attempts: BTreeMap::new(),
         }
     }
 }

@@ -83,14 +83,15 @@ impl Groups {
 
     /// Limits pages of a size, as [`page_size`] names it: what is used, and what is set aside.
     pub fn limit_huge_pages(&self, size: &str, bytes: u64) -> io::Result<()> {
-        let (group, used, reserved) = match (self.of("hugetlb"), &self.unified) {
-            (Some(group), _) => (group, "limit_in_bytes", "rsvd.limit_in_bytes"),
-            (None, Some(group)) => (group.as_path(), "max", "rsvd.max"),
+        let (group, unified) = match (self.of("hugetlb"), &self.unified) {
+            (Some(group), _) => (group, false),
+            (None, Some(group)) => (group.as_path(), true),
             (None, None) => return Err(io::ErrorKind::NotFound.into()),
         };
-        std::fs::write(group.join(format!("hugetlb.{size}.{used}")), bytes.to_string())?;
+        let [used, reserved] = page_files(size, unified);
+        std::fs::write(group.join(used), bytes.to_string())?;
         // Kernels before 5.7 do not count what is set aside.
-        write_if_there(&group.join(format!("hugetlb.{size}.{reserved}")), &bytes.to_string())
+        write_if_there(&group.join(reserved), &bytes.to_string())
     }
 
     /// Whoever is killed for memory takes all of the group along (upstream: `singleProcessOOMKill` is off). Only version 2
@@ -129,6 +130,12 @@ pub fn limit(root: &Path, group: &str, wanted: &Resources) -> Result<(), String>
     Ok(())
 }
 
+/// The files that limit pages of a size: what is used, and what is set aside.
+fn page_files(size: &str, unified: bool) -> [String; 2] {
+    let limit = if unified { "max" } else { "limit_in_bytes" };
+    ["", "rsvd."].map(|kind| format!("hugetlb.{size}.{kind}{limit}"))
+}
+
 /// Controller, file and content. A quota never stands beside another one's period for longer than a write.
 fn settings(wanted: &Resources, unified: bool) -> Vec<(&'static str, String, String)> {
     let limit = |value: u64, none: &str| match value {
@@ -162,13 +169,8 @@ fn settings(wanted: &Resources, unified: bool) -> Vec<(&'static str, String, Str
         );
     }
     for (bytes_of_page, bytes) in &wanted.huge_pages {
-        let size = page_size(*bytes_of_page);
-        let kinds = match unified {
-            true => ["max", "rsvd.max"],
-            false => ["limit_in_bytes", "rsvd.limit_in_bytes"],
-        };
-        for kind in kinds {
-            set("hugetlb", &format!("hugetlb.{size}.{kind}"), bytes.to_string());
+        for file in page_files(&page_size(*bytes_of_page), unified) {
+            set("hugetlb", &file, bytes.to_string());
         }
     }
     settings

@@ -14,6 +14,7 @@ use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Cluster {
     pub admin: kube::Client,
     node_client: kube::Client,
+    /// The kubelet's changes do not come to the API server as long as this is set.
+    pub held: Arc<AtomicBool>,
     pub runtime: Arc<FakeRuntime>,
     pub data: tempfile::TempDir,
     pub kubelet: Option<RunningKubelet>,
@@ -48,6 +51,20 @@ fn identity(user: &str, group: &str) -> InProcessIdentity {
     }
 }
 
+/// A client whose changes wait while `held` is set.
+fn holding(client: kube::Client, held: Arc<AtomicBool>) -> kube::Client {
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (client, held) = (client.clone(), held.clone());
+        async move {
+            while request.method() == http::Method::PATCH && held.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            client.send(request).await
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
 impl Cluster {
     pub async fn start() -> Self {
         Self::start_with(PodPolicy::default()).await
@@ -61,7 +78,8 @@ impl Cluster {
         let server = ApiServer::new(ApiServerOptions::new(storage, registry));
         let client = |identity| krust::client::in_process(server.endpoint(), identity, "test");
         let admin = client(identity("system:admin", "system:masters"));
-        let node_client = client(identity("system:node:node-1", "system:nodes"));
+        let held = Arc::new(AtomicBool::new(false));
+        let node_client = holding(client(identity("system:node:node-1", "system:nodes")), held.clone());
         for name in ["default", "kube-node-lease"] {
             let namespace = json!({"metadata": {"name": name}});
             let api: Api<Namespace> = Api::all(admin.clone());
@@ -80,6 +98,7 @@ impl Cluster {
         let mut cluster = Self {
             admin,
             node_client,
+            held,
             runtime,
             data: tempfile::tempdir().unwrap(),
             kubelet: None,

@@ -1,5 +1,6 @@
 //! The node agent against the API server of this process and the runtime in memory.
 
+mod changes;
 mod cluster;
 mod images;
 #[path = "../support/mounts.rs"]

@@ -7,6 +7,7 @@ use krust::kubelet::node_shutdown::periods;
 use krust::runtime::Runtime;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 /// Does not hear the stop signal.
@@ -111,4 +112,26 @@ async fn pods_end_in_the_order_of_their_priorities_and_none_come() {
     let events: Api<Event> = Api::namespaced(cluster.admin.clone(), "default");
     let events = events.list(&ListParams::default()).await.unwrap().items;
     assert!(events.iter().all(|event| event.reason.as_deref() != Some("Terminated")));
+}
+
+/// The API server is slow; a krust that stopped before it answers would never tell.
+#[tokio::test]
+async fn the_end_of_the_last_pods_is_told() {
+    let mut cluster = Cluster::start().await;
+    cluster.stop_kubelet().await;
+    cluster.shutdown_periods = periods(0, 0, "0=0").unwrap();
+    cluster.start_kubelet();
+    cluster.create("last", app(&POLITE)).await;
+    cluster.wait_phase("last", "Running").await;
+    let shutdown = cluster.kubelet.as_ref().unwrap().node_shutdown.clone();
+    let held = cluster.held.clone();
+    held.store(true, Ordering::SeqCst);
+    let run = tokio::spawn(async move { shutdown.run().await });
+    // Longer than the group's time and what comes after it.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    held.store(false, Ordering::SeqCst);
+    run.await.unwrap();
+    let status = cluster.pods().get("last").await.unwrap().status.unwrap();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("Terminated"));
 }

@@ -56,6 +56,31 @@ async fn a_container_that_does_not_live_is_restarted() {
 }
 
 #[tokio::test]
+async fn a_container_whose_first_hook_failed_ends_with_its_last_one() {
+    let cluster = Cluster::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let get = json!({"httpGet": {"host": "127.0.0.1", "port": port, "path": "/last"}});
+    let fails = json!({"exec": {"command": ["sh", "-c", "exit 3"]}});
+    let mut spec = with(json!({"lifecycle": {"postStart": fails, "preStop": get}}));
+    spec["restartPolicy"] = json!("Never");
+    cluster.create("hooked", spec).await;
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 1024];
+        let read = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+        String::from_utf8_lossy(&request[..read]).into_owned()
+    });
+    let asked = asked.await.expect("the preStop hook runs");
+    assert!(asked.starts_with("GET /last HTTP/1.1"), "{asked}");
+    cluster.wait_event("FailedPostStartHook", "PostStartHook failed").await;
+    cluster.wait_event("Killing", "FailedPostStartHook").await;
+    cluster.wait_phase("hooked", "Succeeded").await;
+}
+
+#[tokio::test]
 async fn startup_comes_first() {
     let cluster = Cluster::start().await;
     let mut never = probe(1);

@@ -5,13 +5,35 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::GRPCAction;
+use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const OK: u32 = 0;
+const DEADLINE_EXCEEDED: u32 = 4;
 const UNIMPLEMENTED: u32 = 12;
+/// The names of statuses, by number.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
 const SERVING: u64 = 1;
 
 /// SERVING is a success. `limit` is what a failure to connect is said to have taken: upstream's tries again until then.
@@ -50,22 +72,36 @@ async fn ask(action: &GRPCAction, pod_ip: &str, agent: &str, limit: &str) -> Res
         ));
     }
     // A call that fails at once says so in the head.
-    let mut status = number(answer.headers().get("grpc-status"));
+    let mut status = status_of(answer.headers());
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| format!("error: health rpc probe failed: {error}"))?;
-    status = status.or_else(|| number(body.trailers().and_then(|trailers| trailers.get("grpc-status"))));
+    status = status.or_else(|| status_of(body.trailers()?));
     match status {
-        Some(OK) => judge(&body.to_bytes()),
-        Some(UNIMPLEMENTED) => Err(format!(
-            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {METHOD}"
-        )),
-        Some(code) => Err(format!("error: health rpc probe failed: status code {code}")),
+        Some((OK, _)) => judge(&body.to_bytes()),
+        Some((DEADLINE_EXCEEDED, _)) => Err(format!("timeout: health rpc did not complete within {limit}")),
+        Some((code, message)) => Err(refusal(code, &message)),
         None => Err("error: health rpc probe failed: the answer has no status".to_owned()),
     }
 }
 
-fn number(value: Option<&http::HeaderValue>) -> Option<u32> {
-    value?.to_str().ok()?.parse().ok()
+/// A call's status and what it says.
+fn status_of(headers: &http::HeaderMap) -> Option<(u32, String)> {
+    let code = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok());
+    let message = percent_decode_str(message.unwrap_or_default());
+    Some((code, message.decode_utf8_lossy().into_owned()))
+}
+
+/// Why a call failed, in the words of Go's client.
+fn refusal(code: u32, message: &str) -> String {
+    if code == UNIMPLEMENTED {
+        return format!(
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
+        );
+    }
+    let name = usize::try_from(code).ok().and_then(|code| CODES.get(code));
+    let name = name.map_or_else(|| format!("Code({code})"), |name| (*name).to_owned());
+    format!("error: health rpc probe failed: rpc error: code = {name} desc = {message}")
 }
 
 /// An uncompressed message `HealthCheckRequest {service}` with its length before it.
@@ -123,6 +159,28 @@ fn serving_status(frame: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals() {
+        let mut headers = http::HeaderMap::new();
+        assert_eq!(status_of(&headers), None);
+        headers.insert("grpc-status", "5".parse().unwrap());
+        headers.insert("grpc-message", "unknown%20service".parse().unwrap());
+        let (code, message) = status_of(&headers).unwrap();
+        assert_eq!(
+            refusal(code, &message),
+            "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service"
+        );
+        assert_eq!(
+            refusal(12, "unknown service grpc.health.v1.Health"),
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): \
+             unknown service grpc.health.v1.Health"
+        );
+        assert_eq!(
+            refusal(99, ""),
+            "error: health rpc probe failed: rpc error: code = Code(99) desc = "
+        );
+    }
 
     #[test]
     fn messages() {

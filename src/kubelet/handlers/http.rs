@@ -143,7 +143,9 @@ async fn get(action: &HTTPGetAction, mut url: Url, agent: &str) -> Result<Answer
 async fn get_once(action: &HTTPGetAction, url: &Url, agent: &str) -> Result<Answer, String> {
     let own = action.http_headers.iter().flatten();
     let mut request = hyper::Request::get(&url.path);
-    for header in own.clone() {
+    // An empty one takes the default away.
+    let unwanted = |name: &str, value: &str| name.eq_ignore_ascii_case("Accept") && value.is_empty();
+    for header in own.clone().filter(|header| !unwanted(&header.name, &header.value)) {
         request = request.header(&header.name, &header.value);
     }
     let has = |name: &str| own.clone().any(|header| header.name.eq_ignore_ascii_case(name));
@@ -151,6 +153,8 @@ async fn get_once(action: &HTTPGetAction, url: &Url, agent: &str) -> Result<Answ
         ("Host", url.authority().as_str()),
         ("User-Agent", agent),
         ("Accept", "*/*"),
+        // No connection is kept.
+        ("Connection", "close"),
     ] {
         if !has(name) {
             request = request.header(name, value);
@@ -272,6 +276,7 @@ mod tests {
         for request in &requests {
             let has = |text| request.contains(text);
             assert!(has("user-agent: kube-probe/1.37") && has("x-a: 1"), "{request}");
+            assert!(has("accept: */*") && has("connection: close"), "{request}");
         }
         assert!(
             requests
@@ -298,6 +303,44 @@ mod tests {
         assert_eq!(
             refused,
             Outcome::Failure("HTTP probe failed with statuscode: 503".to_owned())
+        );
+    }
+
+    /// Nobody vouches for the certificate, and it is another host's.
+    #[tokio::test]
+    async fn certificates_are_not_verified() {
+        use tokio_rustls::rustls::{ServerConfig, crypto::aws_lc_rs};
+        let own = rcgen::generate_simple_self_signed(vec!["other.example".to_owned()]).unwrap();
+        let key = tokio_rustls::rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let config = config
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth();
+        let config = config.with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            stream.shutdown().await.unwrap();
+            String::from_utf8_lossy(&request[..read]).to_lowercase()
+        });
+        let headers = json!([{"name": "Host", "value": "own.example"}, {"name": "Accept", "value": ""}]);
+        let action = json!({"port": port, "scheme": "HTTPS", "httpHeaders": headers});
+        let action: HTTPGetAction = serde_json::from_value(action).unwrap();
+        let asked = probe(&action, &Container::default(), "127.0.0.1", "kube-probe/1.37").await;
+        assert_eq!(asked, Outcome::Success);
+        let request = server.await.unwrap();
+        assert!(request.contains("host: own.example\r\n"), "{request}");
+        assert!(
+            !request.contains("accept:") && !request.contains("127.0.0.1"),
+            "{request}"
         );
     }
 

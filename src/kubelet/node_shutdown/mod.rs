@@ -23,6 +23,8 @@ pub(super) const NOT_READY: &str = "node is shutting down";
 const STATUS_MAX: Duration = Duration::from_secs(2);
 /// Engine and API take a moment, too, when the last one was killed.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// In the end nobody waits behind those whose status the API does not have yet: nobody would write it later.
+const LAST_STATUSES: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub struct NodeShutdown {
@@ -83,6 +85,14 @@ impl NodeShutdown {
             {
                 tracing::warn!(priority = period.priority, "Not all pods ended in their time");
             }
+        }
+        let all = self.pods.all().into_iter();
+        let left: Vec<_> = all.filter(|record| !record.view().over).collect();
+        if timeout(LAST_STATUSES, join_all(left.iter().map(|record| record.over())))
+            .await
+            .is_err()
+        {
+            tracing::warn!("The API does not know of all pods how they ended");
         }
     }
 

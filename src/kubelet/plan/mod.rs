@@ -4,6 +4,7 @@
 //! The worker executes the actions, learns from their outcome and plans again. A plan made twice from the same
 //! situation is the same, and no action is planned while it is in flight.
 
+pub mod restart;
 mod run;
 mod stop;
 #[cfg(test)]
@@ -34,6 +35,8 @@ pub enum KillReason {
     SandboxChanged,
     /// Its resources changed, and it asks for a restart then.
     Resized,
+    /// All containers of the pod begin anew.
+    RestartingAll,
     /// A probe failed; its name.
     Unhealthy(&'static str),
 }
@@ -41,7 +44,7 @@ pub enum KillReason {
 impl KillReason {
     pub fn message(&self, container: &str) -> String {
         match self {
-            Self::Stopping | Self::SandboxChanged => format!("Stopping container {container}"),
+            Self::Stopping | Self::SandboxChanged | Self::RestartingAll => format!("Stopping container {container}"),
             Self::Unhealthy(probe) => format!("Container {container} failed {probe} probe, will be restarted"),
             Self::Resized => format!("Container {container} resize requires restart"),
             Self::DefinitionChanged => format!("Container {container} definition changed, will be restarted"),
@@ -80,6 +83,11 @@ pub enum Action {
     },
     RemoveContainer {
         id: String,
+    },
+    /// Forgets these containers, so that the pod begins anew; `cause` is the one whose end asked for it.
+    StartOver {
+        cause: Option<String>,
+        ids: Vec<String>,
     },
     /// Gives a running container what was granted to it.
     ResizeContainer {

@@ -1,7 +1,7 @@
 //! Keeping a pod as its spec says: volumes, sandbox, init containers, sidecars, app containers, restarts.
 
 use super::stop::{self, kill_because};
-use super::{Action, KillReason, Plan};
+use super::{Action, KillReason, Plan, restart};
 use crate::kubelet::container::definition_changed;
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::resize::Need;
@@ -16,6 +16,10 @@ const FIRST_ERROR_SHOWN: Duration = Duration::from_secs(1);
 
 pub(super) fn plan(pod: &Pod, memory: &Memory, now: SystemTime) -> Plan {
     let mut plan = Plan::default();
+    if memory.restarts_all {
+        restart::plan(pod, memory, now, &mut plan);
+        return plan;
+    }
     if finished(pod, memory) {
         plan.finished = true;
         stop::plan(pod, memory, pod::grace_seconds(pod), now, now, &mut plan);
@@ -233,11 +237,7 @@ impl<'a> Run<'a> {
             return;
         }
         let delay = self.memory.crash_back_off.delay(&key, ended).unwrap_or_default();
-        let message = format!(
-            "back-off {} restarting failed container={name} pod={}",
-            pod::go_duration(delay),
-            pod::full_name(self.pod)
-        );
+        let message = back_off_message(self.pod, name, delay);
         self.plan.wait(name, "CrashLoopBackOff", message);
     }
 
@@ -256,7 +256,10 @@ impl<'a> Run<'a> {
         let attempt = match (latest, replaces) {
             (_, Some(created)) => created.attempt,
             (Some(latest), None) => latest.attempt + 1,
-            (None, None) => attempt_from_status(self.pod, name),
+            (None, None) => {
+                let next = self.memory.next_attempts.get(name).copied().unwrap_or(0);
+                attempt_from_status(self.pod, name).max(next)
+            }
         };
         self.plan.actions.push(Action::StartContainer {
             name: name.clone(),
@@ -309,6 +312,15 @@ impl<'a> Run<'a> {
         }
         self.plan.wait(&container.name, &failure.reason, &failure.message);
     }
+}
+
+/// Why a container waits for its next start.
+pub(super) fn back_off_message(pod: &Pod, name: &str, delay: Duration) -> String {
+    format!(
+        "back-off {} restarting failed container={name} pod={}",
+        pod::go_duration(delay),
+        pod::full_name(pod)
+    )
 }
 
 /// Where the runtime has forgotten the container (its data was wiped) the count goes on from the pod's status.

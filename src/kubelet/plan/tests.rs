@@ -417,3 +417,49 @@ fn deadlines() {
     assert_eq!(deadline(&pod, at(4)), Ok(Some(at(5))));
     assert_eq!(deadline(&pod, at(5)).unwrap_err().reason, "DeadlineExceeded");
 }
+
+#[test]
+fn one_end_may_restart_all() {
+    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let pod = pod(json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always", "restartPolicyRules": [rule]}],
+        "containers": [{"name": "a"}, {"name": "b"}]}));
+    let mut memory = ready(vec![
+        container("i", 0, Some(0)),
+        container("s", 0, Some(7)),
+        container("a", 0, None),
+        container("b", 0, Some(0)),
+    ]);
+    let advance = |memory: &mut Memory| {
+        restart::advance(&pod, memory);
+        memory.restarts_all
+    };
+    assert!(!advance(&mut memory), "another code");
+    memory.runtime.containers[1] = container("s", 0, Some(42));
+    assert!(advance(&mut memory));
+    // Without grace, whatever else is under way.
+    assert_eq!(run(&pod, &memory).actions, [kill("a0", 0, KillReason::RestartingAll)]);
+    memory.runtime.put_container(container("a", 0, Some(137)));
+    memory.in_flight.insert(Step::Start("b".to_owned()));
+    assert_eq!(run(&pod, &memory).actions, []);
+    memory.in_flight.clear();
+    let cause = Some("s".to_owned());
+    let planned = run(&pod, &memory);
+    let [Action::StartOver { cause: found, ids }] = planned.actions.as_slice() else {
+        panic!("{planned:?}");
+    };
+    assert_eq!((found, ids.len()), (&cause, 4));
+    // Too soon again: as a crash, it waits.
+    memory.crash_back_off.advance("s ", at(10), at(10));
+    memory.crash_back_off.advance("s ", at(10), at(10));
+    let waits = run(&pod, &memory);
+    assert_eq!(
+        (waits.actions.len(), waits.waiting["s"].reason.as_str()),
+        (0, "CrashLoopBackOff")
+    );
+    // Nothing is left: it begins with the first one, and the count goes on.
+    memory.runtime.containers.clear();
+    memory.next_attempts.insert("i".to_owned(), 1);
+    assert!(!advance(&mut memory));
+    assert_eq!(run(&pod, &memory).actions, [start("i", 1)]);
+}

@@ -1,6 +1,7 @@
 //! The conditions of a pod that the kubelet owns (upstream: `pkg/kubelet/status/generate.go`).
 
 use super::Seen;
+use crate::kubelet::plan::restart;
 use crate::kubelet::pod::{self, Role};
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 
@@ -29,6 +30,7 @@ pub fn compute(seen: &Seen<'_>, status: &PodStatus) -> Vec<PodCondition> {
     for (kind, verdict) in verdicts {
         put(seen, &mut conditions, kind, verdict);
     }
+    restart_all(seen, status, &mut conditions);
     resize(seen, &mut conditions);
     disruption(seen, &mut conditions);
     conditions
@@ -53,6 +55,26 @@ fn disruption(seen: &Seen<'_>, conditions: &mut Vec<PodCondition>) {
         observed_generation: seen.pod.metadata.generation,
         last_probe_time: None,
     });
+}
+
+/// Of pods whose rules may ask for it (upstream: `GenerateAllContainersRestartingCondition`).
+fn restart_all(seen: &Seen<'_>, status: &PodStatus, conditions: &mut Vec<PodCondition>) {
+    if !restart::is_possible(seen.pod) {
+        return;
+    }
+    let verdict = match status.phase.as_deref() {
+        Some("Succeeded") => Err(("PodCompleted", String::new())),
+        Some("Failed") => Err(("PodFailed", String::new())),
+        _ if seen.restarts_all => Ok(Some("RestartAllContainersStarted")),
+        _ => Err(("", String::new())),
+    };
+    put(seen, conditions, restart::CONDITION, verdict);
+    let ours = conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == restart::CONDITION);
+    if let Some(condition) = ours.filter(|condition| condition.status == "True") {
+        condition.message = Some("container exited with restart policy rule".to_owned());
+    }
 }
 
 /// There only while there is something to say.

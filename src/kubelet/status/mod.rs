@@ -8,7 +8,7 @@ mod phase;
 #[cfg(test)]
 mod tests;
 
-use crate::kubelet::plan::{PodFailure, Waiting};
+use crate::kubelet::plan::{PodFailure, Waiting, restart};
 use crate::kubelet::probes::Verdicts;
 use crate::kubelet::resize::Resizes;
 use crate::kubelet::state::PodRuntime;
@@ -28,6 +28,8 @@ pub struct Seen<'a> {
     /// Ids of containers that will start again whatever the policy.
     pub replaced: &'a BTreeSet<String>,
     pub resize: &'a Resizes,
+    /// All containers are being killed and forgotten, to begin anew.
+    pub restarts_all: bool,
     /// Containers that a plan holds back, by name.
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// The kubelet ended the pod.
@@ -69,6 +71,8 @@ pub fn compute(seen: &Seen<'_>) -> PodStatus {
         Some(_) => "Failed",
         None => match phase::compute(pod, &status, seen.ending) {
             "Succeeded" | "Failed" if starts_again(seen) => "Running",
+            // What ran before does not count.
+            _ if !seen.ending && restart::is_under_way(pod, seen.runtime, seen.restarts_all) => "Pending",
             // What has come to its end without success has failed, also before it began.
             "Pending" | "Running" if seen.stopped && seen.ending => "Failed",
             phase => phase,

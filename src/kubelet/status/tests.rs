@@ -39,6 +39,7 @@ struct World {
     pod: Pod,
     runtime: PodRuntime,
     replaced: BTreeSet<String>,
+    restarts_all: bool,
     waiting: BTreeMap<String, Waiting>,
     failure: Option<PodFailure>,
     ending: bool,
@@ -65,6 +66,7 @@ impl World {
                 containers,
             },
             replaced: BTreeSet::new(),
+            restarts_all: false,
             waiting: BTreeMap::new(),
             failure: None,
             ending: false,
@@ -79,6 +81,7 @@ impl World {
             runtime: &self.runtime,
             replaced: &self.replaced,
             resize: &Resizes::default(),
+            restarts_all: self.restarts_all,
             waiting: &self.waiting,
             failure: self.failure.as_ref(),
             ending: self.ending,
@@ -301,6 +304,82 @@ fn what_never_began_has_failed_when_its_pod_is_over() {
             assert_eq!(state(&status.init_container_statuses, index), expected);
         }
     }
+}
+
+#[test]
+fn what_a_pod_has_as_a_whole() {
+    let both = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+    let limited = json!({"requests": both("100m", "1Mi"), "limits": both("200m", "2Mi")});
+    let some = json!({"requests": {"cpu": "50m"}, "limits": {"memory": "3Mi"}});
+    let said = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}});
+    for (own, containers, phase, requests, limits) in [
+        (json!(null), vec![json!({})], "Running", json!(null), json!(null)),
+        (
+            json!(null),
+            vec![limited.clone(), some.clone()],
+            "Pending",
+            both("150m", "1Mi"),
+            both("200m", "5Mi"),
+        ),
+        // The kernel knows of a limit for all of them only.
+        (
+            json!(null),
+            vec![limited.clone(), some],
+            "Running",
+            both("150m", "1Mi"),
+            json!({"memory": "5Mi"}),
+        ),
+        (said, vec![limited], "Running", both("1", "1Mi"), both("2", "2Mi")),
+    ] {
+        let names = ["a", "b"];
+        let specs: Vec<Value> = names
+            .iter()
+            .zip(&containers)
+            .map(|(name, resources)| json!({"name": name, "resources": resources}))
+            .collect();
+        let runs = names.iter().take(if phase == "Running" { containers.len() } else { 1 });
+        let spec = json!({"resources": own, "containers": specs});
+        let status = World::new(spec, runs.map(|name| container(name, 0, None)).collect()).status();
+        assert_eq!(status.phase.as_deref(), Some(phase));
+        let found = json!(status.resources.as_ref().unwrap());
+        let part = |list: &str| found.get(list).cloned().unwrap_or_default();
+        assert_eq!(
+            (part("requests"), part("limits")),
+            (requests.clone(), limits),
+            "{phase}"
+        );
+        assert_eq!(json!(status.allocated_resources), requests);
+    }
+}
+
+#[test]
+fn a_pod_that_begins_anew_is_pending() {
+    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let spec = json!({"restartPolicy": "Never", "containers": [
+        {"name": "a"}, {"name": "b", "restartPolicy": "Never", "restartPolicyRules": [rule]}]});
+    let mut world = World::new(spec, vec![container("a", 0, Some(137)), container("b", 0, Some(42))]);
+    world.restarts_all = true;
+    let status = world.status();
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    let expected = verdict(
+        "True",
+        "RestartAllContainersStarted",
+        "container exited with restart policy rule",
+    );
+    assert_eq!(condition(&status, "AllContainersRestarting"), expected);
+    world.pod.status = Some(status);
+    // Forgotten and not started yet.
+    (world.restarts_all, world.runtime.containers) = (false, vec![container("a", 1, None)]);
+    let status = world.status();
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    assert_eq!(condition(&status, "AllContainersRestarting"), verdict("False", "", ""));
+    world.runtime.containers.push(container("b", 1, None));
+    assert_eq!(world.status().phase.as_deref(), Some("Running"));
+    world.runtime.containers = vec![container("a", 1, Some(0)), container("b", 1, Some(0))];
+    let status = world.status();
+    assert_eq!(status.phase.as_deref(), Some("Succeeded"));
+    let over = verdict("False", "PodCompleted", "");
+    assert_eq!(condition(&status, "AllContainersRestarting"), over);
 }
 
 #[test]

@@ -3,55 +3,25 @@
 use super::start::{Start, StartError};
 use super::{Done, Worker};
 use crate::client::events::Level;
-use crate::kubelet::context::Context;
-use crate::kubelet::hooks;
+use crate::kubelet::hooks::PreStop;
 use crate::kubelet::plan::{Action, KillReason, Plan};
-use crate::kubelet::state::{FailureKind, StartFailure, Step, back_off_key};
 use crate::kubelet::resize::{self, Decrease};
+use crate::kubelet::state::{FailureKind, StartFailure, Step, back_off_key};
 use crate::kubelet::{pod, resources, sandbox};
 use crate::runtime::{ContainerState, ContainerStatus, Resources, Runtime, RuntimeError, SandboxState};
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::time::Instant;
 
 /// A kill that the runtime refuses is not sent again sooner.
 const KILL_RETRY: Duration = Duration::from_secs(1);
-
-/// What the process gets after its hook, as upstream.
-const GRACE_AFTER_HOOK_MIN_SECONDS: u32 = 2;
 
 /// How a kill ended.
 pub(super) struct Killed {
     pub id: String,
     /// The container as it is now; None if it is gone.
     pub status: Result<Option<ContainerStatus>, RuntimeError>,
-}
-
-/// A preStop hook that is due.
-struct PreStop {
-    path: String,
-    container: Container,
-    handler: LifecycleHandler,
-}
-
-impl PreStop {
-    /// Runs inside the grace period; returns what is left of it for the stop signal.
-    async fn run(self, context: &Context, pod: &Pod, id: &str, pod_ip: &str, grace_seconds: u32) -> u32 {
-        let begun = Instant::now();
-        let limit = Duration::from_secs(u64::from(grace_seconds));
-        let hook = hooks::run(context, pod, &self.handler, &self.container, id, pod_ip);
-        if let Ok(Err(reason)) = tokio::time::timeout(limit, hook).await {
-            tracing::debug!(pod = pod::full_name(pod), reason, "A preStop hook failed");
-            let message = "PreStopHook failed".to_owned();
-            context
-                .recorder
-                .event_at(pod, Some(self.path), Level::Warning, "FailedPreStopHook", message);
-        }
-        let spent = u32::try_from(begun.elapsed().as_secs()).unwrap_or(u32::MAX);
-        grace_seconds.saturating_sub(spent).max(GRACE_AFTER_HOOK_MIN_SECONDS)
-    }
 }
 
 /// Refuses to take memory that is used (upstream: `validateMemoryResizeAction`).
@@ -95,6 +65,7 @@ impl Worker {
                         Done::Removed(id, removed)
                     });
                 }
+                Action::StartOver { cause, ids } => self.start_over(cause, ids),
                 Action::ResizeContainer { id, name } => self.resize_container(id, &name),
                 Action::StartContainer {
                     name,
@@ -296,7 +267,9 @@ impl Worker {
                 .recorder
                 .event_at(&*self.pod, path, Level::Normal, "Killing", message);
         }
-        let hook = (!known).then(|| self.pre_stop(name)).flatten();
+        // Those that begin anew at once end without grace.
+        let hooked = !known && *reason != KillReason::RestartingAll;
+        let hook = hooked.then(|| self.pre_stop(name)).flatten();
         let context = self.context.clone();
         let pod = self.pod.clone();
         let pod_ip = self.context.pod_ip(&self.pod, self.memory.runtime.sandbox());
@@ -326,12 +299,38 @@ impl Worker {
 
     fn pre_stop(&self, name: &str) -> Option<PreStop> {
         let (role, container) = pod::find_container(&self.pod, name)?;
-        let handler = container.lifecycle.as_ref()?.pre_stop.clone()?;
-        Some(PreStop {
-            path: pod::field_path(role, name),
-            container: container.into_owned(),
-            handler,
-        })
+        PreStop::of(role, &container)
+    }
+
+    /// Forgets the pod's containers: what is started next is the first of its kind, but for the count.
+    fn start_over(&mut self, cause: Option<String>, ids: Vec<String>) {
+        let memory = &mut self.memory;
+        let cause = cause.and_then(|name| pod::find_container(&self.pod, &name));
+        if let Some((_, container)) = cause
+            && let Some(last) = memory.runtime.latest(&container.name)
+        {
+            let ended = last.finished_at.unwrap_or(last.created_at);
+            memory
+                .crash_back_off
+                .advance(&back_off_key(&container), ended, SystemTime::now());
+        }
+        for container in memory
+            .runtime
+            .containers
+            .iter()
+            .filter(|container| ids.contains(&container.id))
+        {
+            let next = memory.next_attempts.entry(container.name.clone()).or_default();
+            *next = (*next).max(container.attempt + 1);
+        }
+        memory.start_failures.clear();
+        for id in ids {
+            let runtime = self.context.runtime.clone();
+            self.spawn(Step::Remove(id.clone()), async move {
+                let removed = runtime.remove_container(&id).await;
+                Done::Removed(id, removed)
+            });
+        }
     }
 
     pub(super) async fn learn(&mut self, done: Done) {

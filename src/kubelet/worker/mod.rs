@@ -98,12 +98,14 @@ impl Worker {
     /// `runtime` is what was found of the pod when krust started; empty for a new pod.
     pub fn new(context: Arc<Context>, record: Arc<Record>, runtime: PodRuntime) -> Self {
         let pod = record.pod();
+        let mut memory = Memory::new(runtime);
+        memory.restarts_all = plan::restart::was_begun(&pod);
         Self {
             context,
             pod,
             record,
             gone: false,
-            memory: Memory::new(runtime),
+            memory,
             failure: None,
             stopping_since: None,
             first_seen: SystemTime::now(),
@@ -142,6 +144,7 @@ impl Worker {
             }
             if intent == Intent::Run {
                 self.resize(now);
+                plan::restart::advance(&self.pod, &mut self.memory);
             }
             let plan = plan::plan(&self.pod, &self.memory, intent, now);
             let ending = plan.finished || intent != Intent::Run;
@@ -283,6 +286,7 @@ impl Worker {
             runtime: &self.memory.runtime,
             replaced: &self.memory.replaced,
             resize: &self.memory.resize,
+            restarts_all: self.memory.restarts_all,
             waiting: &plan.waiting,
             failure: self.failure.as_ref(),
             ending,

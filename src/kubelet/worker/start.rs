@@ -3,7 +3,7 @@
 use crate::client::events::Level;
 use crate::kubelet::container::{self, ConfigError, Parts, env};
 use crate::kubelet::context::Context;
-use crate::kubelet::hooks;
+use crate::kubelet::hooks::{self, PreStop};
 use crate::kubelet::images::ImageError;
 use crate::kubelet::objects::{Objects, References};
 use crate::kubelet::pod::{self, Role};
@@ -147,7 +147,7 @@ impl Start {
         Ok(())
     }
 
-    /// A hook that fails ends the container; meanwhile the container does not count as started.
+    /// A hook that fails ends the container as any other end does, with the hook that is for that; meanwhile the container does not count as started.
     async fn post_start(&self, id: &str, path: &str) -> Result<(), StartError> {
         let Some(hook) = self
             .container
@@ -174,7 +174,11 @@ impl Start {
             recorder.event_at(&*self.pod, Some(path.to_owned()), level, reason, text.to_owned());
         }
         let runtime = &self.context.runtime;
-        if let Err(error) = runtime.stop_container(id, pod::grace_seconds(&self.pod)).await {
+        let mut grace = pod::grace_seconds(&self.pod);
+        if let Some(hook) = PreStop::of(self.role, &self.container) {
+            grace = hook.run(&self.context, &self.pod, id, &pod_ip, grace).await;
+        }
+        if let Err(error) = runtime.stop_container(id, grace).await {
             tracing::warn!(pod = pod::full_name(&self.pod), id, %error, "A container whose hook failed could not be stopped");
         }
         let failure = self.failure(FailureKind::Start, "PostStartHookError", message);

@@ -4,7 +4,7 @@ use super::qos_class;
 use super::update::{objects_equal, values_equal};
 use super::validate::annotations::is_mirror;
 use crate::registry::field::FieldError;
-use crate::registry::json::{child, children, items, map, objects, restore, text};
+use crate::registry::json::{at, child, children, items, map, objects, restore, text};
 use crate::registry::strategy::Object;
 use serde_json::Value;
 
@@ -31,7 +31,17 @@ pub fn validate(pod: &Object, old: &Object) -> Vec<FieldError> {
         let shown = text(pod, &["status", "qosClass"]);
         errors.push(FieldError::invalid("spec", shown, detail));
     }
+    if !resizes_on_its_node(old) {
+        errors.push(FieldError::forbidden(
+            "spec",
+            "Pod running on node without support for resize",
+        ));
+    }
     errors.extend(pod_level(new_spec, old_spec));
+    if !items(old, &["status", "nodeAllocatableResourceClaimStatuses"]).is_empty() {
+        let detail = "pods with node allocatable resource claims cannot be resized";
+        errors.push(FieldError::forbidden("spec", detail));
+    }
     let order = ordering(new_spec, old_spec);
     if !order.is_empty() {
         errors.extend(order);
@@ -40,37 +50,39 @@ pub fn validate(pod: &Object, old: &Object) -> Vec<FieldError> {
     for list in ["initContainers", "containers"] {
         for ((index, new), (_, before)) in objects(new_spec, &[list]).zip(objects(old_spec, &[list])) {
             let sidecar = text(before, &["restartPolicy"]) == "Always";
-            if list == "containers" || sidecar {
-                let path = format!("spec.{list}[{index}].resources");
-                for (field, what) in [("requests", "requests"), ("limits", "limits")] {
-                    if removed(new.get("resources"), before.get("resources"), field) {
-                        let detail = format!("resource {what} cannot be removed");
-                        errors.push(FieldError::forbidden(format!("{path}.{field}"), &detail));
-                    }
+            let path = format!("spec.{list}[{index}].resources");
+            for field in ["requests", "limits"] {
+                if removed(new.get("resources"), before.get("resources"), field) {
+                    let detail = format!("resource {field} cannot be removed");
+                    errors.push(FieldError::forbidden(format!("{path}.{field}"), &detail));
                 }
             }
-            let (path, detail) = match (list, sidecar) {
-                ("containers", _) => ("spec".to_owned(), "only cpu and memory resources are mutable"),
-                (_, true) => (
+            let (path, detail) = match list {
+                "containers" => ("spec".to_owned(), "only cpu and memory resources are mutable"),
+                _ => (
                     format!("spec.{list}[{index}]"),
                     "only cpu and memory resources for init or sidecar containers are mutable",
                 ),
-                (_, false) => (
-                    "spec".to_owned(),
-                    "resources for non-sidecar init containers are immutable",
-                ),
             };
-            let masked = if list == "containers" || sidecar {
-                masked(new, before)
-            } else {
-                new.clone()
-            };
-            if !objects_equal(&masked, before) {
+            if !objects_equal(&masked(new, before), before) {
                 errors.push(FieldError::forbidden(path, detail));
+            }
+            let restarts = objects(new, &["resizePolicy"])
+                .any(|(_, policy)| text(policy, &["restartPolicy"]) == "RestartContainer");
+            if list == "initContainers" && !sidecar && restarts && !objects_equal(new, before) {
+                let detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+                errors.push(FieldError::forbidden(format!("spec.{list}[{index}]"), detail));
             }
         }
     }
     errors
+}
+
+/// A container that runs and does not say with what is on a node that knows nothing of it.
+fn resizes_on_its_node(pod: &Object) -> bool {
+    let mut statuses = objects(pod, &["status", "containerStatuses"]);
+    let running = statuses.find(|(_, status)| at(status, &["state", "running"]).is_some());
+    running.is_none_or(|(_, status)| status.contains_key("resources"))
 }
 
 /// Resources of the pod as a whole: cpu and memory may change, nothing may go.
