@@ -2,11 +2,14 @@
 //!
 //! One first, then two, then four: where all would fail for the same reason, a quota perhaps, few are tried in vain.
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 
 const FIRST: usize = 1;
-/// Writes under way at the same time.
-const TOGETHER_MAX: usize = 500;
+/// Of a batch (upstream: `BurstReplicas`).
+const BATCH_MAX: usize = 500;
+/// Writes under way at the same time. More make nothing faster, and the API server has only so many places for who waits
+/// (upstream: the client's `kube-api-burst`).
+const UNDER_WAY_MAX: usize = 50;
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +29,12 @@ impl<E> Outcome<E> {
     }
 }
 
+/// Does all of it, some at the same time; the results come as the work ends.
+pub async fn all<F: Future>(work: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let work: Vec<F> = work.into_iter().collect();
+    stream::iter(work).buffer_unordered(UNDER_WAY_MAX).collect().await
+}
+
 /// Does `work` with each of `items`, in growing batches, until one of a batch fails.
 pub async fn run<T, F, E>(items: impl IntoIterator<Item = T>, work: impl Fn(T) -> F) -> Outcome<E>
 where
@@ -42,7 +51,7 @@ where
         if batch.is_empty() {
             return outcome;
         }
-        for result in join_all(batch).await {
+        for result in all(batch).await {
             match result {
                 Ok(()) => outcome.done += 1,
                 Err(failure) => outcome.failures.push(failure),
@@ -51,7 +60,7 @@ where
         if !outcome.failures.is_empty() {
             return outcome;
         }
-        size = (size * 2).min(TOGETHER_MAX);
+        size = (size * 2).min(BATCH_MAX);
     }
 }
 

@@ -241,10 +241,10 @@ impl Level {
             flow.metrics.unqueued(turn.width.most());
             let seat = Seat::new(&flow, Some(turn.queue), turn.width, false, now);
             // Who does not wait any more gives it back, and the next one is looked for here.
-            if let Err(mut seat) = give.send(seat) {
-                if let Some(held) = seat.answered() {
-                    held.give_back();
-                }
+            if let Err(mut seat) = give.send(seat)
+                && let Some(held) = seat.answered()
+            {
+                held.give_back();
             }
         }
     }

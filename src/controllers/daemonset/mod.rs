@@ -23,7 +23,6 @@ use crate::client::informer::{Change, Index, Informer, Watched};
 use crate::client::work_queue::{Next, WorkQueue};
 use backoff::Backoff;
 use eligibility::Eligibility;
-use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -261,7 +260,7 @@ impl Controller {
             Ok(())
         });
         let created = created.await.result().map_err(call("creating pods", key));
-        let deleted = join_all(plan.delete.iter().map(|pod| async move {
+        let deleted = slow_start::all(plan.delete.iter().map(|pod| async move {
             if self.pod_control.delete(set, pod).await? {
                 self.expectations.deleted(key, &**pod);
             }

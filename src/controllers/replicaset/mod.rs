@@ -11,7 +11,6 @@ use super::slow_start;
 use crate::client::ObjectKey;
 use crate::client::informer::{Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
@@ -135,7 +134,7 @@ impl<K: Replicated> Shell<K> {
                     }
                     Ok(())
                 });
-                join_all(deletions).await.into_iter().collect()
+                slow_start::all(deletions).await.into_iter().collect()
             }
         }
     }
