@@ -84,7 +84,7 @@ async fn what_a_pod_has_as_a_whole_changes_in_place() {
     assert_eq!(limits(), [32, 32]);
     assert_eq!(
         cluster.container_ids().await,
-        [container.clone()],
+        std::slice::from_ref(&container),
         "it was not restarted"
     );
 
