@@ -7,7 +7,7 @@
 
 use crate::kubelet::pod;
 use crate::kubelet::resources;
-use crate::kubelet::state::{PodRuntime, is_alive};
+use crate::kubelet::state::PodRuntime;
 use crate::runtime::{ContainerStatus, Resources};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -100,7 +100,7 @@ fn asked(container: &Container) -> ResourceRequirements {
     container.resources.clone().unwrap_or_default()
 }
 
-fn same_of_pod(one: Option<&ResourceRequirements>, other: Option<&ResourceRequirements>) -> bool {
+fn same(one: Option<&ResourceRequirements>, other: Option<&ResourceRequirements>) -> bool {
     let none = ResourceRequirements::default();
     resources::same(one.unwrap_or(&none), other.unwrap_or(&none))
 }
@@ -115,14 +115,11 @@ impl Allocated {
 
     fn is_of(&self, container: &Container) -> bool {
         let known = self.containers.get(&container.name);
-        known.is_none_or(|known| match &container.resources {
-            Some(asked) => resources::same(known, asked),
-            None => resources::same(known, &ResourceRequirements::default()),
-        })
+        known.is_none_or(|known| same(Some(known), container.resources.as_ref()))
     }
 
     fn is_as_asked(&self, pod: &Pod) -> bool {
-        let of_pod = same_of_pod(self.of_pod.as_ref(), pod::spec(pod).resources.as_ref());
+        let of_pod = same(self.of_pod.as_ref(), pod::spec(pod).resources.as_ref());
         of_pod && resizable(pod).all(|container| self.is_of(container))
     }
 }
@@ -162,7 +159,7 @@ impl Resizes {
             .flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
         let statuses: Vec<_> = statuses.flatten().flatten().collect();
         for container in resizable(pod) {
-            let Some(running) = runtime.latest(&container.name).filter(|latest| is_alive(latest.state)) else {
+            let Some(running) = runtime.alive(&container.name) else {
                 continue;
             };
             let known = statuses.iter().find(|status| status.name == container.name);
@@ -200,7 +197,7 @@ impl Resizes {
         {
             return None;
         }
-        let for_pod = !same_of_pod(allocated.of_pod.as_ref(), pod::spec(pod).resources.as_ref());
+        let for_pod = !same(allocated.of_pod.as_ref(), pod::spec(pod).resources.as_ref());
         let possible = match for_pod && !bounded() {
             true => Err(("Infeasible", NOT_BOUNDED.to_owned())),
             false => fits(pod, room()),
@@ -244,7 +241,7 @@ impl Resizes {
     /// Whether every running container has what was granted.
     fn is_settled(&self, pod: &Pod, runtime: &PodRuntime) -> bool {
         let settled = resizable(pod).all(|container| {
-            let latest = runtime.latest(&container.name).filter(|latest| is_alive(latest.state));
+            let latest = runtime.alive(&container.name);
             latest.is_none_or(|latest| self.has_granted(container, &latest.id))
         });
         settled && self.starting.is_empty()
@@ -309,7 +306,7 @@ impl Resizes {
             return self.granted_pod(pod);
         }
         let has = |name: &str| {
-            let running = runtime.latest(name).filter(|latest| is_alive(latest.state));
+            let running = runtime.alive(name);
             let given = running.and_then(|running| self.actuated.get(&running.id));
             given.map(|given| &given.own).or_else(|| self.granted_to(name))
         };
@@ -410,7 +407,7 @@ impl Resizes {
             return true;
         };
         let follows = resources::follows_pod(&self.granted(container));
-        resources::same(&has.own, granted) && (!follows || same_of_pod(has.of_pod.as_ref(), self.granted_to_pod()))
+        resources::same(&has.own, granted) && (!follows || same(has.of_pod.as_ref(), self.granted_to_pod()))
     }
 
     /// What the running container needs; None if it has what was granted.
@@ -447,7 +444,6 @@ impl Resizes {
     pub fn decreases(&self, pod: &Pod, runtime: &PodRuntime) -> Vec<Decrease> {
         let (before, after) = (self.actuated_pod(pod, runtime), self.granted_pod(pod));
         let goes_down = |before: u64, after: u64| after != 0 && (before == 0 || after < before);
-        let running = |name: &str| runtime.latest(name).filter(|latest| is_alive(latest.state));
         let ids: Vec<String> = runtime.running().map(|c| c.id.clone()).collect();
         let of_pod = |pod: &Pod| resources::for_pod(pod).memory_limit_bytes;
         let mut found = Vec::new();
@@ -461,7 +457,7 @@ impl Resizes {
         for (old, new) in resizable(&before).zip(resizable(&after)) {
             let limit = |pod: &Pod, container: &Container| resources::memory_limit_bytes(pod, container);
             let (old, limit) = (limit(&before, old), limit(&after, new));
-            if let Some(running) = running(&new.name).filter(|_| goes_down(old, limit)) {
+            if let Some(running) = runtime.alive(&new.name).filter(|_| goes_down(old, limit)) {
                 found.push(Decrease {
                     container: Some(new.name.clone()),
                     limit_bytes: limit,

@@ -38,6 +38,11 @@ impl PodRuntime {
         of_name.max_by_key(|c| (c.attempt, c.created_at))
     }
 
+    /// The latest of that name, if a process of it may be there.
+    pub fn alive(&self, name: &str) -> Option<&ContainerStatus> {
+        self.latest(name).filter(|latest| is_alive(latest.state))
+    }
+
     pub fn running(&self) -> impl Iterator<Item = &ContainerStatus> {
         self.containers.iter().filter(|c| is_alive(c.state))
     }

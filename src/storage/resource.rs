@@ -78,10 +78,6 @@ impl ResourceCache {
         state.namespaces.get(&scope(namespace))?.objects.get(name).cloned()
     }
 
-    pub fn objects(&self) -> usize {
-        self.state.read().objects
-    }
-
     /// How many objects, and their bytes.
     pub fn size(&self) -> (usize, usize) {
         let state = self.state.read();

@@ -124,7 +124,7 @@ impl Storage {
     /// Resources that were ever used, with the number of their objects, by name.
     pub fn resources(&self) -> Vec<(Arc<str>, usize)> {
         let resources = self.cache.resources().into_iter();
-        let mut resources: Vec<_> = resources.map(|r| (r.name.clone(), r.objects())).collect();
+        let mut resources: Vec<_> = resources.map(|r| (r.name.clone(), r.size().0)).collect();
         resources.sort();
         resources
     }

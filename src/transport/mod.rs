@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 pub mod dial;
 pub mod extension;
+pub mod go_json;
 pub mod listen;
 pub mod pki;
 pub mod plain;

@@ -1,6 +1,7 @@
 //! What claims use: for storage, per class, and for devices (upstream: `persistent_volume_claims.go` and
 //! `resource_claims.go` in `pkg/quota/v1/evaluator/core`).
 
+use super::pods::{self, DEVICE_CLASS, REQUESTS};
 use super::{Amounts, Measured, count_name, fits};
 use crate::quantity::{Format, Quantity};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ScopedResourceSelectorRequirement};
@@ -12,10 +13,8 @@ const CLAIMS: &str = "persistentvolumeclaims";
 const STORAGE: &str = "requests.storage";
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
 const DEVICES_OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
-/// The same devices, as pods ask for them by the name of an extended resource.
-const REQUESTED_OF_CLASS: &str = "requests.deviceclass.resource.kubernetes.io/";
-/// Marks the claims that are made for pods that ask so, and were charged for it themselves.
-const EXTENDED: &str = "resource.kubernetes.io/extended-resource-claim";
+/// Marks the claims that are made for pods that ask for devices by the names of extended resources.
+pub const EXTENDED_CLAIM: &str = "resource.kubernetes.io/extended-resource-claim";
 /// As many devices as one claim may be given: what "all" is charged with.
 const DEVICES_MAX: i64 = 32;
 
@@ -27,8 +26,14 @@ pub(super) fn tracks_storage(resource: &str) -> bool {
             .is_some_and(|at| of_class(&resource[at + OF_CLASS.len()..]))
 }
 
+/// Whether the claim was made for a pod that asks for extended resources.
+pub fn is_extended_claim(claim: &ResourceClaim) -> bool {
+    let annotations = claim.metadata.annotations.as_ref();
+    annotations.is_some_and(|all| all.get(EXTENDED_CLAIM).is_some_and(|value| value == "true"))
+}
+
 pub(super) fn tracks_devices(resource: &str) -> bool {
-    resource.ends_with(DEVICES_OF_CLASS) || resource.starts_with(REQUESTED_OF_CLASS)
+    resource.ends_with(DEVICES_OF_CLASS) || pods::tracks_class(resource)
 }
 
 impl Measured for PersistentVolumeClaim {
@@ -104,14 +109,14 @@ impl Measured for ResourceClaim {
     fn usage(&self, _now: jiff::Timestamp) -> Amounts {
         let mut usage = Amounts::default();
         usage.count(&count_name("resource.k8s.io", "resourceclaims"), 1);
-        let annotations = self.metadata.annotations.as_ref();
-        let is_extended = annotations.is_some_and(|all| all.get(EXTENDED).is_some_and(|value| value == "true"));
+        // The pod was charged for it itself.
+        let is_extended = is_extended_claim(self);
         let mut add = |class: &str, number: i64| {
             let number = Quantity::from_units(number, Format::DecimalSi);
             let mut more = Amounts::default();
             more.set(&format!("{class}{DEVICES_OF_CLASS}"), number);
             if !is_extended {
-                more.set(&format!("{REQUESTED_OF_CLASS}{class}"), number);
+                more.set(&format!("{REQUESTS}{DEVICE_CLASS}{class}"), number);
             }
             usage.add(&more);
         };
@@ -199,7 +204,7 @@ mod tests {
              nic.deviceclass.resource.k8s.io/devices=3,requests.deviceclass.resource.kubernetes.io/gpu=34,\
              requests.deviceclass.resource.kubernetes.io/nic=3"
         );
-        claim.metadata.annotations = Some([(EXTENDED.to_owned(), "true".to_owned())].into());
+        claim.metadata.annotations = Some([(EXTENDED_CLAIM.to_owned(), "true".to_owned())].into());
         assert_eq!(
             claim.usage(jiff::Timestamp::UNIX_EPOCH).to_string(),
             "count/resourceclaims.resource.k8s.io=1,gpu.deviceclass.resource.k8s.io/devices=34,\

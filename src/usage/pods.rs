@@ -32,9 +32,9 @@ const DEMANDED: [&str; 6] = [
 /// The resources that have figures for requests and for limits.
 const BOTH: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 const HUGE_PAGES: &str = "hugepages-";
-const REQUESTS: &str = "requests.";
+pub(super) const REQUESTS: &str = "requests.";
 /// Devices of a class, asked for as if they were an extended resource of that name.
-const DEVICE_CLASS: &str = "deviceclass.resource.kubernetes.io/";
+pub const DEVICE_CLASS: &str = "deviceclass.resource.kubernetes.io/";
 
 pub(super) fn tracks(resource: &str) -> bool {
     TRACKED.contains(&resource)
@@ -47,8 +47,13 @@ pub(super) fn tracks(resource: &str) -> bool {
 
 /// What quotas call an extended resource: `requests.example.com/gpu`.
 pub(super) fn tracks_extended(resource: &str) -> bool {
+    (resource.starts_with(REQUESTS) && !is_native(resource)) || tracks_class(resource)
+}
+
+/// What quotas call devices of a class that are asked for so.
+pub(super) fn tracks_class(resource: &str) -> bool {
     let of = resource.strip_prefix(REQUESTS);
-    of.is_some_and(|of| !is_native(resource) || of.starts_with(DEVICE_CLASS))
+    of.is_some_and(|of| of.starts_with(DEVICE_CLASS))
 }
 
 /// Kubernetes' own resources, as opposed to those of devices: without a domain, or in Kubernetes' own.

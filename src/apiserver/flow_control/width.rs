@@ -119,8 +119,7 @@ fn write(watching: u32, most: u32) -> Width {
 
 fn begins_with_state(ctx: &Context) -> bool {
     let version = ctx.query.get("resourceVersion").unwrap_or_default();
-    let asked = ctx.query.get("sendInitialEvents").is_some() && ctx.query.flag("sendInitialEvents");
-    asked || matches!(version, "" | "0")
+    ctx.query.flag("sendInitialEvents") || matches!(version, "" | "0")
 }
 
 #[cfg(test)]

@@ -73,7 +73,8 @@ pub(super) fn plan(pod: &Pod, memory: &Memory, now: SystemTime, plan: &mut Plan)
     if any || memory.in_flight.iter().any(under_way) {
         return;
     }
-    if let Some((container, ended)) = cause(pod, &memory.runtime) {
+    let cause = cause(pod, &memory.runtime);
+    if let Some((container, ended)) = cause {
         let at = ended.finished_at.unwrap_or(ended.created_at);
         let key = back_off_key(container);
         if let Some(until) = memory.crash_back_off.blocked_until(&key, at, now) {
@@ -85,7 +86,7 @@ pub(super) fn plan(pod: &Pod, memory: &Memory, now: SystemTime, plan: &mut Plan)
         }
     }
     plan.actions.push(Action::StartOver {
-        cause: cause(pod, &memory.runtime).map(|(container, _)| container.name.clone()),
+        cause: cause.map(|(container, _)| container.name.clone()),
         ids: remains(pod, &memory.runtime)
             .map(|container| container.id.clone())
             .collect(),

@@ -9,6 +9,7 @@ use crate::scheduler::devices::key;
 use crate::scheduler::devices::readiness::{has_conditions, is_given_up, is_ready};
 use crate::scheduler::plugins::dynamic_resources::{claim_names, is_reserved_for};
 use crate::scheduler::pod_info::PodInfo;
+use crate::usage::is_extended_claim;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -185,7 +186,7 @@ impl Calls {
     }
 
     fn are_ready(&self, pod: &PodInfo, written: &[Arc<ResourceClaim>], patience: Duration) -> Result<bool, String> {
-        let special = written.iter().filter(|claim| extended::is_special(claim));
+        let special = written.iter().filter(|claim| is_extended_claim(claim));
         let special = special.filter_map(|claim| claim.metadata.name.clone());
         for name in claim_names(pod).unwrap_or_default().into_iter().chain(special) {
             let Some(claim) = self.resource_claims.get(&pod.namespace, &name) else {
@@ -204,7 +205,7 @@ impl Calls {
     /// The pod is not bound: others may use its claims.
     pub(super) async fn release_claims(&self, pod: &PodInfo, written: &[Arc<ResourceClaim>]) {
         let api = self.resource_claims(&pod.namespace);
-        for claim in written.iter().filter(|claim| extended::is_special(claim)) {
+        for claim in written.iter().filter(|claim| is_extended_claim(claim)) {
             self.delete_special(claim).await;
         }
         for name in claim_names(pod).unwrap_or_default() {
@@ -244,7 +245,7 @@ impl Calls {
     }
 
     pub(super) async fn deallocate(self, claim: &ResourceClaim) -> CallResult {
-        if extended::is_special(claim) {
+        if is_extended_claim(claim) {
             self.delete_special(claim).await;
             return CallResult::Reported;
         }

@@ -5,6 +5,7 @@ use crate::scheduler::objects::Objects;
 use crate::scheduler::plugins::is_extended;
 use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::resources::Amounts;
+use crate::usage::{DEVICE_CLASS, EXTENDED_CLAIM, is_extended_claim};
 use k8s_openapi::api::core::v1::{Container, ContainerExtendedResourceRequest};
 use k8s_openapi::api::resource::v1::{
     DeviceClaim, DeviceClass, DeviceRequest, ExactDeviceRequest, ResourceClaim, ResourceClaimSpec,
@@ -13,9 +14,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// Every class stands for the resource of this name.
-const BY_CLASS: &str = "deviceclass.resource.kubernetes.io/";
-const ANNOTATION: &str = "resource.kubernetes.io/extended-resource-claim";
 /// Of a claim that is not written yet: no other claim can have that name.
 const NOT_WRITTEN: &str = "<extended-resources>";
 
@@ -23,7 +21,7 @@ const NOT_WRITTEN: &str = "<extended-resources>";
 pub type Backed = BTreeMap<String, String>;
 
 pub fn may_be_backed(resource: &str) -> bool {
-    is_extended(resource) || resource.starts_with(BY_CLASS)
+    is_extended(resource) || resource.starts_with(DEVICE_CLASS)
 }
 
 /// The class that stands for the resource: of those that name it the newest.
@@ -38,7 +36,7 @@ fn class_of<'a>(objects: &'a Objects, resource: &str) -> Option<&'a str> {
     };
     let named = objects.device_classes.all().map(|class| &**class);
     let newest = named.filter(names_it).min_by_key(age);
-    let implied = || objects.device_classes.get("", resource.strip_prefix(BY_CLASS)?);
+    let implied = || objects.device_classes.get("", resource.strip_prefix(DEVICE_CLASS)?);
     newest
         .or_else(|| implied().map(|class| &**class))
         .and_then(|class| class.metadata.name.as_deref())
@@ -50,14 +48,6 @@ pub fn backed(objects: &Objects, pod: &PodInfo) -> Backed {
     let wanted = wanted.filter(|name| may_be_backed(name));
     let classes = wanted.filter_map(|name| Some((name.to_owned(), class_of(objects, name)?.to_owned())));
     classes.collect()
-}
-
-pub fn is_special(claim: &ResourceClaim) -> bool {
-    let annotations = claim.metadata.annotations.as_ref();
-    annotations
-        .and_then(|annotations| annotations.get(ANNOTATION))
-        .map(String::as_str)
-        == Some("true")
 }
 
 /// Whether the claim is one that the API does not have.
@@ -74,7 +64,9 @@ pub fn temporary_uid(pod_uid: &str) -> String {
 pub fn owner(claim: &ResourceClaim) -> Option<&str> {
     let mut owners = claim.metadata.owner_references.iter().flatten();
     let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == "Pod");
-    owner.filter(|_| is_special(claim)).map(|owner| owner.uid.as_str())
+    owner
+        .filter(|_| is_extended_claim(claim))
+        .map(|owner| owner.uid.as_str())
 }
 
 /// The claim of the pod for what a node with that `allocatable` does not have by itself; None: for nothing.
@@ -100,7 +92,7 @@ pub fn claim(pod: &PodInfo, backed: &Backed, allocatable: &Amounts) -> Option<Re
             generate_name: Some(format!("{}-extended-resources-", pod.name)),
             namespace: Some(pod.namespace.clone()),
             uid: Some(temporary_uid(&pod.uid)),
-            annotations: Some([(ANNOTATION.to_owned(), "true".to_owned())].into()),
+            annotations: Some([(EXTENDED_CLAIM.to_owned(), "true".to_owned())].into()),
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
@@ -298,7 +290,7 @@ mod tests {
                 assert_eq!(requested, "");
                 continue;
             };
-            assert!(is_special(&claim) && is_to_be_written(&claim) && owner(&claim) == Some("u"));
+            assert!(is_extended_claim(&claim) && is_to_be_written(&claim) && owner(&claim) == Some("u"));
             let devices = claim.spec.as_ref().unwrap().devices.as_ref().unwrap();
             let requests = devices.requests.iter().flatten();
             let requests: Vec<String> = requests.map(|one| format!("{}={}", one.name, count(one))).collect();

@@ -60,7 +60,7 @@ impl Extender {
 
 /// Makes the calls at once and waits for all answers: over the network, but for tests.
 pub trait Caller: Send + Sync {
-    fn call(&self, calls: &[(&network::Call, Vec<u8>)]) -> Vec<wire::Answer>;
+    fn call(&self, calls: Vec<(&network::Call, Vec<u8>)>) -> Vec<wire::Answer>;
 }
 
 /// All of them, those that can be done without at the end.
@@ -91,7 +91,7 @@ impl Extenders {
     }
 
     fn ask(&self, call: &network::Call, body: Vec<u8>) -> wire::Answer {
-        let answers = self.caller.as_ref().map(|caller| caller.call(&[(call, body)]));
+        let answers = self.caller.as_ref().map(|caller| caller.call(vec![(call, body)]));
         let answer = answers.and_then(|mut answers| answers.pop());
         answer.unwrap_or_else(|| Err("there is no answer".to_owned()))
     }
@@ -154,7 +154,7 @@ impl Extenders {
         if calls.is_empty() {
             return;
         }
-        for ((extender, _), answer) in asked.iter().zip(caller.call(&calls)) {
+        for ((extender, _), answer) in asked.iter().zip(caller.call(calls)) {
             let scores = match answer.and_then(|answer| wire::scores(&answer)) {
                 Ok(scores) => scores,
                 Err(error) => {

@@ -40,14 +40,15 @@ pub struct Network {
 }
 
 impl Caller for Network {
-    fn call(&self, calls: &[(&Call, Vec<u8>)]) -> Vec<Answer> {
+    fn call(&self, calls: Vec<(&Call, Vec<u8>)>) -> Vec<Answer> {
+        let urls: Vec<&str> = calls.iter().map(|(call, _)| call.url.as_str()).collect();
         let answers = async {
-            let asked = calls.iter().map(|(call, body)| post(call, body.clone()));
+            let asked = calls.into_iter().map(|(call, body)| post(call, body));
             tokio::select! {
                 answers = join_all(asked) => answers,
                 () = self.shutdown.cancelled() => {
-                    let url = |call: &Call| Err(format!("Post {:?}: context canceled", call.url));
-                    calls.iter().map(|(call, _)| url(call)).collect()
+                    let broken_off = |url: &&str| Err(format!("Post {url:?}: context canceled"));
+                    urls.iter().map(broken_off).collect()
                 }
             }
         };

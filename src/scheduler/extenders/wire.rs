@@ -3,6 +3,7 @@
 
 use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::pod_info::PodInfo;
+use crate::transport::go_json::mismatch;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::Serialize;
@@ -172,18 +173,6 @@ fn value(text: &[u8]) -> Result<Value, String> {
         None => Err("EOF".to_owned()),
         Some(value) => value.map_err(|error| error.to_string()),
     }
-}
-
-fn mismatch(value: &Value, what: &str, wanted: &str) -> String {
-    let is = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
-    format!("json: cannot unmarshal {is} into Go {what} of type {wanted}")
 }
 
 /// The members of an object of the type `of`; null and what is missing are the same.

@@ -34,14 +34,14 @@ struct Fake<F> {
 }
 
 impl<F: Fn(&str) -> Result<Value, String> + Send + Sync> Caller for Fake<F> {
-    fn call(&self, calls: &[(&Call, Vec<u8>)]) -> Vec<Result<Bytes, String>> {
-        let one = |(call, body): &(&Call, Vec<u8>)| {
+    fn call(&self, calls: Vec<(&Call, Vec<u8>)>) -> Vec<Result<Bytes, String>> {
+        let one = |(call, body): (&Call, Vec<u8>)| {
             let path = call.url.trim_start_matches("http://x/").to_owned();
             let answer = (self.answer)(&path);
-            self.asked.lock().push((path, serde_json::from_slice(body).unwrap()));
+            self.asked.lock().push((path, serde_json::from_slice(&body).unwrap()));
             answer.map(|answer| answer.to_string().into())
         };
-        calls.iter().map(one).collect()
+        calls.into_iter().map(one).collect()
     }
 }
 

@@ -3,13 +3,14 @@
 
 use super::super::engine::{self, Update, Written, metadata, ownership};
 use super::super::update::may_create;
-use super::{Sent, strict};
+use super::Sent;
 use crate::apiserver::codec::{body, depth, yaml};
 use crate::apiserver::context::Context;
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::FieldValidation;
 use crate::registry::strategy::{Object, Target};
 use crate::registry::{Kind, managed, schema};
+use crate::transport::go_json;
 use bytes::Bytes;
 use poem::http::StatusCode;
 use serde_json::Value;
@@ -72,7 +73,7 @@ impl Config {
             Value::Object(object) => object,
             Value::Null => Object::new(),
             other => {
-                let text = strict::mismatch(&other, "map[string]interface {}");
+                let text = go_json::mismatch(&other, "value", "map[string]interface {}");
                 return Err(undecodable(format!(
                     "error unmarshaling JSON: while decoding JSON: {text}"
                 )));

@@ -5,6 +5,7 @@ use super::strict::{self, Strict};
 use crate::apiserver::error::ApiError;
 use crate::apiserver::options::FieldValidation;
 use crate::registry::strategy::Object;
+use crate::transport::go_json;
 use serde_json::Value;
 
 /// An operation of type `test` found something else.
@@ -32,14 +33,14 @@ pub fn parse(bytes: &[u8], validation: FieldValidation) -> Result<(JsonPatch, Ve
     let operations = match value {
         Value::Array(operations) => operations,
         Value::Null => Vec::new(),
-        other => return Err(undecodable(strict::mismatch(&other, list_type))),
+        other => return Err(undecodable(go_json::mismatch(&other, "value", list_type))),
     };
     let mut patch = Vec::with_capacity(operations.len());
     for (index, operation) in operations.into_iter().enumerate() {
         let operation = match operation {
             Value::Object(operation) => operation,
             Value::Null => Object::new(),
-            other => return Err(undecodable(strict::mismatch(&other, "handlers.jsonPatchOp"))),
+            other => return Err(undecodable(go_json::mismatch(&other, "value", "handlers.jsonPatchOp"))),
         };
         if is_strict {
             for field in ["op", "path", "from"] {
@@ -47,7 +48,7 @@ pub fn parse(bytes: &[u8], validation: FieldValidation) -> Result<(JsonPatch, Ve
                     .get(field)
                     .filter(|value| !value.is_string() && !value.is_null())
                 {
-                    let kind = strict::kind(value);
+                    let kind = go_json::kind(value);
                     let text = format!(
                         "json: cannot unmarshal {kind} into Go struct field jsonPatchOp.{field} of type string"
                     );

@@ -19,6 +19,7 @@ use crate::registry::Kind;
 use crate::registry::field::FieldError;
 use crate::registry::schema::{self, Definition};
 use crate::registry::strategy::{Object, Target};
+use crate::transport::go_json;
 use go_text::GoText;
 use json::JsonPatch;
 use poem::http::{StatusCode, header};
@@ -160,7 +161,13 @@ impl Patch {
             Value::Object(patch) => patch,
             Value::Null if is_merge => return Err(ApiError::bad_request("Invalid JSON Patch")),
             Value::Null => Object::new(),
-            other => return Err(undecodable(strict::mismatch(&other, "map[string]interface {}"))),
+            other => {
+                return Err(undecodable(go_json::mismatch(
+                    &other,
+                    "value",
+                    "map[string]interface {}",
+                )));
+            }
         };
         Ok(Self {
             operation: if is_merge {

@@ -34,23 +34,6 @@ pub fn parse(bytes: &[u8]) -> Result<Strict, String> {
     })
 }
 
-/// What Go says of a value that does not fit a type.
-pub fn mismatch(value: &Value, go_type: &str) -> String {
-    format!("json: cannot unmarshal {} into Go value of type {go_type}", kind(value))
-}
-
-/// What Go calls the kind of a JSON value.
-pub fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 #[derive(Default)]
 struct Walk {
     path: String,
