@@ -19,6 +19,8 @@ const WAIT_MAX: Duration = Duration::from_secs(120);
 const ECHO_PORT: u16 = 7;
 const SOURCE_PORT: u16 = 19;
 const PIECE_BYTES: usize = 64 << 10;
+/// Of a stream in the client.
+const BUFFER_BYTES: usize = 1 << 20;
 /// How long what is left of streams may take to go.
 const LEFT_MAX: Duration = Duration::from_secs(30);
 
@@ -155,7 +157,11 @@ async fn transfers(engine: &Engine, server: &Server, pods: &Api<Pod>, bytes: u64
     bare.runtime.remove_pod_sandbox(&bare.sandbox).await?;
 
     let memory = server.resident_kib();
-    let parameters = || AttachParams::default().stderr(false).container("main");
+    // By default this client passes a KiB at a time.
+    let parameters = || {
+        let parameters = AttachParams::default().stderr(false).container("main");
+        parameters.max_stdin_buf_size(BUFFER_BYTES).max_stdout_buf_size(BUFFER_BYTES)
+    };
     let took = timed(async {
         let count = format!("count={mebibytes}");
         let words = ["dd", "if=/dev/zero", "bs=1M", &count];

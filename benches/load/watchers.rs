@@ -102,13 +102,11 @@ async fn listen(
         let now = Instant::now();
         rest.extend_from_slice(&data);
         let mut read = 0;
-        while let Some(end) = rest[read..].iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', &rest[read..]) {
             let line = &rest[read..read + end];
             read += end + 1;
-            let at = line
-                .windows(MARK.len())
-                .position(|window| window == MARK)
-                .ok_or("no number")?;
+            // The data stand at the end. What searches here takes processor time from the server.
+            let at = memchr::memmem::rfind(line, MARK).ok_or("no number")?;
             let digits = line[at + MARK.len()..].iter().take_while(|byte| byte.is_ascii_digit());
             let sequence = digits.fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
             let before = sent
