@@ -160,7 +160,9 @@ async fn transfers(engine: &Engine, server: &Server, pods: &Api<Pod>, bytes: u64
     // By default this client passes a KiB at a time.
     let parameters = || {
         let parameters = AttachParams::default().stderr(false).container("main");
-        parameters.max_stdin_buf_size(BUFFER_BYTES).max_stdout_buf_size(BUFFER_BYTES)
+        parameters
+            .max_stdin_buf_size(BUFFER_BYTES)
+            .max_stdout_buf_size(BUFFER_BYTES)
     };
     let took = timed(async {
         let count = format!("count={mebibytes}");
