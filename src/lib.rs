@@ -7,6 +7,7 @@
 //! | [`telemetry`] | logs and metrics | `component-base` |
 //! | [`transport`] | PKI, the TLS/plain accept loop, dialling with upgrades | `apiserver/pkg/server` |
 //! | [`app`] | builds the parts, starts and drains their tasks | `cmd/kube-apiserver/app` and friends |
+//! | [`declared_features`] | what nodes declare and pods need | `component-helpers/nodedeclaredfeatures` |
 //! | [`netfilter`] | rules of nftables, tracked connections | `knftables` |
 //! | [`quantity`] | resource quantities | `apimachinery/pkg/api/resource` |
 //! | [`schedule`] | schedules in cron's notation | `robfig/cron` |
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controllers;
+pub mod declared_features;
 pub mod kubelet;
 pub mod netfilter;
 pub mod network;

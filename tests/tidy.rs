@@ -36,6 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Open to all; they import nothing of ours but one another.
 const LEAVES: &[&str] = &[
     "config",
+    "declared_features",
     "netfilter",
     "quantity",
     "schedule",

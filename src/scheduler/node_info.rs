@@ -37,6 +37,10 @@ impl NodeInfo {
         spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
     }
 
+    pub fn declared_features(&self) -> &[String] {
+        self.node.as_deref().map_or(&[], declared_features)
+    }
+
     pub fn is_cordoned(&self) -> bool {
         let spec = self.node.as_ref().and_then(|node| node.spec.as_ref());
         spec.and_then(|spec| spec.unschedulable) == Some(true)
@@ -98,6 +102,13 @@ impl NodeInfo {
     }
 }
 
+fn declared_features(node: &Node) -> &[String] {
+    let status = node.status.as_ref();
+    status
+        .and_then(|status| status.declared_features.as_deref())
+        .unwrap_or_default()
+}
+
 /// What of a node has changed that a plug-in reads. Heartbeats change nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeChange {
@@ -105,6 +116,8 @@ pub struct NodeChange {
     pub labels: bool,
     /// Taints, or being cordoned.
     pub taints: bool,
+    /// What the node declares.
+    pub features: bool,
 }
 
 impl NodeChange {
@@ -121,10 +134,11 @@ impl NodeChange {
             allocatable: allocatable(old) != allocatable(new),
             labels: old.metadata.labels != new.metadata.labels,
             taints: spec(old) != spec(new),
+            features: declared_features(old) != declared_features(new),
         }
     }
 
     pub fn any(self) -> bool {
-        self.allocatable || self.labels || self.taints
+        self.allocatable || self.labels || self.taints || self.features
     }
 }

@@ -2,6 +2,7 @@
 //! `kubelet_node_status.go`).
 
 use super::figures::{Machine, Usage};
+use crate::declared_features::{INIT_CONTAINER_RESIZE, POD_RESIZE, RESTART_ALL_CONTAINERS, WEB_SOCKETS};
 use crate::kubelet::downward::NodeFigures;
 use crate::kubelet::eviction::threshold::{self, Threshold};
 use crate::kubelet::node_shutdown;
@@ -134,13 +135,13 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeS
     status
 }
 
-/// What pods may count on, by upstream's names and in their order (upstream: `component-helpers/nodedeclaredfeatures`).
+/// What pods may count on, in upstream's order.
 fn declared_features(features: &Features) -> Vec<String> {
     let declared = [
-        ("ExtendWebSocketsToKubelet", true),
-        ("InPlacePodLevelResourcesVerticalScaling", features.pod_limits),
-        ("InPlacePodVerticalScalingInitContainers", true),
-        ("RestartAllContainersOnContainerExits", true),
+        (WEB_SOCKETS, true),
+        (POD_RESIZE, features.pod_limits),
+        (INIT_CONTAINER_RESIZE, true),
+        (RESTART_ALL_CONTAINERS, true),
     ];
     let declared = declared.into_iter().filter(|(_, declares)| *declares);
     declared.map(|(name, _)| name.to_owned()).collect()

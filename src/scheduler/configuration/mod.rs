@@ -299,6 +299,7 @@ mod tests {
                 "PodTopologySpread",
                 "InterPodAffinity",
                 "DynamicResources",
+                "NodeDeclaredFeatures",
             ]
         );
         assert_eq!(
@@ -309,7 +310,7 @@ mod tests {
                 ("NodeResourcesFit", 1),
                 ("PodTopologySpread", 2),
                 ("InterPodAffinity", 2),
-                ("DynamicResources", 1),
+                ("DynamicResources", 2),
                 ("NodeResourcesBalancedAllocation", 1),
                 ("ImageLocality", 1),
             ]

@@ -65,11 +65,12 @@ const ALL: &[(&str, i64, &str)] = &[
     ("VolumeZone", 0, "pF"),
     ("PodTopologySpread", 2, "pFsS"),
     ("InterPodAffinity", 2, "pFsS"),
-    ("DynamicResources", 1, "epFPsSrb"),
+    ("DynamicResources", 2, "epFPsSrb"),
     ("DefaultPreemption", 0, "eP"),
     ("NodeResourcesBalancedAllocation", 1, "sS"),
     ("ImageLocality", 1, "S"),
     ("DefaultBinder", 0, "B"),
+    ("NodeDeclaredFeatures", 0, "pF"),
 ];
 
 /// Without these a profile is none.
@@ -259,6 +260,7 @@ impl Args {
             "DynamicResources" => Arc::new(plugins::DynamicResources::new(&self.dynamic_resources)),
             "NodeResourcesBalancedAllocation" => Arc::new(plugins::BalancedAllocation::new(self.balanced.clone())),
             "ImageLocality" => Arc::new(plugins::ImageLocality),
+            "NodeDeclaredFeatures" => Arc::new(plugins::NodeDeclaredFeatures),
             _ => return None,
         })
     }

@@ -37,6 +37,8 @@ fn table() {
         }
     };
     let nothing: Change = |_| {};
+    let restarts_all =
+        json!({"containers": [{"name": "c", "restartPolicyRules": [{"action": "RestartAllContainers"}]}]});
     let rows: Vec<(&str, Change, Value, Change, bool)> = vec![
         ("a pod goes", nothing, cpu("2"), |w| w.remove("on-a"), true),
         (
@@ -130,6 +132,20 @@ fn table() {
             json!({}),
             |w| w.put_node(node("a", json!({}))),
             true,
+        ),
+        (
+            "a node declares",
+            nothing,
+            restarts_all.clone(),
+            |w| w.put_node(node("b", json!({"status": {"declaredFeatures": ["X"]}}))),
+            true,
+        ),
+        (
+            "a node declares nothing",
+            nothing,
+            restarts_all,
+            |w| w.put_node(node("b", json!({"metadata": {"labels": {"x": "y"}}}))),
+            false,
         ),
         (
             "another label",

@@ -72,6 +72,21 @@ fn nodes_taints_and_selectors() {
 }
 
 #[test]
+fn features_that_nodes_declare() {
+    let declares = |features: Value| json!({"status": {"declaredFeatures": features}});
+    let mut world = World::new([
+        node("a", json!({})),
+        node("b", declares(json!(["ExtendWebSocketsToKubelet"]))),
+    ]);
+    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1]}});
+    let spec = json!({"containers": [{"name": "c", "image": "img", "restartPolicyRules": [rule]}]});
+    let refused = hopeless("2 node(s) didn't match Pod's required features", 2);
+    assert_eq!(world.try_one(pod("p", spec.clone())), refused);
+    world.put_node(node("b", declares(json!(["RestartAllContainersOnContainerExits"]))));
+    assert_eq!(world.try_one(pod("p", spec)), "b");
+}
+
+#[test]
 fn resources_ports_and_the_number_of_pods() {
     let mut world = World::new([node(
         "a",
