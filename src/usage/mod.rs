@@ -9,7 +9,7 @@ mod services;
 
 pub use amounts::Amounts;
 pub use charge::{Change, Charge, charge, objection};
-pub use claims::{EXTENDED_CLAIM, is_extended_claim};
+pub use claims::{DeviceClaim, DeviceClasses, EXTENDED_CLAIM, is_extended_claim};
 pub use pods::{DEVICE_CLASS, is_native};
 
 use k8s_openapi::api::core::v1::{ResourceQuota, ScopedResourceSelectorRequirement};

@@ -45,15 +45,10 @@ pub(super) fn tracks(resource: &str) -> bool {
         || tracks_extended(resource)
 }
 
-/// What quotas call an extended resource: `requests.example.com/gpu`.
+/// What quotas call an extended resource, `requests.example.com/gpu`, and devices of a class that are asked for so.
 pub(super) fn tracks_extended(resource: &str) -> bool {
-    (resource.starts_with(REQUESTS) && !is_native(resource)) || tracks_class(resource)
-}
-
-/// What quotas call devices of a class that are asked for so.
-pub(super) fn tracks_class(resource: &str) -> bool {
     let of = resource.strip_prefix(REQUESTS);
-    of.is_some_and(|of| of.starts_with(DEVICE_CLASS))
+    of.is_some_and(|of| !is_native(resource) || of.starts_with(DEVICE_CLASS))
 }
 
 /// Kubernetes' own resources, as opposed to those of devices: without a domain, or in Kubernetes' own.

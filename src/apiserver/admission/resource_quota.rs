@@ -12,14 +12,17 @@ use crate::registry::Kind;
 use crate::registry::json::integer;
 use crate::registry::strategy::Object;
 use crate::storage::{Alongside, Draft, Entry, Key};
-use crate::usage::{Change, Charge, Evaluator, Measured, charge, objection};
+use crate::usage::{Change, Charge, DeviceClaim, Evaluator, Measured, charge, objection};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 const QUOTAS: &str = "resourcequotas";
+const PODS: &str = "pods";
+const DEVICE_CLASSES: &str = "deviceclasses.resource.k8s.io";
+const RESOURCE_CLAIMS: &str = "resourceclaims.resource.k8s.io";
 
 /// What one write is charged with, to which quotas.
 pub struct Charges {
@@ -54,8 +57,8 @@ impl Charges {
             return Ok(none);
         };
         let change = Change {
-            object: measured(kind, &evaluator, object)?,
-            old: old.map(|old| measured(kind, &evaluator, old)).transpose()?,
+            object: measured(ctx, kind, &evaluator, object)?,
+            old: old.map(|old| measured(ctx, kind, &evaluator, old)).transpose()?,
             evaluator,
             is_status: subresource == "status",
             now: jiff::Timestamp::now(),
@@ -131,14 +134,50 @@ fn is_charged(kind: &Kind, subresource: &str, object: &Object, old: Option<&Obje
     }
 }
 
-fn measured(kind: &Kind, evaluator: &Evaluator, object: &Object) -> Result<Box<dyn Measured + Send + Sync>, ApiError> {
+fn measured(
+    ctx: &Context,
+    kind: &Kind,
+    evaluator: &Evaluator,
+    object: &Object,
+) -> Result<Box<dyn Measured + Send + Sync>, ApiError> {
     Ok(match (kind.group, kind.resource) {
         ("", "pods") => Box::new(typed::<Pod>(object)?),
         ("", "services") => Box::new(typed::<Service>(object)?),
         ("", "persistentvolumeclaims") => Box::new(typed::<PersistentVolumeClaim>(object)?),
-        ("resource.k8s.io", "resourceclaims") => Box::new(typed::<ResourceClaim>(object)?),
+        ("resource.k8s.io", "resourceclaims") => Box::new(device_claim(ctx, typed(object)?)),
         _ => Box::new(evaluator.one()),
     })
+}
+
+fn device_claim(ctx: &Context, claim: ResourceClaim) -> DeviceClaim {
+    let (storage, namespace) = (ctx.storage(), ctx.info.namespace.as_str());
+    let all = |resource: &str, namespace: Option<&str>| {
+        let listed = storage.list(resource, namespace, None);
+        listed.map(|snapshot| snapshot.entries).unwrap_or_default()
+    };
+    let classes = all(DEVICE_CLASSES, None).into_iter().filter_map(|entry| {
+        let class: DeviceClass = stored(&entry)?;
+        Some((
+            entry.key.name.to_string(),
+            class.spec.and_then(|spec| spec.extended_resource_name),
+        ))
+    });
+    let pod = |name: &str| {
+        let entry = storage.get(PODS, namespace, name)?;
+        stored(&entry).map(Arc::new)
+    };
+    let others = || {
+        let claims = all(RESOURCE_CLAIMS, Some(namespace)).into_iter();
+        claims.filter_map(|entry| stored(&entry).map(Arc::new)).collect()
+    };
+    DeviceClaim::new(Arc::new(claim), Arc::new(classes.collect()), pod, others)
+}
+
+/// None if it cannot be read: then it counts for nothing.
+fn stored<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
+    serde_json::from_slice(&entry.bytes)
+        .ok()
+        .and_then(|object: Object| typed(&object).ok())
 }
 
 fn typed<T: DeserializeOwned>(object: &Object) -> Result<T, ApiError> {

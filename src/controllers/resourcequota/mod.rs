@@ -14,17 +14,17 @@ use super::Context;
 use crate::client::ObjectKey;
 use crate::client::informer::{Change, Informer, Informers, Watched};
 use crate::client::work_queue::{Next, WorkQueue};
-use crate::usage::{Amounts, Evaluator, Measured, scopes, total};
+use crate::usage::{Amounts, DeviceClaim, DeviceClasses, Evaluator, Measured, is_extended_claim, scopes, total};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kinds::Kinds;
 use kube::api::{Api, ListParams, PostParams};
-use kube::{Client, Resource};
+use kube::{Client, Resource, ResourceExt};
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,16 @@ impl Signals {
         }
     }
 
+    /// What objects of a kind are charged for changed everywhere.
+    fn concern_all(&self, evaluator: &Evaluator) {
+        let delay = *self.gather.lock();
+        for quota in self.quotas.list() {
+            if plan::concerns(&quota, evaluator) {
+                self.queue.add_after(ObjectKey::of(&*quota), delay);
+            }
+        }
+    }
+
     /// Looks at quotas again when what objects use changes.
     fn follow<K>(&self, informer: &Informer<K>, group: &str)
     where
@@ -172,9 +182,18 @@ struct Controller {
     services: Informer<Service>,
     volumes: Informer<PersistentVolumeClaim>,
     /// Watched from the first quota on that names them.
-    devices: OnceLock<Informer<ResourceClaim>>,
+    devices: OnceLock<Devices>,
     kinds: Arc<Kinds>,
     signals: Signals,
+}
+
+struct Devices {
+    claims: Informer<ResourceClaim>,
+    classes: Informer<DeviceClass>,
+}
+
+fn devices_evaluator() -> Option<Evaluator> {
+    Evaluator::of("resource.k8s.io", &ResourceClaim::plural(&()))
 }
 
 /// Whom to ask what there is.
@@ -218,16 +237,17 @@ impl Controller {
     async fn count(&self, key: &ObjectKey, quota: &ResourceQuota, by: By) -> Result<Option<Amounts>, Error> {
         let mut sum = Some(Amounts::default());
         let mut tracked: Vec<Evaluator> = Vec::new();
+        let both = |(mut sum, counted): (Amounts, Amounts)| {
+            sum.add(&counted);
+            sum
+        };
         macro_rules! of {
             ($informer:expr, $kind:ty, $group:literal) => {
                 if let Some(evaluator) =
                     Evaluator::of($group, &<$kind>::plural(&())).filter(|e| plan::concerns(quota, e))
                 {
                     let counted = self.total::<$kind>(key, quota, $informer, by).await?;
-                    sum = sum.zip(counted).map(|(mut sum, counted)| {
-                        sum.add(&counted);
-                        sum
-                    });
+                    sum = sum.zip(counted).map(both);
                     tracked.push(evaluator);
                 }
             };
@@ -235,7 +255,11 @@ impl Controller {
         of!(&self.pods, Pod, "");
         of!(&self.services, Service, "");
         of!(&self.volumes, PersistentVolumeClaim, "");
-        of!(self.devices(), ResourceClaim, "resource.k8s.io");
+        if let Some(evaluator) = devices_evaluator().filter(|evaluator| plan::concerns(quota, evaluator)) {
+            let counted = self.total_of_devices(key, quota, by).await?;
+            sum = sum.zip(counted).map(both);
+            tracked.push(evaluator);
+        }
         for (group, plural) in plan::counted_kinds(quota) {
             let failed = |source| Error::Count {
                 what: format!("{plural}.{group}"),
@@ -296,23 +320,103 @@ impl Controller {
                 Ok(Some(total(objects.iter().map(|object| &**object), &scopes, now)))
             }
             By::Server => {
-                let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
-                let listed = api.list(&ListParams::default()).await;
-                let listed = listed.map_err(|source| Error::Count {
-                    what: K::plural(&()).into_owned(),
-                    quota: key.clone(),
-                    source,
-                })?;
-                Ok(Some(total(&listed.items, &scopes, now)))
+                let listed = self.list::<K>(key).await?;
+                Ok(Some(total(&listed, &scopes, now)))
             }
         }
     }
 
-    fn devices(&self) -> &Informer<ResourceClaim> {
+    async fn total_of_devices(&self, key: &ObjectKey, quota: &ResourceQuota, by: By) -> Result<Option<Amounts>, Error> {
+        let Devices { claims, classes } = self.devices();
+        let caches = [claims.is_synced(), classes.is_synced(), self.pods.is_synced()];
+        if by == By::Caches && caches.contains(&false) {
+            return Ok(None);
+        }
+        let claims: Vec<Arc<ResourceClaim>> = match by {
+            By::Caches => claims.in_namespace(&key.namespace),
+            By::Server => self.list(key).await?.into_iter().map(Arc::new).collect(),
+        };
+        let pods: BTreeMap<String, Arc<Pod>> = match by {
+            By::Server if claims.iter().any(|claim| is_extended_claim(claim)) => {
+                let pods = self.list::<Pod>(key).await?.into_iter();
+                pods.map(|pod| (pod.name_any(), Arc::new(pod))).collect()
+            }
+            _ => BTreeMap::new(),
+        };
+        let pod = |name: &str| match by {
+            By::Caches => self.pods.get(&key.namespace, name),
+            By::Server => pods.get(name).cloned(),
+        };
+        let classes: Vec<Arc<DeviceClass>> = match by {
+            By::Caches => classes.list(),
+            By::Server if claims.is_empty() => Vec::new(),
+            By::Server => {
+                let listed = self.list_of(Api::all(self.client.clone()), key).await?;
+                listed.into_iter().map(Arc::new).collect()
+            }
+        };
+        let resource = |class: Arc<DeviceClass>| {
+            let spec = class.spec.as_ref();
+            let resource = spec.and_then(|spec| spec.extended_resource_name.clone());
+            (class.name_any(), resource)
+        };
+        let classes: Arc<DeviceClasses> = Arc::new(classes.into_iter().map(resource).collect());
+        let charged = claims.iter();
+        let charged =
+            charged.map(|claim| DeviceClaim::new(claim.clone(), Arc::clone(&classes), pod, || claims.clone()));
+        let charged: Vec<DeviceClaim> = charged.collect();
+        Ok(Some(total(&charged, &scopes(quota), Timestamp::now())))
+    }
+
+    /// What there is in the quota's namespace, by the API server.
+    async fn list<K>(&self, quota: &ObjectKey) -> Result<Vec<K>, Error>
+    where
+        K: Watched + Resource<Scope = NamespaceResourceScope>,
+    {
+        self.list_of(Api::namespaced(self.client.clone(), &quota.namespace), quota)
+            .await
+    }
+
+    async fn list_of<K: Watched>(&self, api: Api<K>, quota: &ObjectKey) -> Result<Vec<K>, Error> {
+        let listed = api.list(&ListParams::default()).await;
+        let listed = listed.map_err(|source| Error::Count {
+            what: K::plural(&()).into_owned(),
+            quota: quota.clone(),
+            source,
+        })?;
+        Ok(listed.items)
+    }
+
+    fn devices(&self) -> &Devices {
         self.devices.get_or_init(|| {
-            let informer = self.informers.of();
-            self.signals.follow(&informer, "resource.k8s.io");
-            informer
+            let devices = Devices {
+                claims: self.informers.of(),
+                classes: self.informers.of(),
+            };
+            let Some(evaluator) = devices_evaluator() else {
+                return devices;
+            };
+            let (signals, of_claims) = (self.signals.clone(), evaluator.clone());
+            devices.claims.on_change(move |change: &Change<ResourceClaim>| {
+                let said = |claim: &ResourceClaim| (claim.spec.clone(), is_extended_claim(claim));
+                let same = matches!((&change.old, &change.new), (Some(old), Some(new)) if said(old) == said(new));
+                if let Some(claim) = change.object().filter(|_| !same) {
+                    signals.concern(&of_claims, claim.metadata.namespace.as_deref().unwrap_or_default());
+                }
+            });
+            let (signals, of_classes) = (self.signals.clone(), evaluator);
+            devices.classes.on_change(move |change: &Change<DeviceClass>| {
+                let resource = |class: &DeviceClass| {
+                    let spec = class.spec.as_ref();
+                    spec.and_then(|spec| spec.extended_resource_name.clone())
+                };
+                let same =
+                    matches!((&change.old, &change.new), (Some(old), Some(new)) if resource(old) == resource(new));
+                if !same {
+                    signals.concern_all(&of_classes);
+                }
+            });
+            devices
         })
     }
 
