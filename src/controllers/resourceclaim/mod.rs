@@ -15,7 +15,8 @@ use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReferen
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use plan::{
-    Make, Meant, Step, claim_words, entries, is_done, is_made_for, make, meant, next_step, owning_pod, reserved,
+    Make, Meant, Step, claim_words, entries, extended_claim, is_done, is_made_for, make, meant, next_step, owning_pod,
+    reserved, unprotected,
 };
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,15 +103,17 @@ impl Controller {
     fn subscribe(&self, queue: &WorkQueue<Key>) {
         let added = queue.clone();
         self.pods.on_change(move |change: &Change<Pod>| {
-            let Some(pod) = change.object().filter(|pod| !entries(pod).is_empty()) else {
-                return;
-            };
+            let Some(pod) = change.object() else { return };
             if change.new.is_none() || is_done(pod) {
                 let claims = claim_words(pod);
                 let keys = claims.iter().filter_map(|word| word.split_once('/'));
                 keys.for_each(|(namespace, name)| added.add(Key::Claim(ObjectKey::new(namespace, name))));
+                if let Some(name) = extended_claim(pod) {
+                    let namespace = pod.namespace().unwrap_or_default();
+                    added.add(Key::Claim(ObjectKey::new(&namespace, name)));
+                }
             }
-            if change.new.is_some() {
+            if change.new.is_some() && !entries(pod).is_empty() {
                 added.add(Key::Pod(ObjectKey::of(&**pod)));
             }
         });
@@ -268,7 +271,11 @@ impl Controller {
             Step::Nothing => {}
             Step::Status(new) => {
                 let written = api.replace_status(&key.name, &parameters, &new).await;
-                written.map_err(failed("freeing", &key))?;
+                let written = written.map_err(failed("freeing", &key))?;
+                if let Some(free) = unprotected(&written) {
+                    let written = api.replace(&key.name, &parameters, &free).await;
+                    written.map_err(failed("letting go of", &key))?;
+                }
             }
             Step::Unprotect(new) => {
                 let written = api.replace(&key.name, &parameters, &new).await;

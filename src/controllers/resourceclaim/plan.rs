@@ -60,6 +60,12 @@ pub fn claim_words(pod: &Pod) -> Vec<String> {
     names.map(|name| format!("{namespace}/{name}")).collect()
 }
 
+/// The claim that the scheduler made for the extended resources that the pod asks for.
+pub fn extended_claim(pod: &Pod) -> Option<&str> {
+    let told = pod.status.as_ref()?.extended_resource_claim_status.as_ref()?;
+    Some(&told.resource_claim_name)
+}
+
 pub fn owning_pod(claim: &ResourceClaim) -> Option<&OwnerReference> {
     controller_of(&claim.metadata).filter(|owner| owner.kind == "Pod" && owner.api_version == "v1")
 }
@@ -116,7 +122,10 @@ pub fn from_template(pod: &Pod, entry: &PodResourceClaim, template: &ResourceCla
         metadata: ObjectMeta {
             generate_name: Some(base_name(&pod.name_any(), &entry.name)),
             namespace: pod.metadata.namespace.clone(),
-            owner_references: Some(vec![controller_ref(pod)]),
+            owner_references: Some(vec![OwnerReference {
+                block_owner_deletion: None,
+                ..controller_ref(pod)
+            }]),
             annotations: Some(annotations),
             labels: described.labels,
             ..Default::default()
@@ -137,7 +146,7 @@ fn base_name(pod: &str, entry: &str) -> String {
             .unwrap_or(text)
             .to_owned()
     };
-    format!("{}-{}-", cut(pod), cut(entry))
+    format!("{}-{}", cut(pod), cut(entry))
 }
 
 /// The claim with the pod among those it is reserved for, if it is allocated and there is room.
@@ -166,6 +175,8 @@ pub fn reserved(claim: &ResourceClaim, pod: &Pod) -> Option<ResourceClaim> {
 #[derive(Debug, PartialEq)]
 pub enum Step {
     Nothing,
+    /// Where that frees the claim, it is [`unprotected`] at once: later nobody knows whether a finalizer is left of
+    /// former users, or is what the scheduler begins to allocate with.
     Status(Box<ResourceClaim>),
     Unprotect(Box<ResourceClaim>),
     Delete,
@@ -181,11 +192,10 @@ pub fn next_step(
     let status = claim.status.clone().unwrap_or_default();
     let held = status.reserved_for.unwrap_or_default();
     let valid: Vec<ResourceClaimConsumerReference> = held.iter().filter(|one| is_valid(one)).cloned().collect();
-    let protected = claim.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     let going = claim.metadata.deletion_timestamp.is_some();
     let unused = valid.is_empty();
     // The last user has left, or a claim that nobody uses goes: what it was given is free again.
-    let deallocate = unused && protected && status.allocation.is_some() && (!held.is_empty() || going);
+    let deallocate = unused && is_protected(claim) && status.allocation.is_some() && (!held.is_empty() || going);
     if valid.len() < held.len() || deallocate {
         let mut claim = claim.clone();
         let status = claim.status.get_or_insert_default();
@@ -195,15 +205,31 @@ pub fn next_step(
         }
         return Step::Status(Box::new(claim));
     }
-    if unused && protected && status.allocation.is_none() {
-        let mut claim = claim.clone();
-        claim.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
+    if unused
+        && going
+        && let Some(claim) = unprotected(claim)
+    {
         return Step::Unprotect(Box::new(claim));
     }
     if unused && owner_is_done && !going {
         return Step::Delete;
     }
     Step::Nothing
+}
+
+/// The claim without its protection, if it has one that is not needed.
+pub fn unprotected(claim: &ResourceClaim) -> Option<ResourceClaim> {
+    let allocated = claim.status.as_ref().is_some_and(|status| status.allocation.is_some());
+    if allocated || !is_protected(claim) {
+        return None;
+    }
+    let mut claim = claim.clone();
+    claim.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
+    Some(claim)
+}
+
+fn is_protected(claim: &ResourceClaim) -> bool {
+    claim.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 #[cfg(test)]

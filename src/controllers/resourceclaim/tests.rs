@@ -49,6 +49,7 @@ fn claims_are_made_once_and_noted() {
     );
     assert_eq!(made.annotations()[POD_CLAIM_NAME], "gpu");
     assert!(is_made_for(&made, &waiting));
+    assert_eq!(made.owner_references()[0].block_owner_deletion, None);
     made.metadata.name = Some("p-gpu-x".to_owned());
     let made = Arc::new(made);
     // Made before a crash, and not noted.
@@ -79,11 +80,7 @@ fn claims_are_made_once_and_noted() {
 #[test]
 fn long_names_are_cut_in_proportion() {
     let name = base_name(&"p".repeat(100), &"c".repeat(50));
-    assert!(
-        name.len() <= BASE_MAX + 2 && name.contains("-c") && name.ends_with('-'),
-        "{name}"
-    );
-    assert!(name.matches('p').count() > name.matches('c').count());
+    assert_eq!(name, format!("{}-{}", "p".repeat(37), "c".repeat(18)));
 }
 
 #[test]
@@ -121,7 +118,16 @@ fn reservations_end_with_their_pods() {
         ),
         (None, None)
     );
-    assert!(matches!(next_step(&free, alive, false), Step::Unprotect(_)));
+    assert!(unprotected(&free).unwrap().finalizers().is_empty());
+    assert_eq!(unprotected(&claim(allocated(&["p"]), &[FINALIZER], true)), None);
+    // A scheduler protects a claim before it allocates it.
+    let begun = claim(json!({}), &[FINALIZER], false);
+    assert_eq!(next_step(&begun, alive, false), Step::Nothing);
+    assert_eq!(unprotected(&claim(json!({}), &["other"], true)), None);
+    assert!(matches!(
+        next_step(&claim(json!({}), &[FINALIZER], true), alive, false),
+        Step::Unprotect(_)
+    ));
     // Allocated in advance, and not used yet: it stays so until it goes.
     assert_eq!(
         next_step(&claim(json!({"allocation": {}}), &[FINALIZER], false), alive, false),
@@ -136,6 +142,18 @@ fn reservations_end_with_their_pods() {
         next_step(&claim(allocated(&["p"]), &[FINALIZER], true), alive, true),
         Step::Nothing
     );
+}
+
+#[test]
+fn claims_for_extended_resources_stand_in_the_status() {
+    let status = json!({"resourceClaimName": "p-extended-resources-x", "requestMappings": []});
+    let pod = pod(
+        "p",
+        json!({"/status/extendedResourceClaimStatus": status, "/spec/resourceClaims": []}),
+    );
+    assert_eq!(extended_claim(&pod), Some("p-extended-resources-x"));
+    // It is not the controller's to make or to reserve.
+    assert!(entries(&pod).is_empty() && claim_words(&pod).is_empty());
 }
 
 #[test]
