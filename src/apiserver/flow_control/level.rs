@@ -242,9 +242,11 @@ impl Level {
             let seat = Seat::new(&flow, Some(turn.queue), turn.width, false, now);
             // Who does not wait any more gives it back, and the next one is looked for here.
             if let Err(mut seat) = give.send(seat)
-                && let Some(held) = seat.answered()
+                && let Some((held, seconds)) = seat.end()
             {
-                held.give_back();
+                let mut state = self.state.lock();
+                held.answered(&mut state, seconds);
+                held.leave(&mut state);
             }
         }
     }
@@ -321,52 +323,59 @@ impl Seat {
         }
     }
 
-    /// The request is served; what is left of it are its seats.
-    fn answered(&mut self) -> Option<Held> {
+    /// The request is served, after so many seconds; what is left of it are its seats.
+    fn end(&mut self) -> Option<(Held, f64)> {
         let held = self.held.take()?;
         let seconds = self.begun.elapsed().as_secs_f64();
         held.flow.metrics.answered(seconds, self.watch);
-        let mut state = held.flow.level.state.lock();
-        state.requests -= 1;
-        if let Some(queue) = held.queue {
-            state.queues.answered(queue, held.width, seconds);
-        }
-        drop(state);
-        Some(held)
+        Some((held, seconds))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Some(held) = self.answered() else { return };
+        let Some((held, seconds)) = self.end() else { return };
         let lingers = held.width.lingers;
-        match Handle::try_current() {
-            // The event of a write is on its way to who watches; the writer does not wait for that.
-            Ok(runtime) if !lingers.is_zero() => {
-                runtime.spawn(async move {
-                    tokio::time::sleep(lingers).await;
-                    held.pass_on();
-                });
+        let runtime = (!lingers.is_zero()).then(|| Handle::try_current().ok()).flatten();
+        let mut state = held.flow.level.state.lock();
+        held.answered(&mut state, seconds);
+        let Some(runtime) = runtime else {
+            let somebody_waits = held.leave(&mut state);
+            drop(state);
+            if somebody_waits {
+                held.flow.level.dispatch();
             }
-            _ => held.pass_on(),
-        }
+            return;
+        };
+        drop(state);
+        // The event of a write is on its way to who watches; the writer does not wait for that.
+        runtime.spawn(async move {
+            tokio::time::sleep(lingers).await;
+            let somebody_waits = held.leave(&mut held.flow.level.state.lock());
+            if somebody_waits {
+                held.flow.level.dispatch();
+            }
+        });
     }
 }
 
 impl Held {
-    fn give_back(&self) {
+    fn answered(&self, state: &mut State, seconds: f64) {
+        state.requests -= 1;
+        if let Some(queue) = self.queue {
+            state.queues.answered(queue, self.width, seconds);
+        }
+    }
+
+    /// The seats are free. True if somebody waits for some.
+    fn leave(&self, state: &mut State) -> bool {
         self.flow.metrics.left(self.width.most());
-        let mut state = self.flow.level.state.lock();
         state.seats -= self.width.most();
         if let Some(queue) = self.queue {
             state.queues.leave(queue);
         }
         state.note_demand(Instant::now());
-    }
-
-    fn pass_on(self) {
-        self.give_back();
-        self.flow.level.dispatch();
+        state.queues.seats_waiting() > 0
     }
 }
 
