@@ -8,6 +8,7 @@
 //! | [`transport`] | PKI, the TLS/plain accept loop, dialling with upgrades | `apiserver/pkg/server` |
 //! | [`app`] | builds the parts, starts and drains their tasks | `cmd/kube-apiserver/app` and friends |
 //! | [`declared_features`] | what nodes declare and pods need | `component-helpers/nodedeclaredfeatures` |
+//! | [`managed_by`] | who keeps Endpoints and their slices | `pkg/controller/endpoint` and friends |
 //! | [`netfilter`] | rules of nftables, tracked connections | `knftables` |
 //! | [`quantity`] | resource quantities | `apimachinery/pkg/api/resource` |
 //! | [`schedule`] | schedules in cron's notation | `robfig/cron` |
@@ -31,6 +32,7 @@ pub mod config;
 pub mod controllers;
 pub mod declared_features;
 pub mod kubelet;
+pub mod managed_by;
 pub mod netfilter;
 pub mod network;
 pub mod quantity;

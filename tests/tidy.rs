@@ -37,6 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const LEAVES: &[&str] = &[
     "config",
     "declared_features",
+    "managed_by",
     "netfilter",
     "quantity",
     "schedule",

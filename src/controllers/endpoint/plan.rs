@@ -7,10 +7,12 @@ use crate::controllers::service_endpoints::{
     HEADLESS, TRIGGER_TIME, belongs, hostname, is_headless, may_have_no_ports, pod_ips, ports, publishes_not_ready,
     target_port, trigger_text,
 };
+use crate::managed_by;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service, ServicePort};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -47,8 +49,7 @@ pub fn next_step(
     let mut subsets = subsets;
     let truncated = truncate(&mut subsets);
     new.subsets = Some(subsets);
-    let mut labels = service.labels().clone();
-    labels.remove(HEADLESS);
+    let mut labels = labels(service);
     if is_headless(service) {
         labels.insert(HEADLESS.to_owned(), String::new());
     }
@@ -74,7 +75,16 @@ fn is_current(current: &Endpoints, service: &Service, wanted: &[EndpointSubset])
     labels.remove(HEADLESS);
     let capacity = !is_over_capacity(held) && !current.annotations().contains_key(OVER_CAPACITY);
     // The server may have put them in another order.
-    capacity && labels == *service.labels() && repack(&without_revisions(held)) == wanted
+    capacity && labels == self::labels(service) && repack(&without_revisions(held)) == wanted
+}
+
+/// The labels of a Service's Endpoints, but for the one that tells the headless.
+fn labels(service: &Service) -> BTreeMap<String, String> {
+    let mut labels = service.labels().clone();
+    labels.remove(HEADLESS);
+    let manager = managed_by::ENDPOINT_CONTROLLER;
+    labels.insert(managed_by::ENDPOINTS.to_owned(), manager.to_owned());
+    labels
 }
 
 /// The revisions of targets left aside: pods change more often than their addresses.
@@ -224,6 +234,7 @@ mod tests {
             expected
         );
         assert_eq!(endpoints.labels()["team"], "t");
+        assert_eq!(endpoints.labels()[managed_by::ENDPOINTS], "endpoint-controller");
         assert!(!endpoints.labels().contains_key(HEADLESS));
         assert!(created(&service(json!({})), &[]).subsets.unwrap().is_empty());
     }

@@ -8,6 +8,7 @@ use crate::controllers::pods::is_ready;
 use crate::controllers::service_endpoints::{
     HEADLESS, belongs, hostname, is_headless, may_have_no_ports, pod_ips, ports, publishes_not_ready, target_port,
 };
+use crate::managed_by;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -16,10 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-/// The value of [`MANAGED_BY`] on slices of this controller.
-pub const MANAGER: &str = "endpointslice-controller.k8s.io";
-const RESERVED: [&str; 3] = [SERVICE_NAME, MANAGED_BY, HEADLESS];
+const RESERVED: [&str; 3] = [SERVICE_NAME, managed_by::ENDPOINT_SLICES, HEADLESS];
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What tells sets of ports apart, in order: name, protocol, number, application protocol of each.
@@ -187,7 +185,8 @@ pub fn labels(slice: &EndpointSlice, service: &Service) -> (BTreeMap<String, Str
         labels.insert(HEADLESS.to_owned(), String::new());
     }
     labels.insert(SERVICE_NAME.to_owned(), service.name_any());
-    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    let manager = managed_by::ENDPOINT_SLICE_CONTROLLER;
+    labels.insert(managed_by::ENDPOINT_SLICES.to_owned(), manager.to_owned());
     (labels, changed)
 }
 

@@ -1,8 +1,8 @@
 //! Situations of slices, and random runs of the plan against a small API.
 
-use super::super::desired::{MANAGED_BY, MANAGER};
 use super::*;
 use crate::client::endpoint_slices::SERVICE_NAME;
+use crate::managed_by::{ENDPOINT_SLICE_CONTROLLER as MANAGER, ENDPOINT_SLICES as MANAGED_BY};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};

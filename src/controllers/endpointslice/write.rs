@@ -4,6 +4,7 @@ use crate::client::informer::Informer;
 use crate::client::{self, ObjectKey};
 use crate::controllers::expectations::Expectations;
 use crate::controllers::pods::is_namespace_terminating;
+use crate::managed_by;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -86,6 +87,6 @@ impl Writer {
 pub fn is_managed_by(slice: &EndpointSlice, manager: &str) -> bool {
     slice
         .labels()
-        .get(super::desired::MANAGED_BY)
+        .get(managed_by::ENDPOINT_SLICES)
         .is_some_and(|by| by == manager)
 }

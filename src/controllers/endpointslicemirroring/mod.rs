@@ -9,9 +9,10 @@ use crate::client::endpoint_slices::service_of;
 use crate::client::events::{Level, Recorder};
 use crate::client::informer::{Index, Informer};
 use crate::client::work_queue::{Next, WorkQueue};
+use crate::managed_by::ENDPOINT_SLICE_MIRRORING_CONTROLLER as MANAGER;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use plan::{ADDRESSES_MAX, MANAGER, is_mirrored, may_be_mirrored, plan, without_selector};
+use plan::{ADDRESSES_MAX, is_mirrored, may_be_mirrored, plan, without_selector};
 
 const NAME: &str = "endpointslicemirroring-controller";
 const WORKERS: usize = 5;

@@ -4,11 +4,10 @@
 use crate::client::endpoint_slices::SERVICE_NAME;
 use crate::controllers::endpoint::addresses_of;
 use crate::controllers::endpoint::plan::LEADER;
-use crate::controllers::endpointslice::desired::{
-    EndpointKey, MANAGED_BY, PortsKey, endpoint_key, ports_key, same_endpoint,
-};
+use crate::controllers::endpointslice::desired::{EndpointKey, PortsKey, endpoint_key, ports_key, same_endpoint};
 use crate::controllers::ownership::controller_ref;
 use crate::controllers::service_endpoints::TRIGGER_TIME;
+use crate::managed_by::{ENDPOINT_SLICE_MIRRORING_CONTROLLER as MANAGER, ENDPOINT_SLICES as MANAGED_BY};
 use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,8 +16,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-/// The value of [`MANAGED_BY`] on slices of this controller.
-pub const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 /// No subset's slices get more.
 pub const ADDRESSES_MAX: usize = 1000;
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";

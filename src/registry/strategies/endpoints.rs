@@ -2,6 +2,7 @@
 
 use super::Stored;
 use super::pod::validate::invalid;
+use crate::managed_by;
 use crate::registry::columns::core::ENDPOINTS;
 use crate::registry::columns::network::ENDPOINT_SLICE;
 use crate::registry::field::FieldError;
@@ -24,12 +25,12 @@ const PORTS_MAX: usize = 20_000;
 const HINTS_MAX: usize = 8;
 const TOPOLOGY_MAX: usize = 16;
 /// The label of who writes Endpoints, and of who writes slices: our own controllers write addresses as they should be.
-const ENDPOINTS_WRITER: (&str, &[&str]) = ("endpoints.kubernetes.io/managed-by", &["endpoint-controller"]);
+const ENDPOINTS_WRITER: (&str, &[&str]) = (managed_by::ENDPOINTS, &[managed_by::ENDPOINT_CONTROLLER]);
 const SLICES_WRITER: (&str, &[&str]) = (
-    "endpointslice.kubernetes.io/managed-by",
+    managed_by::ENDPOINT_SLICES,
     &[
-        "endpointslice-controller.k8s.io",
-        "endpointslicemirroring-controller.k8s.io",
+        managed_by::ENDPOINT_SLICE_CONTROLLER,
+        managed_by::ENDPOINT_SLICE_MIRRORING_CONTROLLER,
     ],
 );
 
