@@ -136,7 +136,7 @@ impl Controller {
         status: &mut StorageVersionMigrationStatus,
     ) -> Result<(), Error> {
         let Some(resource) = self.served(migration).await? else {
-            fail(status, "resource not found");
+            fail(status, &unhandled("unable to obtain GVR from discovery"));
             return Ok(());
         };
         let api = resource.api_all(self.client.clone());
@@ -162,7 +162,7 @@ impl Controller {
                         kube::Error::Api(status) => status.message.clone(),
                         other => other.to_string(),
                     };
-                    fail(status, &format!("migration encountered unhandled error: {said}"));
+                    fail(status, &unhandled(&said));
                     return Ok(());
                 }
             }
@@ -202,6 +202,10 @@ fn set(status: &mut StorageVersionMigrationStatus, kind: &str, reason: &str, mes
 
 fn fail(status: &mut StorageVersionMigrationStatus, message: &str) {
     set(status, plan::FAILED, "StorageVersionMigrationFailed", message);
+}
+
+fn unhandled(error: &str) -> String {
+    format!("migration encountered unhandled error: {error}")
 }
 
 /// Whether an object was last written before the migration began.
