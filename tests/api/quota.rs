@@ -167,3 +167,39 @@ async fn objects_of_custom_kinds_are_counted() {
          used: count/widgets.example.com=1, limited: count/widgets.example.com=1"
     );
 }
+
+#[tokio::test]
+async fn claims_are_charged_by_the_names_of_extended_resources() {
+    const GPU: &str = "example.com/gpu";
+    const CHARGED: &str = "requests.example.com/gpu";
+    let server = Server::start().await;
+    let class = json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": GPU}});
+    server
+        .post("/apis/resource.k8s.io/v1/deviceclasses", class)
+        .await
+        .expect(201);
+    server.quota("q", json!({"hard": {CHARGED: "3"}})).await;
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let claim = |name: &str, count: u32| {
+        let request = json!({"name": "r", "exactly": {"deviceClassName": "gpu", "count": count}});
+        json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [request]}}})
+    };
+    server.post(claims, claim("two", 2)).await.expect(201);
+    assert_eq!(server.used("q").await, json!({CHARGED: "2"}));
+    assert_eq!(
+        server.post(claims, claim("more", 2)).await.failure(403, "Forbidden")["message"],
+        "resourceclaims.resource.k8s.io \"more\" is forbidden: exceeded quota: q, requested: \
+         requests.example.com/gpu=2, used: requests.example.com/gpu=2, limited: requests.example.com/gpu=3"
+    );
+    let mut asking = pod("asking");
+    asking["spec"]["containers"][0]["resources"] = json!({"requests": {GPU: "1"}, "limits": {GPU: "1"}});
+    let asking = server.post(PODS, asking).await.expect(201);
+    assert_eq!(server.used("q").await, json!({CHARGED: "3"}));
+    // The pod is charged for it, and so is nobody else.
+    let mut its = claim("its", 1);
+    its["metadata"]["annotations"] = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+    its["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pod", "name": "asking",
+        "uid": asking["metadata"]["uid"], "controller": true}]);
+    server.post(claims, its).await.expect(201);
+    assert_eq!(server.used("q").await, json!({CHARGED: "3"}));
+}
