@@ -24,7 +24,7 @@ const KEYS_PER_STATEMENT: usize = 100;
 /// Bytes of a page of a new SQLite file. Most objects have two to four KiB: of pages of 4 KiB they would waste half.
 const PAGE_BYTES: u32 = 8192;
 /// Free pages are given back to the file system so many at a time (1 MiB), and only while more than
-/// `FREE_PAGES_KEPT` and a quarter of the file are free: most of them are wanted again soon.
+/// `FREE_PAGES_KEPT` and an eighth of the file are free: most of them are wanted again soon.
 const RECLAIMED_PAGES: u64 = 128;
 const FREE_PAGES_KEPT: u64 = 32;
 /// "krust" as the key of PostgreSQL's advisory lock.
@@ -235,7 +235,7 @@ impl Database {
         }
         let free = self.pragma("freelist_count").await?;
         let pages = self.pragma("page_count").await?;
-        if free <= std::cmp::max(FREE_PAGES_KEPT, pages / 4) {
+        if free <= std::cmp::max(FREE_PAGES_KEPT, pages / 8) {
             self.connection
                 .execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)")
                 .await?;
