@@ -9,6 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
+/// Changes that are visible, and of which those who wait for changes have not heard yet.
+#[must_use]
+pub(super) struct Published<'a> {
+    cache: &'a Cache,
+    touched: Vec<Arc<ResourceCache>>,
+}
+
+impl Published<'_> {
+    pub fn wake(self) {
+        for resource in &self.touched {
+            resource.awake.notify_waiters();
+        }
+        self.cache.published.send_replace(self.cache.revision());
+    }
+}
+
 pub(super) struct Cache {
     pub position: Arc<Position>,
     pub metrics: Arc<Metrics>,
@@ -68,11 +84,14 @@ impl Cache {
         self.find(resource)?.get(namespace, name)
     }
 
-    /// Makes committed changes visible, all at once and in order, then wakes those who wait for them.
-    /// Only one task may call this and [`Cache::forget`].
-    pub fn publish(&self, events: &[Arc<Event>]) {
+    /// Makes committed changes visible, all at once and in order. Those who wait for them sleep until
+    /// [`Published::wake`]. Only one task may call this and [`Cache::forget`].
+    pub fn publish(&self, events: &[Arc<Event>]) -> Published<'_> {
         let Some(last) = events.last() else {
-            return;
+            return Published {
+                cache: self,
+                touched: Vec::new(),
+            };
         };
         let mut touched: Vec<Arc<ResourceCache>> = Vec::new();
         let mut places = Vec::with_capacity(events.len());
@@ -98,10 +117,7 @@ impl Cache {
         let revision = last.revision().max(self.revision());
         self.position.revision.store(revision, Ordering::Release);
         drop(states);
-        for resource in &touched {
-            resource.awake.notify_waiters();
-        }
-        self.published.send_replace(revision);
+        Published { cache: self, touched }
     }
 
     /// Raises the floor and drops the events at or below it.

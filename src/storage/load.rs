@@ -45,7 +45,7 @@ pub(super) async fn catch_up(
     while let Some(group) = groups.next().await {
         replay.add(joined(Some(group)))?;
     }
-    cache.publish(&replay.events);
+    cache.publish(&replay.events).wake();
     Ok(())
 }
 

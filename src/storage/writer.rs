@@ -1,8 +1,8 @@
-//! The one task that writes: groups what has queued into one transaction, publishes it, forgets old history
+//! The one that writes, on a thread of its own: groups what has queued into one transaction, publishes it, forgets old history
 //! (upstream: etcd's apply loop and etcd3's compactor).
 
 use super::batch::Batch;
-use super::cache::Cache;
+use super::cache::{Cache, Published};
 use super::compact::{Compactor, Standing};
 use super::database::Database;
 use super::load::catch_up;
@@ -123,7 +123,10 @@ impl Writer {
             {
                 answers.push((request.reply, batch.add_with(request.operation, request.alongside)));
             }
-            let outcome = self.commit(&batch).await;
+            let (outcome, published) = match self.commit(&cache, &batch).await {
+                Ok(published) => (Ok(()), published),
+                Err(error) => (Err(error), None),
+            };
             let metrics = &self.cache.metrics;
             for (reply, decided) in answers {
                 match (decided, &outcome) {
@@ -138,17 +141,21 @@ impl Writer {
                     }
                 }
             }
+            // After the answers: a crowd of watches would run before them.
+            if let Some(published) = published {
+                published.wake();
+            }
         }
     }
 
-    /// A failed transaction fails all its writes and uses up no revision.
-    async fn commit(&mut self, batch: &Batch<'_>) -> Result<(), StorageError> {
+    /// A failed transaction fails all its writes and uses up no revision. Returns what nobody has been woken for yet.
+    async fn commit<'a>(&mut self, cache: &'a Cache, batch: &Batch<'_>) -> Result<Option<Published<'a>>, StorageError> {
         let Some(last) = batch.events.last() else {
-            return Ok(());
+            return Ok(None);
         };
         let started = Instant::now();
-        match self.database.append(&batch.events).await {
-            Ok(()) => self.cache.publish(&batch.events),
+        let published = match self.database.append(&batch.events).await {
+            Ok(()) => Some(cache.publish(&batch.events)),
             Err(error) => {
                 let error = StorageError::database("committing", error);
                 self.in_doubt = true;
@@ -158,11 +165,13 @@ impl Writer {
                     tracing::error!(%error, writes = batch.events.len(), "A transaction failed; its writers are told.");
                     return Err(error);
                 }
+                // They were published from the database, and woken.
+                None
             }
-        }
+        };
         let metrics: &Metrics = &self.cache.metrics;
         metrics.committed(batch.events.len() as u64, batch.bytes as u64, started.elapsed());
-        Ok(())
+        Ok(published)
     }
 
     /// After a failure, finds out what the database holds.

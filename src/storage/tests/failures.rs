@@ -48,7 +48,7 @@ async fn what_was_committed_without_an_answer_is_found() {
     batch.add(create("a", "1")).unwrap();
     batch.add(create("b", "1")).unwrap();
     database.append(&batch.events).await.unwrap();
-    cache.publish(&batch.events);
+    cache.publish(&batch.events).wake();
     let mut batch = batch::Batch::new(&cache);
     batch.add(update("a", 2, "2")).unwrap();
     batch.add(delete("b", 3)).unwrap();

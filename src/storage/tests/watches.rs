@@ -125,13 +125,14 @@ async fn a_listed_revision_can_always_be_watched() {
             }
         }
     });
-    while !writer.is_finished() {
+    loop {
         let (snapshot, mut watch) = storage.list_and_watch("configmaps", None).unwrap();
         assert_eq!(snapshot.entries.len() as u64, snapshot.revision - 1);
-        if snapshot.revision < 201 {
-            let next = watch.next().await.unwrap();
-            assert_eq!(next[0].revision(), snapshot.revision + 1);
+        if snapshot.revision == 201 {
+            break;
         }
+        let next = watch.next().await.unwrap();
+        assert_eq!(next[0].revision(), snapshot.revision + 1);
     }
     writer.await.unwrap();
 }
