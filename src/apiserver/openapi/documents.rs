@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OnceCell};
 
@@ -40,16 +40,73 @@ pub struct Document {
 
 impl Document {
     fn new(bytes: &[u8]) -> Result<Self, OpenApiError> {
-        let hash = hex::encode_upper(Sha512::digest(bytes));
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).map_err(OpenApiError::Compress)?;
-        let gzip = encoder.finish().map_err(OpenApiError::Compress)?.into();
-        Ok(Self { gzip, hash })
+        let mut under_way = UnderWay::default();
+        under_way.write_all(bytes).map_err(OpenApiError::Compress)?;
+        under_way.finish()
     }
 
+    /// Written as it is compressed: uncompressed, the largest are ten times what is kept of all of them.
     pub fn json(value: &impl Serialize) -> Result<Self, OpenApiError> {
-        Self::new(&serde_json::to_vec(value).map_err(OpenApiError::Generate)?)
+        let mut under_way = BufWriter::new(UnderWay::default());
+        serde_json::to_writer(&mut under_way, value).map_err(OpenApiError::Generate)?;
+        let under_way = under_way.into_inner();
+        under_way
+            .map_err(|error| OpenApiError::Compress(error.into_error()))?
+            .finish()
     }
+}
+
+/// A document that is being written.
+struct UnderWay {
+    gzip: GzEncoder<Vec<u8>>,
+    digest: Sha512,
+}
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self {
+            gzip: GzEncoder::new(Vec::new(), Compression::fast()),
+            digest: Sha512::new(),
+        }
+    }
+}
+
+impl UnderWay {
+    fn finish(self) -> Result<Document, OpenApiError> {
+        Ok(Document {
+            gzip: self.gzip.finish().map_err(OpenApiError::Compress)?.into(),
+            hash: hex::encode_upper(self.digest.finalize()),
+        })
+    }
+}
+
+impl Write for UnderWay {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.gzip.write_all(bytes)?;
+        self.digest.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.gzip.flush()
+    }
+}
+
+/// The document of one group-version, borrowed from the whole.
+#[derive(Serialize)]
+struct Part<'a> {
+    openapi: &'static str,
+    info: &'a Value,
+    paths: &'a BTreeMap<&'a str, &'a Value>,
+    components: Components<'a>,
+    security: &'a Value,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Components<'a> {
+    schemas: BTreeMap<&'a str, &'a Value>,
+    security_schemes: &'a Value,
 }
 
 /// The documents of `/openapi/v3` for built-in kinds.
@@ -159,18 +216,19 @@ fn v3(whole: Value) -> Result<V3, OpenApiError> {
         groups.entry(document_key(path)).or_default().insert(path, operations);
     }
     let mut documents = BTreeMap::new();
-    for (key, paths) in groups {
-        let document = json!({
-            "openapi": "3.0.0",
-            "info": whole["info"],
-            "paths": paths,
-            "components": {
-                "schemas": referred(paths.values().copied(), schemas),
-                "securitySchemes": whole["components"]["securitySchemes"],
+    let security = json!([{"BearerToken": []}]);
+    for (key, paths) in &groups {
+        let part = Part {
+            openapi: "3.0.0",
+            info: &whole["info"],
+            paths,
+            components: Components {
+                schemas: referred(paths.values().copied(), schemas),
+                security_schemes: &whole["components"]["securitySchemes"],
             },
-            "security": [{"BearerToken": []}],
-        });
-        documents.insert(key.to_owned(), Document::json(&document)?);
+            security: &security,
+        };
+        documents.insert((*key).to_owned(), Document::json(&part)?);
     }
     let references: Vec<Value> = custom::COMMON
         .iter()
