@@ -624,6 +624,7 @@ mod tests {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             tty: false,
+            user: None,
         }
     }
 

@@ -350,6 +350,8 @@ pub struct ContainerStatus {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub tty: bool,
+    /// Who its first process was started as; None where the engine does not say.
+    pub user: Option<oci::user::ResolvedUser>,
 }
 
 #[derive(Clone, Debug, Default)]

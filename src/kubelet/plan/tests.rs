@@ -59,6 +59,7 @@ fn container(name: &str, attempt: u32, exit: Option<i32>) -> ContainerStatus {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         tty: false,
+        user: None,
     }
 }
 

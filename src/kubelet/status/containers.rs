@@ -4,10 +4,10 @@ use super::Seen;
 use crate::kubelet::pod::{self, Role};
 use crate::kubelet::state::is_alive;
 use crate::kubelet::volumes;
-use crate::runtime;
+use crate::runtime::{self, oci::user::ResolvedUser};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    Pod, PodStatus, VolumeMountStatus,
+    ContainerUser, LinuxContainerUser, Pod, PodStatus, VolumeMountStatus,
 };
 use std::time::SystemTime;
 
@@ -107,7 +107,20 @@ fn one(seen: &Seen<'_>, role: Role, container: &Container, old: Option<&Vec<Cont
         resources: has,
         allocated_resources: granted.and_then(|granted| granted.requests),
         volume_mounts: volume_mounts(container, seen.recursive_readonly),
+        user: latest.user.as_ref().map(user),
         ..ContainerStatus::default()
+    }
+}
+
+/// Who the container began as, where the engine says it (upstream: `convertContainerStatusUser`).
+fn user(user: &ResolvedUser) -> ContainerUser {
+    let groups = user.additional_gids.iter().map(|gid| i64::from(*gid)).collect();
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: i64::from(user.uid),
+            gid: i64::from(user.gid),
+            supplemental_groups: Some(groups),
+        }),
     }
 }
 

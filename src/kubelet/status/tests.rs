@@ -1,6 +1,7 @@
 //! What runs, and what the pod's status says about it.
 
 use super::*;
+use crate::runtime::oci::user::ResolvedUser;
 use crate::runtime::{ContainerState, ContainerStatus, PodIdentity, Sandbox, SandboxState};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -32,6 +33,7 @@ fn container(name: &str, attempt: u32, exit: Option<i32>) -> ContainerStatus {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         tty: false,
+        user: None,
     }
 }
 
@@ -425,4 +427,23 @@ fn a_replaced_container_does_not_end_its_pod() {
     assert!(state.terminated.is_none() && !container.ready, "{state:?}");
     world.ending = true;
     assert_eq!(world.status().phase.as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn who_a_container_began_as_is_told_where_it_is_known() {
+    let mut known = container("c", 0, None);
+    known.user = Some(ResolvedUser {
+        uid: 1000,
+        gid: 3000,
+        additional_gids: vec![3000, 4000],
+    });
+    let shown = |container: ContainerStatus| {
+        let world = World::new(json!({"containers": [{"name": "c"}]}), vec![container]);
+        json!(world.status().container_statuses.unwrap()[0].user)
+    };
+    assert_eq!(
+        shown(known),
+        json!({"linux": {"uid": 1000, "gid": 3000, "supplementalGroups": [3000, 4000]}})
+    );
+    assert_eq!(shown(container("c", 0, None)), json!(null));
 }

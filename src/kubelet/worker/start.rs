@@ -206,6 +206,7 @@ impl Start {
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             tty: config.tty,
+            user: None,
         }
     }
 

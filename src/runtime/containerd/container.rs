@@ -118,6 +118,7 @@ impl Parts {
         }
         let mut record = ContainerRecord::of(config, creation.sandbox_id, &sandbox.pod);
         record.image_ref.clone_from(&creation.image.image_ref);
+        record.user = Some(user);
         if record.stop_signal.is_empty() {
             record.stop_signal.clone_from(&content.stop_signal);
         }

@@ -3,6 +3,7 @@
 //! Labels are for filters, and short. Everything else is an extension; each part that changes is one of its own, so
 //! that parts can be set independently of one another.
 
+use super::super::oci::user::ResolvedUser;
 use super::{ContainerConfig, Engine, PodIdentity, PortMapping, Result, SandboxConfig, failed};
 use containerd_client::services::v1::{Container, GetContainerRequest, ListContainersRequest, UpdateContainerRequest};
 use prost_types::{Any, FieldMask};
@@ -63,6 +64,9 @@ pub struct ContainerRecord {
     pub stdin: bool,
     pub stdin_once: bool,
     pub stop_signal: String,
+    /// None for containers of an earlier krust.
+    #[serde(default)]
+    pub user: Option<ResolvedUser>,
 }
 
 /// How a container ended.

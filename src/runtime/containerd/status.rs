@@ -152,6 +152,7 @@ fn describe(container: &Container, task: Option<&Process>) -> Option<ContainerSt
         labels: record.labels,
         annotations: record.annotations,
         tty: record.tty,
+        user: record.user,
     })
 }
 

@@ -253,6 +253,7 @@ pub(super) fn describe(found: &ContainerInspectResponse, image_ref: String) -> C
         labels: identity.labels,
         annotations: identity.annotations,
         tty: config.tty.unwrap_or(false),
+        user: None,
     }
 }
 

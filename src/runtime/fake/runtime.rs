@@ -424,5 +424,6 @@ fn describe(id: &str, container: &FakeContainer) -> ContainerStatus {
         labels: container.config.labels.clone(),
         annotations: container.config.annotations.clone(),
         tty: container.config.tty,
+        user: None,
     }
 }

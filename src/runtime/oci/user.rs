@@ -1,10 +1,11 @@
 //! Who a container's process runs as, by the image's passwd and group files (upstream: `moby/sys/user`).
 
 use super::super::SecurityContext;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Numbers that a process runs with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedUser {
     pub uid: u32,
     pub gid: u32,
