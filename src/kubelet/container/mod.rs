@@ -14,7 +14,7 @@ use crate::runtime::{ContainerConfig, ContainerStatus, LogLimits, Mount};
 use env::Environment;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Upstream's annotation for the part of the spec whose change restarts the container.
 const HASH_ANNOTATION: &str = "io.kubernetes.container.hash";
@@ -63,16 +63,21 @@ pub enum ConfigError {
         pod: String,
         container: String,
     },
-    #[error("volume {volume:?} of mount {path:?} is not part of the pod")]
-    NoSuchVolume { volume: String, path: String },
-    #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}: {message}")]
+    #[error("cannot find volume {volume:?} to mount into container {container:?}")]
+    NoSuchVolume { volume: String, container: String },
+    /// Why is only in the log: it would tell of the node's files.
+    #[error("failed to {step} for volumeMount {volume:?} of container {container:?}")]
     SubPath {
+        step: &'static str,
         volume: String,
         container: String,
-        message: String,
     },
-    #[error("missing value for {variable:?}")]
-    SubPathExpression { variable: String },
+    #[error("error SubPath `{0}` must not be an absolute path")]
+    AbsoluteSubPath(String),
+    #[error("unable to provision SubPath `{0}`: must not contain '..'")]
+    SubPathSteps(String),
+    #[error("missing value for {variables}")]
+    SubPathExpression { variables: String },
     #[error("volume {volume:?} requested recursive read-only mode, but it is not supported by the runtime")]
     RecursiveReadOnly { volume: String },
     #[error("unable to find target container {0}")]
@@ -159,19 +164,22 @@ pub fn labels(pod: &Pod, container: Option<&str>) -> BTreeMap<String, String> {
     labels
 }
 
-/// The variables of `subPathExpr` must all be known; what remains is a path inside the volume.
+/// The variables of `subPathExpr` must all have a value; what remains is a path inside the volume.
 pub fn sub_path(expression: &str, env: &Environment) -> Result<String, ConfigError> {
-    let unknown = std::cell::RefCell::new(None);
+    let unknown = std::cell::RefCell::new(BTreeSet::new());
     let path = expand(expression, |name| {
-        let value = env.get(name).map(String::as_str);
+        let value = env.get(name).map(String::as_str).filter(|value| !value.is_empty());
         if value.is_none() {
-            unknown.borrow_mut().get_or_insert_with(|| name.to_owned());
+            unknown.borrow_mut().insert(name.to_owned());
         }
         value
     });
-    match unknown.into_inner() {
-        None => Ok(path),
-        Some(variable) => Err(ConfigError::SubPathExpression { variable }),
+    let unknown: Vec<String> = unknown.into_inner().into_iter().collect();
+    match unknown.is_empty() {
+        true => Ok(path),
+        false => Err(ConfigError::SubPathExpression {
+            variables: unknown.join(", "),
+        }),
     }
 }
 
@@ -211,8 +219,15 @@ mod tests {
 
     #[test]
     fn sub_paths_need_every_variable() {
-        let env = Environment::from([("POD".to_owned(), "p".to_owned())]);
+        let env = [("POD", "p"), ("EMPTY", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let env = Environment::from(env);
         assert_eq!(sub_path("logs/$(POD)", &env).unwrap(), "logs/p");
-        assert!(sub_path("logs/$(NODE)", &env).is_err());
+        for (expression, variables) in [
+            ("logs/$(NODE)", "NODE"),
+            ("$(POD)/$(NODE)/$(EMPTY)/$(NODE)", "EMPTY, NODE"),
+        ] {
+            let error = sub_path(expression, &env).unwrap_err().to_string();
+            assert_eq!(error, format!("missing value for {variables}"));
+        }
     }
 }

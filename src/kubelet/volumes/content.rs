@@ -8,8 +8,8 @@ use crate::kubelet::container::ConfigError;
 use crate::kubelet::downward::{self, NodeFigures};
 use crate::kubelet::objects::Objects;
 use crate::kubelet::pod;
-use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume};
-use std::collections::BTreeMap;
+use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume, VolumeProjection};
+use std::collections::{BTreeMap, BTreeSet};
 
 const DEFAULT_MODE: u32 = 0o644;
 
@@ -53,40 +53,61 @@ pub async fn payload(
         downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
     } else if let Some(projected) = &volume.projected {
         let mode = mode(projected.default_mode);
+        let mut errors = Vec::new();
         for source in projected.sources.iter().flatten() {
-            if let Some(source) = &source.config_map {
-                let data = config_map(objects, &source.name, source.optional)?;
-                select(
-                    "config",
-                    data,
-                    source.items.as_deref(),
-                    source.optional,
-                    mode,
-                    &mut payload,
-                )?;
-            } else if let Some(source) = &source.secret {
-                let data = secret(objects, &source.name, source.optional)?;
-                select(
-                    "secret",
-                    data,
-                    source.items.as_deref(),
-                    source.optional,
-                    mode,
-                    &mut payload,
-                )?;
-            } else if let Some(source) = &source.downward_api {
-                downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
-            } else if let Some(source) = &source.service_account_token {
-                let content = tokens.get(pod, source, client).await?;
-                let (mode, owner) = token_access(pod, mode);
-                payload.insert(source.path.clone(), File { content, mode, owner });
-            } else {
-                let fields = serde_json::to_value(source).unwrap_or_default();
-                let name = fields.as_object().and_then(|map| map.keys().next().cloned());
-                let name = name.unwrap_or_else(|| "nothing".to_owned());
-                return Err(SetUpError::UnsupportedType(format!("projected with {name}")));
+            match project(pod, source, mode, objects, node, tokens, client).await {
+                Ok(part) => payload.extend(part),
+                Err(error) => errors.push(error),
             }
         }
+        if let Some(error) = several(errors) {
+            return Err(error);
+        }
+    }
+    Ok(payload)
+}
+
+/// Several errors as upstream tells them together: each text once.
+fn several(mut errors: Vec<SetUpError>) -> Option<SetUpError> {
+    let mut seen = BTreeSet::new();
+    errors.retain(|error| seen.insert(error.to_string()));
+    if errors.len() < 2 {
+        return errors.pop();
+    }
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Some(SetUpError::Several(texts.join(", ")))
+}
+
+/// One source of a projected volume.
+async fn project(
+    pod: &Pod,
+    source: &VolumeProjection,
+    mode: u32,
+    objects: &Objects,
+    node: NodeFigures,
+    tokens: &Tokens,
+    client: &kube::Client,
+) -> Result<Payload, SetUpError> {
+    let mut payload = Payload::new();
+    if let Some(source) = &source.config_map {
+        let data = config_map(objects, &source.name, source.optional)?;
+        let items = source.items.as_deref();
+        select("config", data, items, source.optional, mode, &mut payload)?;
+    } else if let Some(source) = &source.secret {
+        let data = secret(objects, &source.name, source.optional)?;
+        let items = source.items.as_deref();
+        select("secret", data, items, source.optional, mode, &mut payload)?;
+    } else if let Some(source) = &source.downward_api {
+        downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
+    } else if let Some(source) = &source.service_account_token {
+        let content = tokens.get(pod, source, client).await?;
+        let (mode, owner) = token_access(pod, mode);
+        payload.insert(source.path.clone(), File { content, mode, owner });
+    } else {
+        let fields = serde_json::to_value(source).unwrap_or_default();
+        let name = fields.as_object().and_then(|map| map.keys().next().cloned());
+        let name = name.unwrap_or_else(|| "nothing".to_owned());
+        return Err(SetUpError::UnsupportedType(format!("projected with {name}")));
     }
     Ok(payload)
 }
@@ -243,5 +264,24 @@ mod tests {
         );
         assert_eq!(access(json!({"runAsUser": 7000}), [None, Some(8000)]), (0o644, None));
         assert_eq!(access(json!({}), [None, Some(8000)]), (0o644, None));
+    }
+
+    #[test]
+    fn errors_of_several_sources_are_told_together() {
+        let no_key = |kind| SetUpError::NoSuchKey {
+            kind,
+            key: "k".to_owned(),
+        };
+        let told = |errors| several(errors).map(|error: SetUpError| error.to_string());
+        let (config, secret) = (
+            "configmap references non-existent config key: k",
+            "references non-existent secret key: k",
+        );
+        assert_eq!(told(Vec::new()), None);
+        assert_eq!(told(vec![no_key("config"), no_key("config")]).as_deref(), Some(config));
+        assert_eq!(
+            told(vec![no_key("config"), no_key("secret")]),
+            Some(format!("[{config}, {secret}]"))
+        );
     }
 }

@@ -50,7 +50,7 @@ pub enum VolumeError {
 pub enum SetUpError {
     #[error(transparent)]
     Object(#[from] ConfigError),
-    #[error("references non-existent {kind} key: {key}")]
+    #[error("{}references non-existent {kind} key: {key}", before(.kind))]
     NoSuchKey { kind: &'static str, key: String },
     #[error("invalid path {0:?}: it must be relative and stay inside the volume")]
     Path(String),
@@ -82,10 +82,21 @@ pub enum SetUpError {
     Claim(String),
     #[error("{0}")]
     HugePages(String),
-    #[error("token request failed: {0}")]
-    Token(#[source] Box<kube::Error>),
-    #[error("token request failed: the answer holds no token")]
-    NoToken,
+    #[error("failed to fetch token: {0}")]
+    TokenFetch(String),
+    #[error("token {token} expired and refresh failed: {reason}")]
+    TokenExpired { token: String, reason: String },
+    /// Of the sources of one volume.
+    #[error("[{0}]")]
+    Several(String),
+}
+
+/// Upstream names the object of one kind and not of the other.
+fn before(kind: &str) -> &'static str {
+    match kind {
+        "config" => "configmap ",
+        _ => "",
+    }
 }
 
 fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SetUpError {

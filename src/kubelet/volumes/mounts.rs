@@ -38,7 +38,7 @@ impl Volumes {
         let volume = volumes.iter().find(|volume| volume.name == mount.name);
         let no_such_volume = || ConfigError::NoSuchVolume {
             volume: mount.name.clone(),
-            path: mount.mount_path.clone(),
+            container: container.name.clone(),
         };
         let volume = volume.ok_or_else(no_such_volume)?;
         let root = self.volume_root(pod, volume).ok_or_else(no_such_volume)?;
@@ -50,17 +50,23 @@ impl Volumes {
         let host_path = match sub.as_str() {
             "" => root,
             sub => {
+                checked(sub)?;
                 let made = match self.sees(volume, &root) {
                     true => inside(&root, sub),
                     false => {
                         let made = self.runtime.make_below(&root, Path::new(sub)).await;
-                        made.map(|()| root.join(sub)).map_err(|error| error.to_string())
+                        let made = made.map(|()| root.join(sub));
+                        made.map_err(|error| (MAKING, error.to_string()))
                     }
                 };
-                made.map_err(|message| ConfigError::SubPath {
-                    volume: mount.name.clone(),
-                    container: container.name.clone(),
-                    message,
+                made.map_err(|(step, reason)| {
+                    let (pod, container) = (pod::full_name(pod), container.name.clone());
+                    tracing::warn!(pod, container, sub, reason, "A path in a volume cannot be mounted");
+                    ConfigError::SubPath {
+                        step,
+                        volume: mount.name.clone(),
+                        container,
+                    }
                 })?
             }
         };
@@ -108,45 +114,56 @@ pub fn recursive_readonly(mount: &VolumeMount, possible: bool) -> Result<bool, C
     }
 }
 
-/// A path inside the volume, made as a directory where there is none. Links that lead out are refused: a
-/// container could have put them there.
-fn inside(root: &Path, sub: &str) -> Result<PathBuf, String> {
-    let relative = Path::new(sub);
-    if !relative
-        .components()
-        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
-    {
-        return Err(format!("{sub:?} must be relative and not contain '..'"));
+/// A path inside the volume is relative and has no steps up, wherever it leads (upstream: `makeMounts`).
+fn checked(sub: &str) -> Result<(), ConfigError> {
+    let path = Path::new(sub);
+    if path.is_absolute() {
+        return Err(ConfigError::AbsoluteSubPath(sub.to_owned()));
     }
-    let wanted = root.join(relative);
-    let real_root = root
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}", root.display()))?;
+    match path.components().any(|component| component == Component::ParentDir) {
+        true => Err(ConfigError::SubPathSteps(sub.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// What fails, and why.
+type Failed = (&'static str, String);
+
+const MAKING: &str = "create subPath directory";
+const PREPARING: &str = "prepare subPath";
+
+/// A [checked] path inside the volume, made as a directory where there is none. Links that lead out are refused: a
+/// container could have put them there.
+fn inside(root: &Path, sub: &str) -> Result<PathBuf, Failed> {
+    let wanted = root.join(sub);
+    // What a link leads to counts: one that leads nowhere cannot be made a directory.
+    let step = if wanted.exists() { PREPARING } else { MAKING };
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: std::io::Error| (step, format!("{path}: {error}"))
+    };
+    let real_root = root.canonicalize().map_err(failed(root))?;
     let mut existing = wanted.clone();
     while std::fs::symlink_metadata(&existing).is_err() && existing.pop() {}
-    let real = existing
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}", existing.display()))?;
+    let real = existing.canonicalize().map_err(failed(&existing))?;
     if !real.starts_with(&real_root) {
-        return Err(format!("{sub:?} leads out of the volume"));
+        return Err((step, format!("{sub:?} leads out of the volume")));
     }
     // Whoever may write to the volume may write there.
     let mode = std::fs::metadata(&real_root).map(|metadata| metadata.permissions());
-    let mode = mode.map_err(|error| format!("{}: {error}", root.display()))?;
+    let mode = mode.map_err(failed(root))?;
     let rest = wanted.strip_prefix(&existing).unwrap_or(Path::new("")).to_owned();
     for component in rest.components() {
         existing.push(component);
         let made = std::fs::create_dir(&existing).and_then(|()| std::fs::set_permissions(&existing, mode.clone()));
         match made {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(format!("{}: {error}", existing.display()));
+                return Err(failed(&existing)(error));
             }
             _ => {}
         }
     }
-    wanted
-        .canonicalize()
-        .map_err(|error| format!("{}: {error}", wanted.display()))
+    wanted.canonicalize().map_err(failed(&wanted))
 }
 
 #[cfg(test)]
@@ -196,11 +213,34 @@ mod tests {
             let mode = std::fs::metadata(root.join(path)).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, 0o2777, "{path}");
         }
-        assert!(inside(&root, "../x").is_err());
-        assert!(inside(&root, "/etc").is_err());
         std::os::unix::fs::symlink(outer.path(), root.join("out")).unwrap();
-        assert!(inside(&root, "out").is_err());
-        assert!(inside(&root, "out/new").is_err());
+        assert_eq!(inside(&root, "out").unwrap_err().0, PREPARING);
+        assert_eq!(inside(&root, "out/new").unwrap_err().0, MAKING);
         assert!(!outer.path().join("new").exists());
+    }
+
+    #[test]
+    fn sub_paths_that_are_refused() {
+        let error = |sub: &str| checked(sub).err().map(|error| error.to_string());
+        for (sub, expected) in [
+            ("a/b", None),
+            ("a/..b", None),
+            ("/etc", Some("error SubPath `/etc` must not be an absolute path")),
+            (
+                "a/../b",
+                Some("unable to provision SubPath `a/../b`: must not contain '..'"),
+            ),
+        ] {
+            assert_eq!(error(sub).as_deref(), expected, "{sub}");
+        }
+        let failed = ConfigError::SubPath {
+            step: MAKING,
+            volume: "v".to_owned(),
+            container: "c".to_owned(),
+        };
+        assert_eq!(
+            failed.to_string(),
+            "failed to create subPath directory for volumeMount \"v\" of container \"c\""
+        );
     }
 }
