@@ -17,6 +17,9 @@ use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+/// All of it, as upstream tells it.
+const WANTED_MAX: u64 = i64::MAX as u64;
+
 #[derive(Debug, thiserror::Error)]
 enum GarbageError {
     #[error(transparent)]
@@ -27,6 +30,8 @@ enum GarbageError {
     TooLittle(String),
     #[error("wanted to free {wanted} bytes, but freed {freed} bytes space with errors in image deletion: {errors}")]
     Deletion { wanted: u64, freed: u64, errors: String },
+    #[error("wanted to free images older than {age}, encountered errors in image deletion: {errors}")]
+    OldOnes { age: String, errors: String },
 }
 
 /// See the module's description.
@@ -82,7 +87,13 @@ impl Garbage {
         let mut records = self.records.lock().await;
         let used = self.observe(&mut records).await?;
         let old = records.too_old(&self.policy, &used, SystemTime::now());
-        self.remove(&mut records, old, u64::MAX).await?;
+        let (_, errors) = self.remove(&mut records, old, WANTED_MAX).await;
+        if !errors.is_empty() {
+            return Err(GarbageError::OldOnes {
+                age: pod::go_duration(self.policy.age_max),
+                errors: aggregate(errors),
+            });
+        }
         let directory = self.runtime.image_directory().await.unwrap_or_default();
         let directory = if directory.exists() { &directory } else { &self.data_dir };
         let size = disk(directory).filter(|disk| disk.size_bytes > 0);
@@ -98,7 +109,7 @@ impl Garbage {
             "The disk of images is full: removing those that nobody uses"
         );
         let unused = records.for_space(&self.policy, &used, SystemTime::now());
-        let freed = self.remove(&mut records, unused, wanted).await?;
+        let freed = self.free(&mut records, unused, wanted).await?;
         if freed < wanted {
             let message = too_little(percent, size.size_bytes, freed);
             self.event("FreeDiskSpaceFailed", message.clone());
@@ -116,7 +127,7 @@ impl Garbage {
         let freed = async {
             let used = self.observe(&mut records).await?;
             let unused = records.for_space(&self.policy, &used, SystemTime::now());
-            self.remove(&mut records, unused, u64::MAX).await
+            self.free(&mut records, unused, WANTED_MAX).await
         };
         freed.await.unwrap_or_else(|error: GarbageError| {
             tracing::warn!(%error, "Unused images could not be removed");
@@ -153,18 +164,22 @@ impl Garbage {
         Ok(used)
     }
 
-    /// Removes images until so much is free. Goes on when one cannot be removed.
-    async fn remove(
-        &self,
-        records: &mut Records,
-        images: Vec<(String, u64)>,
-        wanted: u64,
-    ) -> Result<u64, GarbageError> {
+    /// Removes images until so much is free; an error if one of them could not be removed.
+    async fn free(&self, records: &mut Records, images: Vec<(String, u64)>, wanted: u64) -> Result<u64, GarbageError> {
+        match self.remove(records, images, wanted).await {
+            (freed, errors) if errors.is_empty() => Ok(freed),
+            (freed, errors) => Err(GarbageError::Deletion {
+                wanted,
+                freed,
+                errors: aggregate(errors),
+            }),
+        }
+    }
+
+    /// The same: the bytes that are free now, and what went wrong. Goes on when an image cannot be removed.
+    async fn remove(&self, records: &mut Records, images: Vec<(String, u64)>, wanted: u64) -> (u64, Vec<String>) {
         let (mut freed, mut errors) = (0u64, Vec::new());
         for (id, bytes) in images {
-            if freed >= wanted {
-                break;
-            }
             tracing::info!(id, bytes, "Removing an image that nobody uses");
             match self.runtime.remove_image(&id).await {
                 Ok(()) => {
@@ -173,20 +188,21 @@ impl Garbage {
                 }
                 Err(error) => errors.push(error.cause()),
             }
+            if freed >= wanted {
+                break;
+            }
         }
-        match errors.len() {
-            0 => Ok(freed),
-            1 => Err(GarbageError::Deletion {
-                wanted,
-                freed,
-                errors: errors.remove(0),
-            }),
-            _ => Err(GarbageError::Deletion {
-                wanted,
-                freed,
-                errors: format!("[{}]", errors.join(", ")),
-            }),
-        }
+        (freed, errors)
+    }
+}
+
+/// Several errors as upstream tells them together: each text once.
+fn aggregate(mut errors: Vec<String>) -> String {
+    let mut seen = HashSet::new();
+    errors.retain(|error| seen.insert(error.clone()));
+    match errors.as_slice() {
+        [one] => one.clone(),
+        _ => format!("[{}]", errors.join(", ")),
     }
 }
 
@@ -199,4 +215,17 @@ fn is_one_of(image: &Image, wanted: &HashSet<String>) -> bool {
     let mut names = image.repo_tags.iter().chain(&image.repo_digests);
     wanted.contains(&image.id)
         || names.any(|name| wanted.contains(name) || full_name(name).is_some_and(|name| wanted.contains(&name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_together() {
+        let texts = |all: &[&str]| aggregate(all.iter().map(|text| (*text).to_owned()).collect());
+        assert_eq!(texts(&["a"]), "a");
+        assert_eq!(texts(&["a", "a"]), "a");
+        assert_eq!(texts(&["a", "b", "a"]), "[a, b]");
+    }
 }

@@ -51,8 +51,8 @@ impl Policy {
 
 #[derive(Clone, Debug)]
 struct Record {
-    /// None: before anybody looked.
-    detected: Option<SystemTime>,
+    /// When it was first seen; what is there at the start is as young as what was just pulled.
+    detected: SystemTime,
     used: Option<SystemTime>,
     bytes: u64,
     pinned: bool,
@@ -69,13 +69,12 @@ pub struct Records {
 impl Records {
     /// Takes in what is there now, and the ids of what is used.
     pub fn observe(&mut self, images: &[Image], used: &HashSet<String>, now: SystemTime) {
-        let detected = self.began.map(|_| now);
         self.began.get_or_insert(now);
         let present: HashSet<&str> = images.iter().map(|image| image.id.as_str()).collect();
         self.all.retain(|id, _| present.contains(id.as_str()));
         for image in images {
             let record = self.all.entry(image.id.clone()).or_insert(Record {
-                detected,
+                detected: now,
                 used: None,
                 bytes: 0,
                 pinned: false,
@@ -106,8 +105,8 @@ impl Records {
         }
         let unused = self.unused(used).into_iter();
         let old = unused.filter(|(_, record)| {
-            let last = record.used.max(record.detected);
-            last.is_none_or(|last| age(last) > policy.age_max)
+            let last = record.used.unwrap_or(record.detected).max(record.detected);
+            age(last) > policy.age_max
         });
         old.map(|(id, record)| (id.clone(), record.bytes)).collect()
     }
@@ -115,10 +114,8 @@ impl Records {
     /// What may be removed for its space, in this order.
     pub fn for_space(&self, policy: &Policy, used: &HashSet<String>, now: SystemTime) -> Vec<(String, u64)> {
         let unused = self.unused(used).into_iter();
-        let ripe = unused.filter(|(_, record)| {
-            let detected = record.detected.unwrap_or(SystemTime::UNIX_EPOCH);
-            now.duration_since(detected).unwrap_or_default() >= policy.age_min
-        });
+        let age = |record: &Record| now.duration_since(record.detected).unwrap_or_default();
+        let ripe = unused.filter(|(_, record)| age(record) >= policy.age_min);
         ripe.map(|(id, record)| (id.clone(), record.bytes)).collect()
     }
 
@@ -201,6 +198,13 @@ mod tests {
         let mut records = Records::default();
         let first = [image("a", 1), image("b", 2), image("c", 3), image("pinned", 4)];
         records.observe(&first, &set(&["a", "c"]), at(0));
+        for (second, expected) in [(119, [""; 0].as_slice()), (120, &["b", "a", "c"])] {
+            assert_eq!(
+                ids(records.for_space(&policy, &set(&[]), at(second))),
+                expected,
+                "{second}"
+            );
+        }
         let all = [first.as_slice(), &[image("new", 5)]].concat();
         records.observe(&all, &set(&["c"]), at(100));
         let now = at(130);
