@@ -68,7 +68,7 @@ fn kubelet_options(client: &Client, number: usize, files: &std::path::Path) -> K
         version: krust::app::KUBERNETES_VERSION.to_owned(),
         pods_max: PODS_OF_NODE as u32,
         shutdown_periods: Vec::new(),
-        eviction_hard: Vec::new(),
+        eviction: Default::default(),
         policy: Default::default(),
         cluster_dns: Vec::new(),
         static_pods: None,

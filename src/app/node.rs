@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{AppError, Core, Parts, namespaces, service_network};
 use crate::config::{RuntimeKind, Settings};
-use crate::kubelet::eviction::threshold;
+use crate::kubelet::eviction::{EvictionPolicy, threshold};
 use crate::kubelet::images::{ImagePolicy, garbage_plan};
 use crate::kubelet::node_shutdown::{self, NodeShutdown};
 use crate::kubelet::static_pods::StaticPodOptions;
@@ -136,10 +136,7 @@ pub(super) async fn start(
         files: file_sharing(chosen, core.data_dir.path()).await,
         version: super::KUBERNETES_VERSION.to_owned(),
         pods_max: settings.node.pods_max,
-        eviction_hard: threshold::parse(&settings.node.eviction_hard).map_err(|reason| AppError::Setting {
-            key: "node.eviction_hard",
-            reason,
-        })?,
+        eviction: eviction_policy(settings)?,
         shutdown_periods: node_shutdown::periods(
             settings.node.shutdown_grace_period_seconds,
             settings.node.shutdown_grace_period_critical_pods_seconds,
@@ -191,6 +188,21 @@ pub(super) async fn start(
         }
     });
     Ok(node_shutdown)
+}
+
+fn eviction_policy(settings: &Settings) -> Result<EvictionPolicy, AppError> {
+    let node = &settings.node;
+    let thresholds = threshold::parse(
+        &node.eviction_hard,
+        &node.eviction_soft,
+        &node.eviction_soft_grace_period,
+        &node.eviction_minimum_reclaim,
+    );
+    Ok(EvictionPolicy {
+        thresholds: thresholds.map_err(|(key, reason)| AppError::Setting { key, reason })?,
+        pod_grace_seconds_max: node.eviction_max_pod_grace_period_seconds,
+        pressure_transition: Duration::from_secs(node.eviction_pressure_transition_period_seconds),
+    })
 }
 
 /// What the API server does to a new pod: static pods run before it has seen them.

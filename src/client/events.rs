@@ -48,6 +48,7 @@ struct Report {
     level: Level,
     reason: Cow<'static, str>,
     message: String,
+    annotations: BTreeMap<String, String>,
     at: Timestamp,
 }
 
@@ -98,17 +99,27 @@ impl Recorder {
     ) where
         K: Resource<DynamicType = ()>,
     {
-        let meta = object.meta();
-        let reference = ObjectReference {
-            api_version: Some(K::api_version(&()).into_owned()),
-            kind: Some(K::kind(&()).into_owned()),
-            name: meta.name.clone(),
-            namespace: meta.namespace.clone(),
-            uid: meta.uid.clone(),
-            resource_version: meta.resource_version.clone(),
-            field_path,
-        };
-        self.about(reference, level, reason, message);
+        self.about(reference(object, field_path), level, reason, message);
+    }
+
+    /// What happened to `object`; `annotations` are the event's.
+    pub fn annotated<K>(
+        &self,
+        object: &K,
+        annotations: BTreeMap<String, String>,
+        level: Level,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) where
+        K: Resource<DynamicType = ()>,
+    {
+        self.send(
+            reference(object, None),
+            annotations,
+            level,
+            reason.into(),
+            message.into(),
+        );
     }
 
     /// What happened to the object that `reference` names.
@@ -119,10 +130,17 @@ impl Recorder {
         reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) {
-        self.send(reference, level, reason.into(), message.into());
+        self.send(reference, BTreeMap::new(), level, reason.into(), message.into());
     }
 
-    fn send(&self, object: ObjectReference, level: Level, reason: Cow<'static, str>, mut message: String) {
+    fn send(
+        &self,
+        object: ObjectReference,
+        annotations: BTreeMap<String, String>,
+        level: Level,
+        reason: Cow<'static, str>,
+        mut message: String,
+    ) {
         if message.len() > MESSAGE_BYTES_MAX {
             let mut end = MESSAGE_BYTES_MAX;
             while !message.is_char_boundary(end) {
@@ -136,12 +154,26 @@ impl Recorder {
             level,
             reason,
             message,
+            annotations,
             at,
         };
         if let Err(error) = self.queue.try_send(report) {
             let reason = &error.into_inner().reason;
             tracing::warn!(%reason, "An event was dropped: the queue of events is full");
         }
+    }
+}
+
+fn reference<K: Resource<DynamicType = ()>>(object: &K, field_path: Option<String>) -> ObjectReference {
+    let meta = object.meta();
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        field_path,
     }
 }
 
@@ -293,6 +325,7 @@ impl Writer {
                 // Upstream's form: the object's name and the time in hexadecimal nanoseconds.
                 name: Some(format!("{object}.{stamp:x}")),
                 namespace: Some(namespace.to_owned()),
+                annotations: Some(report.annotations.clone()).filter(|all| !all.is_empty()),
                 ..ObjectMeta::default()
             },
             involved_object: report.object.clone(),

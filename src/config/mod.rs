@@ -110,6 +110,16 @@ pub struct NodeSettings {
     pub pods_max: u32,
     /// When pods are evicted, as upstream's `--eviction-hard`: `memory.available<100Mi,nodefs.available<10%`. Empty: never.
     pub eviction_hard: String,
+    /// The same as upstream's `--eviction-soft`: pods are evicted when it was so for a while.
+    pub eviction_soft: String,
+    /// For how long, as upstream's `--eviction-soft-grace-period`: `memory.available=1m30s`.
+    pub eviction_soft_grace_period: String,
+    /// So much more is made free, as upstream's `--eviction-minimum-reclaim`: `memory.available=500Mi`.
+    pub eviction_minimum_reclaim: String,
+    /// Pods that a soft threshold evicts get at most this long to end. 0: as long as they say themselves.
+    pub eviction_max_pod_grace_period_seconds: u32,
+    /// A condition of pressure is told for so long after it was last seen.
+    pub eviction_pressure_transition_period_seconds: u64,
     /// When the machine shuts down its pods have so long to end. 0: they are left alone.
     pub shutdown_grace_period_seconds: u32,
     /// The last part of that time, for critical pods alone.
@@ -240,6 +250,11 @@ impl Default for NodeSettings {
             kubelet_listen: ListenAddress::any(10250),
             pods_max: 110,
             eviction_hard: String::new(),
+            eviction_soft: String::new(),
+            eviction_soft_grace_period: String::new(),
+            eviction_minimum_reclaim: String::new(),
+            eviction_max_pod_grace_period_seconds: 0,
+            eviction_pressure_transition_period_seconds: 300,
             shutdown_grace_period_seconds: 0,
             shutdown_grace_period_critical_pods_seconds: 0,
             shutdown_grace_period_by_pod_priority: String::new(),

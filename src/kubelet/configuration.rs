@@ -2,14 +2,22 @@
 //! (upstream: `k8s.io/kubelet/config/v1beta1` KubeletConfiguration).
 
 use super::KubeletOptions;
+use super::eviction::threshold::Threshold;
+use super::pod::go_duration;
 use serde_json::{Value, json};
 
 pub fn describe(options: &KubeletOptions) -> Value {
-    let hard = options.eviction_hard.iter().map(|threshold| {
-        let text = threshold.to_string();
-        let (signal, value) = text.split_once('<').unwrap_or_default();
-        (signal.to_owned(), json!(value))
-    });
+    let eviction = &options.eviction;
+    type Shown = fn(&Threshold) -> Option<String>;
+    let thresholds = |hard: bool, shown: Shown| -> serde_json::Map<String, Value> {
+        let all = eviction.thresholds.iter().filter(|one| one.is_hard() == hard);
+        all.filter_map(|one| Some((one.signal.name().to_owned(), json!(shown(one)?))))
+            .collect()
+    };
+    let value: Shown = |one| Some(one.value.to_string());
+    let reclaim: Shown = |one| one.minimum_reclaim.map(|reclaim| reclaim.to_string());
+    let mut reclaims = thresholds(true, reclaim);
+    reclaims.extend(thresholds(false, reclaim));
     let periods = options.shutdown_periods.iter();
     let periods =
         periods.map(|period| json!({"priority": period.priority, "shutdownGracePeriodSeconds": period.seconds}));
@@ -30,7 +38,12 @@ pub fn describe(options: &KubeletOptions) -> Value {
         },
         "clusterDNS": options.cluster_dns,
         "clusterDomain": crate::kubelet::sandbox::CLUSTER_DOMAIN,
-        "evictionHard": hard.collect::<serde_json::Map<_, _>>(),
+        "evictionHard": thresholds(true, value),
+        "evictionMaxPodGracePeriod": eviction.pod_grace_seconds_max,
+        "evictionMinimumReclaim": reclaims,
+        "evictionPressureTransitionPeriod": go_duration(eviction.pressure_transition),
+        "evictionSoft": thresholds(false, value),
+        "evictionSoftGracePeriod": thresholds(false, |one| Some(go_duration(one.grace))),
         "imageGCHighThresholdPercent": images.garbage.high_percent,
         "imageGCLowThresholdPercent": images.garbage.low_percent,
         "imageMaximumGCAge": seconds(images.garbage.age_max),

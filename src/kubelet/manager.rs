@@ -7,7 +7,7 @@ use crate::client::informer::Informers;
 use crate::kubelet::admission;
 use crate::kubelet::container::security::Seccomp;
 use crate::kubelet::context::{Context, ENGINE_STARTS_MAX};
-use crate::kubelet::eviction::Evictions;
+use crate::kubelet::eviction::{Evictions, Pressures};
 use crate::kubelet::images::Images;
 use crate::kubelet::images::garbage::Garbage;
 use crate::kubelet::node::{self, NodeAgent, status::figures};
@@ -44,6 +44,7 @@ const LIST_RETRY: Duration = Duration::from_millis(500);
 
 struct Manager {
     context: Arc<Context>,
+    pressures: Arc<Pressures>,
     /// What the runtime had at the start, until the watch tells whose it is.
     adopted: BTreeMap<String, PodRuntime>,
     listed: bool,
@@ -71,7 +72,8 @@ pub async fn run(
     );
     tasks.spawn(record_events.instrument(tracing::info_span!("events")));
     let informers = Informers::new(options.client.clone(), shutdown.clone());
-    let node = NodeAgent::new(&options, recorder.clone(), node_shutdown.clone()).await?;
+    let pressures = Pressures::new(options.eviction.clone());
+    let node = NodeAgent::new(&options, recorder.clone(), node_shutdown.clone(), pressures.clone()).await?;
     if let Some(directory) = node.image_directory() {
         // Nobody else sets it.
         let _ = stats.image_directory.set(directory.clone());
@@ -127,12 +129,11 @@ pub async fn run(
     tasks.spawn(collected.instrument(tracing::info_span!("image garbage")));
     let evictions = Evictions {
         images: garbage,
-        thresholds: options.eviction_hard.clone(),
+        pressures: pressures.clone(),
         pods: context.pods.clone(),
         stats,
         recorder: context.recorder.clone(),
         node_name: options.node_name.clone(),
-        last: None,
     };
     tasks.spawn(
         evictions
@@ -141,6 +142,7 @@ pub async fn run(
     );
     let mut manager = Manager {
         context,
+        pressures,
         adopted: BTreeMap::new(),
         listed: false,
         statics: StaticPods::new(options.client.clone(), &options.node_name),
@@ -349,6 +351,9 @@ impl Manager {
             return None;
         }
         if let Some(failure) = self.context.node_shutdown.rejection() {
+            return Some(failure);
+        }
+        if let Some(failure) = self.pressures.refusal(pod) {
             return Some(failure);
         }
         let unsafe_sysctls = &self.context.policy.allowed_unsafe_sysctls;

@@ -68,8 +68,8 @@ pub struct KubeletOptions {
     pub version: String,
     /// Capacity `pods` of the node; upstream's default is 110.
     pub pods_max: u32,
-    /// When pods are evicted; without any, they never are, and conditions follow upstream's defaults.
-    pub eviction_hard: Vec<eviction::threshold::Threshold>,
+    /// When pods are evicted for the node's sake.
+    pub eviction: eviction::EvictionPolicy,
     /// How long pods have to end when the machine goes down; without any, they are left alone.
     pub shutdown_periods: Vec<node_shutdown::Period>,
     pub policy: PodPolicy,

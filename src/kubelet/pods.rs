@@ -8,10 +8,13 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 #[derive(Debug, Default)]
 pub struct Pods {
     index: RwLock<Index>,
+    /// How many of them limit what their files take.
+    limited: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -37,18 +40,35 @@ impl Pods {
     pub fn insert(&self, record: Arc<Record>) {
         let name = key(&record.pod());
         let mut index = self.index.write();
-        index.by_uid.insert(record.uid.clone(), record.clone());
+        let before = index.by_uid.insert(record.uid.clone(), record.clone());
+        self.count(Some(&record), before.as_ref());
         index.by_name.insert(name, record);
+    }
+
+    fn count(&self, new: Option<&Arc<Record>>, old: Option<&Arc<Record>>) {
+        let limited = |record: Option<&Arc<Record>>| record.is_some_and(|record| record.file_limits.any());
+        match (limited(new), limited(old)) {
+            (true, false) => self.limited.send_modify(|count| *count += 1),
+            (false, true) => self.limited.send_modify(|count| *count -= 1),
+            _ => {}
+        }
     }
 
     /// Forgets the pod if it still is that record.
     pub fn remove(&self, record: &Arc<Record>) {
         let name = key(&record.pod());
         let mut index = self.index.write();
-        index.by_uid.remove(&record.uid);
+        let before = index.by_uid.remove(&record.uid);
+        self.count(None, before.as_ref());
         if index.by_name.get(&name).is_some_and(|named| Arc::ptr_eq(named, record)) {
             index.by_name.remove(&name);
         }
+    }
+
+    /// Returns once there is a pod that limits what its files take.
+    pub async fn limited(&self) {
+        // The sender is ours: it does not go away meanwhile.
+        let _ = self.limited.subscribe().wait_for(|count| *count > 0).await;
     }
 
     fn named(&self, namespace: &str, name: &str) -> Option<Arc<Record>> {
@@ -116,6 +136,7 @@ impl PodLookup for Pods {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use serde_json::json;
 
     fn record(states: &[(&str, u32, ContainerState)], waiting: Option<&str>) -> Arc<Record> {
@@ -186,5 +207,31 @@ mod tests {
         pods.remove(&old);
         assert!(pods.pod("ns", "p", Some("u2")).is_some());
         assert!(pods.get("u").is_none());
+    }
+
+    #[tokio::test]
+    async fn limits_are_waited_for() {
+        let limited = |uid: &str, limit: serde_json::Value| {
+            let pod = json!({
+                "metadata": {"name": uid, "namespace": "ns", "uid": uid},
+                "spec": {"containers": [{"name": "c", "resources": {"limits": limit}}]},
+            });
+            Arc::new(Record::new(
+                uid.to_owned(),
+                Arc::new(serde_json::from_value(pod).unwrap()),
+            ))
+        };
+        let pods = Pods::default();
+        let waits = |pods: &Pods| pods.limited().now_or_never().is_none();
+        assert!(waits(&pods));
+        pods.insert(limited("a", json!({"memory": "1Gi"})));
+        assert!(waits(&pods), "nothing is said of files");
+        let one = limited("b", json!({"ephemeral-storage": "1Gi"}));
+        pods.insert(one.clone());
+        pods.insert(one.clone());
+        assert!(!waits(&pods));
+        pods.remove(&one);
+        pods.remove(&one);
+        assert!(waits(&pods));
     }
 }

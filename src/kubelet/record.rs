@@ -1,6 +1,8 @@
 //! What the manager and a pod's worker share: the mailbox, and the worker's last view for lookups.
 
+use crate::kubelet::eviction::FileLimits;
 use crate::kubelet::plan::PodFailure;
+use crate::kubelet::pod;
 use crate::kubelet::probes::Kind;
 use crate::runtime::ContainerState;
 use k8s_openapi::api::core::v1::Pod;
@@ -24,6 +26,8 @@ pub struct Mail {
     pub refresh_volumes: bool,
     /// Some time has passed: look whether the volumes want something anew.
     pub look_over_volumes: bool,
+    /// The disk is full: of a pod that has ended by itself only what the API knows is kept.
+    pub clear: bool,
     /// The node ends the pod.
     pub failure: Option<PodFailure>,
 }
@@ -54,6 +58,8 @@ pub struct View {
 #[derive(Debug)]
 pub struct Record {
     pub uid: String,
+    /// Of what its files may take; they never change.
+    pub file_limits: FileLimits,
     /// Of a static pod: the uid of its mirror, as long as there is one.
     mirror: Option<Mutex<Option<String>>>,
     mail: Mutex<Mail>,
@@ -63,6 +69,7 @@ pub struct Record {
 
 impl Record {
     pub fn new(uid: String, pod: Arc<Pod>) -> Self {
+        let file_limits = FileLimits::of(&pod);
         let view = View {
             pod,
             sandboxes: Vec::new(),
@@ -72,6 +79,7 @@ impl Record {
         };
         Self {
             uid,
+            file_limits,
             mirror: None,
             mail: Mutex::default(),
             bell: Notify::new(),
@@ -144,6 +152,10 @@ impl Record {
         self.post(|mail| mail.look_over_volumes = true);
     }
 
+    pub fn post_clear(&self) {
+        self.post(|mail| mail.clear = true);
+    }
+
     pub fn post_failure(&self, failure: PodFailure) {
         self.post(|mail| mail.failure = Some(failure));
     }
@@ -163,6 +175,20 @@ impl Record {
 
     pub fn pod(&self) -> Arc<Pod> {
         self.view.borrow().pod.clone()
+    }
+
+    /// Whether a container of it runs, as far as its worker knows.
+    pub fn runs(&self) -> bool {
+        let view = self.view.borrow();
+        view.containers
+            .iter()
+            .any(|container| container.state == ContainerState::Running)
+    }
+
+    /// Whether it has ended, and left containers behind.
+    pub fn left_remains(&self) -> bool {
+        let view = self.view.borrow();
+        !view.sandboxes.is_empty() && pod::is_finished(&view.pod) && view.pod.metadata.deletion_timestamp.is_none()
     }
 
     pub fn set_view(&self, view: View) {

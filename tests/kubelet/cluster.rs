@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod, ServiceAccount};
 use krust::apiserver::{ApiServer, ApiServerOptions};
+use krust::kubelet::eviction::EvictionPolicy;
 use krust::kubelet::node_shutdown::{NodeShutdown, Period};
 use krust::kubelet::static_pods::StaticPodOptions;
 use krust::kubelet::{FileSharing, Kubelet, KubeletOptions, PodLookup, PodPolicy};
@@ -33,6 +34,8 @@ pub struct Cluster {
     pub kubelet: Option<RunningKubelet>,
     /// Of kubelets that start from now on.
     pub shutdown_periods: Vec<Period>,
+    /// Of the next kubelet that is started.
+    pub eviction: EvictionPolicy,
     /// Of the next start.
     pub policy: PodPolicy,
 }
@@ -103,6 +106,7 @@ impl Cluster {
             data: tempfile::tempdir().unwrap(),
             kubelet: None,
             shutdown_periods: Vec::new(),
+            eviction: EvictionPolicy::default(),
             policy,
         };
         cluster.start_kubelet();
@@ -120,7 +124,7 @@ impl Cluster {
             files: FileSharing::Shared,
             version: "v1.37.0-test".to_owned(),
             pods_max: 110,
-            eviction_hard: Vec::new(),
+            eviction: self.eviction.clone(),
             shutdown_periods: self.shutdown_periods.clone(),
             policy: self.policy.clone(),
             cluster_dns: Vec::new(),

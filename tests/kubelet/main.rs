@@ -2,6 +2,7 @@
 
 mod changes;
 mod cluster;
+mod eviction;
 mod images;
 #[path = "../support/mounts.rs"]
 mod mounts;

@@ -25,7 +25,10 @@ pub struct Machine {
 /// Figures that decide about pressure. None: the kernel does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
+    /// What is beyond the working set, which files' pages that were used lately belong to (upstream: cAdvisor).
     pub memory_available_bytes: Option<u64>,
+    /// What the kernel thinks can be had without swapping.
+    pub memory_estimate_bytes: Option<u64>,
     pub disk: Option<Disk>,
     /// That of the engine's images; None: not seen from here, and taken to be the same.
     pub image_disk: Option<Disk>,
@@ -79,8 +82,10 @@ impl Machine {
 impl Usage {
     /// `path` is on the file system that pods' files live on, `images` on that of the images.
     pub fn read(path: &Path, images: Option<&Path>) -> Self {
+        let meminfo = read("/proc/meminfo");
         Self {
-            memory_available_bytes: meminfo_bytes(&read("/proc/meminfo"), "MemAvailable"),
+            memory_available_bytes: memory_available(&meminfo),
+            memory_estimate_bytes: meminfo_bytes(&meminfo, "MemAvailable"),
             disk: disk(path),
             image_disk: images.and_then(disk),
             processes: processes(&read("/proc/sys/kernel/pid_max"), &read("/proc/loadavg")),
@@ -102,6 +107,12 @@ fn meminfo_bytes(meminfo: &str, field: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// What is free, and the files' pages that nobody used lately.
+fn memory_available(meminfo: &str) -> Option<u64> {
+    let free = meminfo_bytes(meminfo, "MemFree")?;
+    Some(free + meminfo_bytes(meminfo, "Inactive(file)").unwrap_or(0))
 }
 
 fn hugepages() -> BTreeMap<String, u64> {
@@ -186,7 +197,8 @@ mod tests {
 
     #[test]
     fn meminfo_and_loadavg() {
-        let meminfo = "MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\n";
+        let meminfo = "MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\nInactive(file):  2 kB\n";
+        assert_eq!(memory_available(meminfo), Some(3 << 10));
         assert_eq!(meminfo_bytes(meminfo, "MemTotal"), Some(16 << 20));
         assert_eq!(meminfo_bytes(meminfo, "MemAvailable"), Some(8 << 20));
         assert_eq!(meminfo_bytes(meminfo, "SwapTotal"), None);

@@ -4,6 +4,7 @@ pub mod figures;
 pub mod status;
 
 use crate::client::events::{Level, Recorder};
+use crate::kubelet::eviction::Pressures;
 use crate::kubelet::node_shutdown::NodeShutdown;
 use crate::kubelet::{KubeletError, KubeletOptions};
 use crate::runtime::Runtime;
@@ -39,6 +40,7 @@ pub struct NodeAgent {
     runtime: Arc<dyn Runtime>,
     recorder: Recorder,
     node_shutdown: Arc<NodeShutdown>,
+    pressures: Arc<Pressures>,
     data_dir: PathBuf,
     /// Where the engine's images are, if that can be seen.
     image_directory: Option<PathBuf>,
@@ -57,28 +59,33 @@ impl NodeAgent {
         options: &KubeletOptions,
         recorder: Recorder,
         node_shutdown: Arc<NodeShutdown>,
+        pressures: Arc<Pressures>,
     ) -> Result<Self, KubeletError> {
         let address = options.node_ip.unwrap_or_else(figures::default_address);
         let image_directory = options.runtime.image_directory().await.ok();
         let image_directory = image_directory.filter(|directory| directory.exists());
+        let usage = Usage::read(&options.data_dir, image_directory.as_deref());
+        let now = pressures.of_node(&usage);
         let mut agent = Self {
             nodes: Api::all(options.client.clone()),
             leases: Api::namespaced(options.client.clone(), LEASE_NAMESPACE),
             runtime: options.runtime.clone(),
             recorder,
             node_shutdown,
+            pressures,
             data_dir: options.data_dir.clone(),
             facts: Facts {
                 name: options.node_name.clone(),
                 address,
                 machine: Machine::read(),
-                usage: Usage::read(&options.data_dir, image_directory.as_deref()),
+                pressures: now,
+                usage,
                 runtime: Ok(options.runtime.version().await?),
                 images: Vec::new(),
                 kubelet_version: options.version.clone(),
                 kubelet_port: options.listen.port(),
                 pods_max: options.pods_max,
-                eviction_hard: options.eviction_hard.clone(),
+                thresholds: options.eviction.thresholds.clone(),
                 shutting_down: false,
                 features: options.runtime.features().await?,
             },
@@ -193,6 +200,7 @@ impl NodeAgent {
     /// Reads what may have changed.
     async fn look(&mut self) {
         self.facts.usage = Usage::read(&self.data_dir, self.image_directory.as_deref());
+        self.facts.pressures = self.pressures.of_node(&self.facts.usage);
         // The version may be remembered by the backend; the list of images asks the engine.
         if self.facts.runtime.is_ok() && self.images_at.elapsed() < IMAGES_EVERY {
             return;

@@ -4,7 +4,7 @@
 use super::figures::{Machine, Usage};
 use crate::declared_features::{INIT_CONTAINER_RESIZE, POD_RESIZE, RESTART_ALL_CONTAINERS, WEB_SOCKETS};
 use crate::kubelet::downward::NodeFigures;
-use crate::kubelet::eviction::threshold::{self, Threshold};
+use crate::kubelet::eviction::threshold::{Signal, Threshold};
 use crate::kubelet::node_shutdown;
 use crate::kubelet::pod::api_time;
 use crate::quantity::{Format, Quantity};
@@ -22,13 +22,9 @@ use std::time::SystemTime;
 /// Upstream's `nodeStatusMaxImages` and `MaxNamesPerImageInNodeStatus`.
 const IMAGES_MAX: usize = 50;
 const IMAGE_NAMES_MAX: usize = 5;
-/// Upstream's hard eviction thresholds: below them the node is under pressure, and pods cannot count on the rest.
+/// Upstream's hard eviction thresholds: pods cannot count on the rest.
 const MEMORY_RESERVE_BYTES: u64 = 100 << 20;
 const DISK_RESERVE_PERCENT: u64 = 10;
-/// On a large disk a tenth is much, and a node under pressure takes no pods: with so much left it goes on.
-const DISK_RESERVE_BYTES_MAX: u64 = 4 << 30;
-const INODES_RESERVE_PERCENT: u64 = 5;
-const PROCESSES_RESERVE_PERCENT: u64 = 1;
 
 /// What the node's status is made from.
 #[derive(Clone, Debug)]
@@ -43,7 +39,10 @@ pub struct Facts {
     pub kubelet_version: String,
     pub kubelet_port: u16,
     pub pods_max: u32,
-    pub eviction_hard: Vec<Threshold>,
+    /// When pods are evicted.
+    pub thresholds: Vec<Threshold>,
+    /// The conditions of pressure that are true.
+    pub pressures: Vec<&'static str>,
     pub shutting_down: bool,
     /// What the engine can do.
     pub features: Features,
@@ -102,8 +101,7 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: SystemTime) -> NodeS
     allocatable.insert("memory".to_owned(), binary(allocatable_memory(facts)));
     if let Some(disk) = facts.usage.disk {
         capacity.insert("ephemeral-storage".to_owned(), binary(disk.size_bytes));
-        let usable = disk.size_bytes - disk.size_bytes / 100 * DISK_RESERVE_PERCENT;
-        let usable = Quantity::from_units(signed(usable), Format::DecimalSi);
+        let usable = Quantity::from_units(signed(allocatable_disk(facts, disk.size_bytes)), Format::DecimalSi);
         allocatable.insert("ephemeral-storage".to_owned(), usable);
     }
     for (size, bytes) in &facts.machine.hugepages {
@@ -150,8 +148,32 @@ fn declared_features(features: &Features) -> Vec<String> {
 /// What is set aside as huge pages is nobody's memory otherwise.
 fn allocatable_memory(facts: &Facts) -> u64 {
     let pages: u64 = facts.machine.hugepages.values().sum();
-    let reserved = MEMORY_RESERVE_BYTES.saturating_add(pages);
-    facts.machine.memory_bytes.saturating_sub(reserved)
+    let memory = facts.machine.memory_bytes;
+    let reserved = reserved(facts, Signal::MemoryAvailable, memory, MEMORY_RESERVE_BYTES);
+    memory.saturating_sub(reserved.saturating_add(pages))
+}
+
+fn allocatable_disk(facts: &Facts, size_bytes: u64) -> u64 {
+    let reserved = reserved(
+        facts,
+        Signal::NodeFsAvailable,
+        size_bytes,
+        size_bytes / 100 * DISK_RESERVE_PERCENT,
+    );
+    size_bytes.saturating_sub(reserved)
+}
+
+/// What pods are evicted to keep free (upstream: `pkg/kubelet/cm/helpers.go` `hardEvictionReservation`).
+fn reserved(facts: &Facts, signal: Signal, capacity: u64, by_default: u64) -> u64 {
+    if facts.thresholds.is_empty() {
+        return by_default;
+    }
+    let mut hard = facts
+        .thresholds
+        .iter()
+        .filter(|one| one.is_hard() && one.signal == signal);
+    let bytes = hard.next().map_or(0, |one| one.value.of(capacity).value());
+    bytes.max(0).unsigned_abs()
 }
 
 fn merge(list: &mut Option<BTreeMap<String, ApiQuantity>>, figures: BTreeMap<String, Quantity>) {
@@ -237,29 +259,8 @@ fn images(images: &[Image]) -> Vec<ContainerImage> {
 
 /// Our four conditions over the ones that are there.
 fn conditions(facts: &Facts, mut conditions: Vec<NodeCondition>, now: SystemTime) -> Vec<NodeCondition> {
-    let usage = &facts.usage;
-    let low = |left: u64, of: u64, percent: u64| of > 0 && left < of / 100 * percent;
-    let memory = usage
-        .memory_available_bytes
-        .is_some_and(|left| left < MEMORY_RESERVE_BYTES);
-    let disk = usage.disk.is_some_and(|disk| {
-        (low(disk.available_bytes, disk.size_bytes, DISK_RESERVE_PERCENT)
-            && disk.available_bytes < DISK_RESERVE_BYTES_MAX)
-            || low(disk.inodes_free, disk.inodes, INODES_RESERVE_PERCENT)
-    });
-    let processes = usage.processes.is_some_and(|processes| {
-        low(
-            processes.max.saturating_sub(processes.used),
-            processes.max,
-            PROCESSES_RESERVE_PERCENT,
-        )
-    });
-    let configured = threshold::met(&facts.eviction_hard, usage, facts.machine.memory_bytes);
-    let pressure = |kind, under, bad: (&str, &str), good: (&str, &str)| {
-        let under = match facts.eviction_hard.is_empty() {
-            true => under,
-            false => configured.iter().any(|met| met.signal.condition() == kind),
-        };
+    let pressure = |kind, bad: (&str, &str), good: (&str, &str)| {
+        let under = facts.pressures.contains(&kind);
         let (reason, message) = if under { bad } else { good };
         (kind, under, reason.to_owned(), message.to_owned())
     };
@@ -275,7 +276,6 @@ fn conditions(facts: &Facts, mut conditions: Vec<NodeCondition>, now: SystemTime
     let ours = [
         pressure(
             "MemoryPressure",
-            memory,
             (
                 "KubeletHasInsufficientMemory",
                 "kubelet has insufficient memory available",
@@ -284,13 +284,11 @@ fn conditions(facts: &Facts, mut conditions: Vec<NodeCondition>, now: SystemTime
         ),
         pressure(
             "DiskPressure",
-            disk,
             ("KubeletHasDiskPressure", "kubelet has disk pressure"),
             ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
         pressure(
             "PIDPressure",
-            processes,
             ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
@@ -334,7 +332,7 @@ pub fn figures(facts: &Facts) -> NodeFigures {
     let disk = facts
         .usage
         .disk
-        .map_or(0, |disk| disk.size_bytes - disk.size_bytes / 100 * DISK_RESERVE_PERCENT);
+        .map_or(0, |disk| allocatable_disk(facts, disk.size_bytes));
     NodeFigures {
         cpu_milli: signed(facts.machine.cpus).saturating_mul(1000),
         memory_bytes: signed(allocatable_memory(facts)),
@@ -345,6 +343,7 @@ pub fn figures(facts: &Facts) -> NodeFigures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubelet::eviction::threshold;
     use crate::kubelet::node::figures::{Disk, Processes};
     use std::time::Duration;
 
@@ -360,6 +359,7 @@ mod tests {
             },
             usage: Usage {
                 memory_available_bytes: Some(1 << 30),
+                memory_estimate_bytes: Some(1 << 30),
                 disk: Some(Disk {
                     size_bytes: 100 << 30,
                     available_bytes: 50 << 30,
@@ -377,7 +377,8 @@ mod tests {
             kubelet_version: "v1.37.0".to_owned(),
             kubelet_port: 10250,
             pods_max: 110,
-            eviction_hard: Vec::new(),
+            thresholds: Vec::new(),
+            pressures: Vec::new(),
             shutting_down: false,
             features: Features {
                 recursive_readonly_mounts: true,
@@ -414,6 +415,19 @@ mod tests {
             );
         }
         assert_eq!(figure(&status.allocatable, "memory"), "2972Mi");
+        let allocatable = |hard: &str| {
+            let mut facts = self::facts();
+            facts.thresholds = threshold::parse(hard, "memory.available<3Gi", "memory.available=1m", "").unwrap();
+            let list = super::status(&facts, None, at(0)).allocatable;
+            (figure(&list, "memory"), figure(&list, "ephemeral-storage"))
+        };
+        let whole = (100u64 << 30).to_string();
+        assert_eq!(allocatable("memory.available<1Gi"), ("3Gi".into(), whole));
+        let half = (50u64 << 30).to_string();
+        assert_eq!(
+            allocatable("memory.available<25%,nodefs.available<50%"),
+            ("3Gi".into(), half)
+        );
     }
 
     #[test]
@@ -433,13 +447,7 @@ mod tests {
             condition(&first, "Ready").last_transition_time
         );
 
-        facts.eviction_hard = threshold::parse("memory.available<2Gi").unwrap();
-        let configured = status(&facts, Some(&later), at(90));
-        assert_eq!(condition(&configured, "MemoryPressure").status, "True");
-        facts.eviction_hard.clear();
-
-        facts.usage.memory_available_bytes = Some(1 << 20);
-        facts.usage.disk.as_mut().unwrap().inodes_free = 10;
+        facts.pressures = vec!["MemoryPressure", "DiskPressure"];
         facts.runtime = Err("no socket".to_owned());
         let bad = status(&facts, Some(&later), at(120));
         assert!(changed(&later, &bad));

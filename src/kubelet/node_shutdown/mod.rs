@@ -76,6 +76,7 @@ impl NodeShutdown {
                     message: ENDED_MESSAGE.to_owned(),
                     grace_seconds: Some(period.seconds),
                     disruption: true,
+                    ..PodFailure::default()
                 });
             }
             let limit = Duration::from_secs(period.seconds.into()) + LAST_WORDS;

@@ -139,6 +139,8 @@ pub struct PodFailure {
     pub grace_seconds: Option<u32>,
     /// It is not the pod's fault: the condition DisruptionTarget says so.
     pub disruption: bool,
+    /// Those of the event that tells of it.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Whether the pod's deadline is over; else when it will be.

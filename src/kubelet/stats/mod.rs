@@ -17,6 +17,7 @@ use crate::kubelet::node::figures::{Machine, Usage as NodeUsage};
 use crate::runtime::Runtime;
 use files::PodFiles;
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -46,6 +47,13 @@ impl Stats {
     /// The node as a whole.
     pub fn node(&self) -> NodeUsage {
         NodeUsage::read(&self.data_dir, self.image_directory.get().map(PathBuf::as_path))
+    }
+
+    /// Whether images and containers' layers are on another disk than pods' files (upstream: `HasDedicatedImageFs`).
+    pub fn has_image_disk(&self) -> bool {
+        let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
+        let images = self.image_directory.get().and_then(|path| device(path));
+        images.is_some() && images != device(&self.data_dir)
     }
 
     /// Processors, and bytes of memory.

@@ -269,6 +269,7 @@ mod tests {
         };
         let node = NodeUsage {
             memory_available_bytes: Some(77),
+            memory_estimate_bytes: Some(78),
             disk: Some(Disk {
                 size_bytes: 1000,
                 available_bytes: 400,

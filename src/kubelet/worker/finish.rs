@@ -5,6 +5,7 @@ use super::{Done, Worker};
 use crate::client;
 use crate::kubelet::node::chain;
 use crate::kubelet::pod;
+use crate::kubelet::state::Step;
 use crate::kubelet::status::patch;
 use k8s_openapi::api::core::v1::PodStatus;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -115,6 +116,26 @@ impl Worker {
                 self.finishing.delete = Stage::No;
                 self.finishing.retry_at = Some(SystemTime::now() + RETRY);
             }
+        }
+    }
+
+    /// Removes the containers and logs of a pod that has ended and is still there; the API keeps how they ended.
+    pub(super) fn clear(&mut self) {
+        let runtime = &self.memory.runtime;
+        if !pod::is_finished(&self.pod) || runtime.running().next().is_some() || self.finishing.has_begun() {
+            return;
+        }
+        for id in runtime
+            .sandboxes
+            .iter()
+            .map(|sandbox| sandbox.id.clone())
+            .collect::<Vec<_>>()
+        {
+            let runtime = self.context.runtime.clone();
+            self.spawn(Step::Remove(id.clone()), async move {
+                let removed = runtime.remove_pod_sandbox(&id).await;
+                Done::Removed(id, removed)
+            });
         }
     }
 

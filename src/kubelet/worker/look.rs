@@ -60,6 +60,9 @@ impl Worker {
         // Everything else that they show tells of itself when it changes.
         let anew = || self.refresh_failed || self.context.volumes.tokens_are_due(&self.record.uid);
         self.stale_volumes |= mail.look_over_volumes && anew();
+        if mail.clear {
+            self.clear();
+        }
         let ends = self.failure.is_some() || self.gone || pod::is_finished(&self.pod);
         if let Some(failure) = mail.failure.filter(|_| !ends) {
             self.fail(failure);

@@ -266,9 +266,10 @@ impl Worker {
             // The event is the reason alone, as upstream.
             let message = failure.message.as_str();
             let message = message.strip_prefix("Pod was rejected: ").unwrap_or(message);
+            let annotations = failure.annotations.clone();
             self.context
                 .recorder
-                .event_at(&*self.pod, None, level, failure.reason, message.to_owned());
+                .annotated(&*self.pod, annotations, level, failure.reason, message.to_owned());
         }
         self.failure = Some(failure);
     }
