@@ -111,7 +111,10 @@ impl DockerRuntime {
             ..Default::default()
         };
         let updated = self.engine.docker.update_container(id, body).await;
-        updated.map_err(|error| self.engine.error("update", "container", id, error))
+        updated.map_err(|error| self.engine.error("update", "container", id, error))?;
+        // systemd writes what the engine does not tell it of anew.
+        started::complete(&self.engine, id).await;
+        Ok(())
     }
 
     pub(super) async fn remove(&self, id: &str) -> Result<()> {

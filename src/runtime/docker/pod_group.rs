@@ -118,9 +118,10 @@ fn is_own(group: &str) -> bool {
 
 fn properties(wanted: &Resources) -> [String; 3] {
     let quota = u64::try_from(wanted.cpu_quota).unwrap_or(0);
-    let quota = match quota * 100 / wanted.cpu_period.max(1) {
-        _ if quota == 0 => String::new(),
-        percent => format!("{}%", percent.max(1)),
+    // Not less than what a container may have (upstream: `opencontainers/cgroups`, `addCPUQuota`).
+    let quota = match (quota * 100).div_ceil(wanted.cpu_period.max(1)) {
+        0 => String::new(),
+        percent => format!("{percent}%"),
     };
     let memory = match wanted.memory_limit_bytes {
         0 => "infinity".to_owned(),
@@ -181,6 +182,11 @@ mod tests {
             properties(&limited),
             ["CPUWeight=100", "CPUQuota=50%", "MemoryMax=4096"]
         );
+        let not_a_hundredth = Resources {
+            cpu_quota: 50_500,
+            ..limited
+        };
+        assert_eq!(properties(&not_a_hundredth)[1], "CPUQuota=51%");
         let unlimited = Resources::default();
         assert_eq!(
             properties(&unlimited),
