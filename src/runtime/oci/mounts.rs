@@ -6,17 +6,29 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{Mount, MountBuilder, get_default_mounts};
 use std::path::{Path, PathBuf};
 
+/// Nothing below `/proc` is a device or a program either (upstream: containerd's `oci/mounts.go`).
+fn of_kernel() -> Vec<Mount> {
+    let mut mounts = get_default_mounts();
+    if let Some(proc) = mounts
+        .iter_mut()
+        .find(|mount| mount.destination() == Path::new("/proc"))
+    {
+        proc.set_options(Some(["nosuid", "noexec", "nodev"].map(str::to_owned).to_vec()));
+    }
+    mounts
+}
+
 /// The kernel's file systems; the pause program needs no more.
 pub(super) fn of_sandbox() -> Result<Vec<Mount>, OciError> {
     let wanted = ["/proc", "/dev", "/sys"];
-    let mut mounts = get_default_mounts();
+    let mut mounts = of_kernel();
     mounts.retain(|mount| wanted.iter().any(|path| mount.destination() == Path::new(path)));
     Ok(mounts)
 }
 
 /// The kernel's, then the sandbox's files, then the pod's volumes, which may cover both.
 pub(super) fn of_container(spec: &ContainerSpec) -> Result<Vec<Mount>, OciError> {
-    let mut mounts = get_default_mounts();
+    let mut mounts = of_kernel();
     mounts.retain(|mount| mount.destination() != Path::new("/dev/shm"));
     if spec.config.security.privileged {
         for mount in &mut mounts {

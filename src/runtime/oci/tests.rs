@@ -129,3 +129,15 @@ fn processes_are_killed_for_memory_together_where_the_kernel_can() {
         assert_eq!(told.map(String::as_str), unified.then_some("1"));
     }
 }
+
+#[test]
+fn processes_are_mounted_as_nothing_else_than_that() {
+    let machine = Machine {
+        cgroups: Abilities::default(),
+        user_ids: None,
+    };
+    let spec = container(&machine, false);
+    let mut mounts = spec.mounts().iter().flatten();
+    let proc = mounts.find(|mount| mount.destination() == Path::new("/proc")).unwrap();
+    assert_eq!(proc.options().as_deref().unwrap(), ["nosuid", "noexec", "nodev"]);
+}
