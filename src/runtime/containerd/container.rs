@@ -95,6 +95,7 @@ impl Parts {
         let message_file = files::create_for_container(engine, id, has_message, user_ids)?;
         super::cri_log::write_limits(&engine.log_directory(id), config.logs)
             .map_err(|error| refused(error.to_string()))?;
+        oci::apparmor::load_default().await;
         let spec = ContainerSpec {
             config,
             sandbox,

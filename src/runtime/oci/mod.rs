@@ -9,7 +9,7 @@ pub mod seccomp;
 pub mod user;
 
 use super::cgroups::{self, Abilities};
-use super::{ContainerConfig, Resources, SandboxConfig, SecurityProfile};
+use super::{ContainerConfig, Resources, SandboxConfig};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     LinuxBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceCgroupBuilder, LinuxHugepageLimit,
@@ -222,7 +222,7 @@ impl ContainerSpec<'_> {
             .build()?;
         let granted = capabilities::of_container(&config.security, self.limits.capabilities)?;
         let mut process = ProcessBuilder::default();
-        if let Some(profile) = self.apparmor()? {
+        if let Some(profile) = apparmor::profile(&config.security, apparmor::default_profile)? {
             process = process.apparmor_profile(profile);
         }
         let process = process
@@ -234,25 +234,6 @@ impl ContainerSpec<'_> {
             .capabilities(capabilities::sets(granted)?)
             .no_new_privileges(config.security.no_new_privs && !config.security.privileged);
         Ok(bounded_score(process, config.resources.oom_score_adj, self.limits).build()?)
-    }
-
-    /// The AppArmor profile; None is the one of the process that starts it.
-    fn apparmor(&self) -> Result<Option<String>, OciError> {
-        let wanted = &self.config.security.apparmor;
-        if self.config.security.privileged {
-            return Ok(None);
-        }
-        match wanted {
-            Some(SecurityProfile::Unconfined) => Ok(None),
-            Some(SecurityProfile::Localhost(name)) => Ok(Some(name.clone())),
-            None => Ok(None),
-            Some(SecurityProfile::RuntimeDefault) => {
-                let found = apparmor::default_profile();
-                found
-                    .map(|name| Some(name.to_string()))
-                    .ok_or(OciError::NoDefaultAppArmor)
-            }
-        }
     }
 
     /// The image's variables, then the pod's, which win.
