@@ -89,7 +89,10 @@ fn budget(name: &str, labels: Value) -> Value {
 async fn budgets_everywhere(cluster: Cluster) {
     let label = cluster.unique("budgets");
     let selector = format!("set={label}");
-    let (here, there) = (cluster.namespace("budgets").await, cluster.namespace("budgets").await);
+    // In the order of lists, which is not that of their numbers.
+    let mut namespaces = [cluster.namespace("budgets").await, cluster.namespace("budgets").await];
+    namespaces.sort();
+    let [here, there] = namespaces;
     let budgets = |namespace: &str| cluster.resource("policy/v1", "poddisruptionbudgets", Some(namespace));
     for (namespace, name) in [(&here, "a"), (&here, "b"), (&there, "c")] {
         budgets(namespace)
