@@ -23,31 +23,12 @@ pub async fn payload(
 ) -> Result<Payload, SetUpError> {
     let mut payload = Payload::new();
     if let Some(source) = &volume.config_map {
-        let data = config_map(objects, &source.name, source.optional)?;
-        let mode = mode(source.default_mode);
-        select(
-            "config",
-            data,
-            source.items.as_deref(),
-            source.optional,
-            mode,
-            &mut payload,
-        )?;
+        let (items, mode) = (source.items.as_deref(), mode(source.default_mode));
+        put_config_map(objects, &source.name, items, source.optional, mode, &mut payload)?;
     } else if let Some(source) = &volume.secret {
-        let data = secret(
-            objects,
-            source.secret_name.as_deref().unwrap_or_default(),
-            source.optional,
-        )?;
-        let mode = mode(source.default_mode);
-        select(
-            "secret",
-            data,
-            source.items.as_deref(),
-            source.optional,
-            mode,
-            &mut payload,
-        )?;
+        let name = source.secret_name.as_deref().unwrap_or_default();
+        let (items, mode) = (source.items.as_deref(), mode(source.default_mode));
+        put_secret(objects, name, items, source.optional, mode, &mut payload)?;
     } else if let Some(source) = &volume.downward_api {
         let mode = mode(source.default_mode);
         downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
@@ -90,13 +71,11 @@ async fn project(
 ) -> Result<Payload, SetUpError> {
     let mut payload = Payload::new();
     if let Some(source) = &source.config_map {
-        let data = config_map(objects, &source.name, source.optional)?;
         let items = source.items.as_deref();
-        select("config", data, items, source.optional, mode, &mut payload)?;
+        put_config_map(objects, &source.name, items, source.optional, mode, &mut payload)?;
     } else if let Some(source) = &source.secret {
-        let data = secret(objects, &source.name, source.optional)?;
         let items = source.items.as_deref();
-        select("secret", data, items, source.optional, mode, &mut payload)?;
+        put_secret(objects, &source.name, items, source.optional, mode, &mut payload)?;
     } else if let Some(source) = &source.downward_api {
         downward_api(pod, source.items.as_deref(), mode, node, &mut payload)?;
     } else if let Some(source) = &source.service_account_token {
@@ -178,20 +157,34 @@ fn found<T>(
     }
 }
 
-fn config_map(objects: &Objects, name: &str, optional: Option<bool>) -> Result<Data, SetUpError> {
+fn put_config_map(
+    objects: &Objects,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+    mode: u32,
+    payload: &mut Payload,
+) -> Result<(), SetUpError> {
     let map: Option<&ConfigMap> = found(objects.config_map(name)?, "configmap", name, optional)?;
     let text = map.iter().flat_map(|map| map.data.iter().flatten());
     let binary = map.iter().flat_map(|map| map.binary_data.iter().flatten());
     let text = text.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-    Ok(text
-        .chain(binary.map(|(key, value)| (key.clone(), value.0.clone())))
-        .collect())
+    let data = text.chain(binary.map(|(key, value)| (key.clone(), value.0.clone())));
+    select("config", data.collect(), items, optional, mode, payload)
 }
 
-fn secret(objects: &Objects, name: &str, optional: Option<bool>) -> Result<Data, SetUpError> {
+fn put_secret(
+    objects: &Objects,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+    mode: u32,
+    payload: &mut Payload,
+) -> Result<(), SetUpError> {
     let secret: Option<&Secret> = found(objects.secret(name)?, "secret", name, optional)?;
     let data = secret.iter().flat_map(|secret| secret.data.iter().flatten());
-    Ok(data.map(|(key, value)| (key.clone(), value.0.clone())).collect())
+    let data = data.map(|(key, value)| (key.clone(), value.0.clone()));
+    select("secret", data.collect(), items, optional, mode, payload)
 }
 
 fn downward_api(
