@@ -44,8 +44,6 @@ pub enum StorageError {
     /// A later version of the program wrote the database.
     #[error("the database was written by a newer krust (migration {migration} is unknown to this one)")]
     NewerSchema { migration: String },
-    #[error("starting the thread of the store: {0}")]
-    Thread(Arc<std::io::Error>),
     #[error("the store is closed")]
     Closed,
 }
@@ -60,10 +58,6 @@ impl StorageError {
                 source: Arc::new(source),
             },
         }
-    }
-
-    pub(super) fn thread(source: std::io::Error) -> StorageError {
-        StorageError::Thread(Arc::new(source))
     }
 
     pub(super) fn file(operation: &'static str, path: &Path, source: std::io::Error) -> StorageError {

@@ -4,7 +4,7 @@
 //! memory; writes go through one writer that commits what has queued in one transaction.
 //!
 //! - [`Storage`] (`store.rs`): the one door; everything else is behind it.
-//! - `writer.rs`: the thread that owns the database: collects, decides (`batch.rs`), commits, publishes, compacts.
+//! - `writer.rs`: the task that owns the database: collects, decides (`batch.rs`), commits, publishes, compacts.
 //! - `cache.rs`, `resource.rs`: current objects and recent events per resource.
 //! - [`Watch`] (`watch.rs`): a cursor over those events.
 //! - `database.rs`, `entities/`, `migrations.rs`: SQL, through sea-orm; `load.rs`: from rows back to memory.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// All objects of a cluster. Reads are answered from memory at once; a write returns when it is durable.
@@ -17,32 +18,23 @@ pub struct Storage {
     cache: Arc<Cache>,
     queue: mpsc::Sender<Request>,
     stop: CancellationToken,
-    /// Told when the writer's thread has closed the database; dropped unsaid if it panicked.
-    ended: Mutex<Option<oneshot::Receiver<()>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Storage {
     /// Opens the database, brings its schema up to date, and reads it into memory.
     pub async fn open(options: Options, indexer: Arc<dyn Indexer>) -> Result<Arc<Storage>, StorageError> {
+        let database = Database::open(&options.url).await?;
+        let cache = Arc::new(load(&database, &indexer).await?);
         let (queue, requests) = mpsc::channel(options.queue_writes_max.max(1));
         let stop = CancellationToken::new();
-        let (opening, opened) = oneshot::channel();
-        let (ending, ended) = oneshot::channel();
-        let thread = {
-            let stop = stop.clone();
-            move || {
-                work(options, indexer, requests, stop, opening);
-                let _ = ending.send(());
-            }
-        };
-        let started = std::thread::Builder::new().name("storage".to_owned()).spawn(thread);
-        started.map_err(StorageError::thread)?;
-        let cache = opened.await.map_err(|_| StorageError::Closed)??;
+        let writer = Writer::new(database, cache.clone(), indexer, options, requests);
+        let writer = tokio::spawn(writer.run(stop.clone()));
         Ok(Arc::new(Storage {
             cache,
             queue,
             stop,
-            ended: Mutex::new(Some(ended)),
+            writer: Mutex::new(Some(writer)),
         }))
     }
 
@@ -149,46 +141,11 @@ impl Storage {
     /// Writes what has queued, ends the watches, closes the database. Later writes are refused.
     pub async fn close(&self) {
         self.stop.cancel();
-        let ended = self.ended.lock().take();
-        if let Some(ended) = ended
-            && ended.await.is_err()
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer
+            && let Err(error) = writer.await
         {
-            tracing::error!("The storage writer panicked.");
+            tracing::error!(%error, "The storage writer failed.");
         }
     }
-}
-
-/// The life of the database, on a thread of its own: a commit takes several turns between the writer and the
-/// database, and among the tasks of a busy server each of them would wait behind all that is ready to run.
-fn work(
-    options: Options,
-    indexer: Arc<dyn Indexer>,
-    requests: mpsc::Receiver<Request>,
-    stop: CancellationToken,
-    opening: oneshot::Sender<Result<Arc<Cache>, StorageError>>,
-) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let _ = opening.send(Err(StorageError::thread(error)));
-            return;
-        }
-    };
-    runtime.block_on(async move {
-        let opened = async {
-            let database = Database::open(&options.url).await?;
-            let cache = Arc::new(load(&database, &indexer).await?);
-            Ok((database, cache))
-        };
-        match opened.await {
-            Ok((database, cache)) => {
-                // Who wanted the store and does not wait any more has dropped the queue as well, which ends the writer.
-                let _ = opening.send(Ok(cache.clone()));
-                Writer::new(database, cache, indexer, options, requests).run(stop).await;
-            }
-            Err(error) => {
-                let _ = opening.send(Err(error));
-            }
-        }
-    });
 }

@@ -1,4 +1,4 @@
-//! The one that writes, on a thread of its own: groups what has queued into one transaction, publishes it, forgets old history
+//! The one task that writes: groups what has queued into one transaction, publishes it, forgets old history
 //! (upstream: etcd's apply loop and etcd3's compactor).
 
 use super::batch::Batch;
