@@ -1,13 +1,14 @@
 //! Whom to end, and what they are told (upstream: `pkg/kubelet/eviction/helpers.go`, `eviction_manager.go`). Pure.
 
 use super::threshold::{Met, Signal};
+use crate::client::placement;
 use crate::kubelet::plan::PodFailure;
 use crate::kubelet::pod;
 use crate::kubelet::pod::CRITICAL_PRIORITY;
 use crate::kubelet::resources::{self, Qos};
 use crate::kubelet::stats::files::PodFiles;
 use crate::quantity::{Format, Quantity};
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Taint, Volume};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,19 +127,13 @@ pub fn refusal(pod: &Pod, conditions: &[&'static str]) -> Option<PodFailure> {
 
 /// The taint of a node that is low on memory.
 fn tolerates(pod: &Pod) -> bool {
-    let tolerations = pod::spec(pod).tolerations.iter().flatten();
-    let mut matching = tolerations.filter(|one| {
-        let (key, effect) = (one.key.as_deref().unwrap_or(""), one.effect.as_deref().unwrap_or(""));
-        let value = match one.operator.as_deref() {
-            Some("Exists") => true,
-            None | Some("" | "Equal") => one.value.as_deref().unwrap_or("").is_empty(),
-            Some(_) => false,
-        };
-        let key = key == "node.kubernetes.io/memory-pressure"
-            || (key.is_empty() && one.operator.as_deref() == Some("Exists"));
-        key && value && matches!(effect, "" | "NoSchedule")
-    });
-    matching.next().is_some()
+    let taint = Taint {
+        key: "node.kubernetes.io/memory-pressure".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    let mut tolerations = pod::spec(pod).tolerations.iter().flatten();
+    tolerations.any(|one| placement::tolerates(one, &taint))
 }
 
 /// Sorts those that go first to the front: who uses more than was asked for, then the less important, then who is
